@@ -1,0 +1,3 @@
+"""Postgrad: an autonomous post-training researcher."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,10 @@
+"""Engines: one file each, one line here."""
+
+from postgrad.engines.base import Engine
+from postgrad.registry import Registry
+
+ENGINES: Registry[Engine] = Registry(
+    "engine",
+    "postgrad.engines",
+    {"local": "postgrad.engines.local:LocalEngine"},
+)

@@ -1,0 +1,61 @@
+"""The contract of an engine: a place where job folders are run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from postgrad.records import EngineSpec, Limits, Usage
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a job's process ended. `cause` is None when it ended by itself; else what ended it."""
+
+    code: int
+    cause: str | None  # "timeout" | "memory" | "stopped" | "hung" | None
+    usage: Usage
+
+
+class Handle(Protocol):
+    """One job under way."""
+
+    def wait(self, timeout: float) -> Exit | None:
+        """Return the exit, or None when the job still runs after `timeout` seconds. 0 polls."""
+        ...
+
+    def stop(self) -> None:
+        """End the job and all its children. Idempotent; returns when they are gone."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs job folders. A job folder holds `job.json` and its input files; the job writes `result.json`, output files
+    and `log.txt` into it."""
+
+    def open(self, spec: EngineSpec) -> None:
+        """Check that the engine can be used with these settings, and take its resources.
+
+        Raises:
+            UserError: it cannot.
+        """
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many jobs may run side by side."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one job."""
+        ...
+
+    def start(self, folder: Path, limits: Limits) -> Handle:
+        """Start the job in `folder`. Raises OSError when the machine refuses."""
+        ...
+
+    def close(self) -> None:
+        """Stop what still runs and give the resources back. Idempotent."""
+        ...

@@ -1,0 +1,35 @@
+"""What can go wrong, and who has to act.
+
+`UserError` is for the person at the keyboard: a message, never a traceback, exit code 2. `PostgradError` is ours: exit
+code 1. Everything that happens inside an experiment is neither: it is a `Failure` value (see `records.py`), and the
+loop goes on.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Iterable
+
+
+class UserError(Exception):
+    """The input is at fault. The text says what happened, what was expected and what to do next."""
+
+    exit_code = 2
+
+
+class PostgradError(Exception):
+    """Postgrad is at fault, or its machine. The text says what happened and how to go on."""
+
+    exit_code = 1
+
+
+class Interrupted(Exception):
+    """The person asked to stop. Nothing is lost; `postgrad resume` goes on."""
+
+    exit_code = 130
+
+
+def near_miss(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the closest known word, or an empty string."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""

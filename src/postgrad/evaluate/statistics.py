@@ -1,0 +1,103 @@
+"""Intervals and paired comparisons over items.
+
+Resampling is by group (the row an item was made from), because a row that is asked in two ways is one piece of
+evidence, not two. Bootstrap percentile intervals: Efron and Tibshirani 1993, chapter 13; McNemar's exact test:
+McNemar 1947 with the binomial distribution.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from postgrad.metrics.base import Answers, Metric
+from postgrad.metrics.items import Items
+from postgrad.records import Difference, Estimate
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RESAMPLES = 1000
+_CHUNK = 2_000_000
+
+
+def _resampled(metrics: list[Answers], metric: Metric, groups: NDArray[np.str_], seed: int) -> NDArray[np.float64]:
+    """Return (len(metrics), RESAMPLES) values under shared group weights."""
+    import numpy as np
+
+    _, index = np.unique(groups, return_inverse=True)
+    count = int(index.max()) + 1 if len(index) else 0
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // max(1, len(index)))
+    parts: list[NDArray[np.float64]] = []
+    for start in range(0, RESAMPLES, rows):
+        size = min(rows, RESAMPLES - start)
+        weights = rng.multinomial(count, np.full(count, 1.0 / count), size=size)[:, index].astype(np.float64)
+        parts.append(np.stack([metric.values(answers, weights) for answers in metrics]))
+    return np.concatenate(parts, axis=1)
+
+
+def point(metric: Metric, answers: Answers) -> float:
+    """The plain metric; NaN where it is not defined."""
+    import numpy as np
+
+    return float(metric.values(answers, np.ones((1, len(answers.truth))))[0])
+
+
+def estimate(metric: Metric, items: Items, *, seed: int = 0) -> Estimate:
+    """The metric with its 95 % bootstrap interval over groups of items."""
+    import numpy as np
+
+    value = point(metric, items.answers)
+    draws = _resampled([items.answers], metric, items.groups, seed)[0]
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return Estimate(value=value, low=float("nan"), high=float("nan"), n=len(items))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Estimate(value=value, low=float(low), high=float(high), n=len(items))
+
+
+def difference(metric: Metric, first: Items, second: Items, *, seed: int = 0) -> Difference:
+    """First minus second on the same items in the same order, paired by group.
+
+    `p` is the two-sided bootstrap p value: twice the smaller share of resamples on one side of zero, with the
+    add-one rule (Davison and Hinkley 1997, section 4.2), so it is never zero.
+
+    Raises:
+        ValueError: the items are not the same.
+    """
+    import numpy as np
+
+    if len(first) != len(second) or not bool(np.all(first.keys == second.keys)):
+        raise ValueError("a paired difference needs the same items in the same order")
+    value = point(metric, first.answers) - point(metric, second.answers)
+    if np.array_equal(first.answers.predicted, second.answers.predicted) and metric_ignores_score(metric):
+        return Difference(value=0.0, low=0.0, high=0.0, p=1.0, n=len(first))
+    pairs = _resampled([first.answers, second.answers], metric, first.groups, seed)
+    draws = pairs[0] - pairs[1]
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return Difference(value=value, low=float("nan"), high=float("nan"), p=1.0, n=len(first))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    side = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
+    p = min(1.0, 2.0 * (side + 1) / (len(draws) + 1))
+    return Difference(value=value, low=float(low), high=float(high), p=p, n=len(first))
+
+
+def metric_ignores_score(metric: Metric) -> bool:
+    """True for metrics of the answers alone; a ranking metric such as AUROC also reads the scores."""
+    return not getattr(metric, "reads_score", False)
+
+
+def mcnemar(first: Items, second: Items) -> float:
+    """Exact two-sided McNemar p value on right against wrong answers, out of scope counted as a class."""
+    import numpy as np
+    from scipy.stats import binomtest
+
+    right_a = first.answers.predicted == first.answers.truth
+    right_b = second.answers.predicted == second.answers.truth
+    only_a = int(np.sum(right_a & ~right_b))
+    only_b = int(np.sum(~right_a & right_b))
+    if only_a + only_b == 0:
+        return 1.0
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)

@@ -1,0 +1,493 @@
+"""Every value that flows between the steps: frozen, versioned, JSON-round-trip.
+
+Models, tokenizers, processes and handles never enter a record. A record that is written to the store can be read back
+by the same or a newer Postgrad; `SCHEMA` counts breaking changes of the whole set.
+
+Units: times are seconds, memory is megabytes, money is US dollars, scores are in [0, 1] (MCC in [-1, 1]).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+
+Value = Union[bool, int, float, str, None, tuple["Value", ...], dict[str, "Value"]]
+Split = Literal["search", "select", "sealed"]
+
+
+class Record(BaseModel):
+    """Base of all records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+def content_hash(value: Any) -> str:
+    """Return 16 hex digits that name a JSON-able value, stable over key order and Python versions."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Row(NamedTuple):
+    """One example. `id` is stable over files and runs: the hash of the normalised text, with a counter for repeats."""
+
+    id: str
+    text: str
+    label: str
+
+
+# --- the task -------------------------------------------------------------------------------------------------------
+
+
+class DataSpec(Record):
+    """Where the rows are and what their columns mean."""
+
+    train: str
+    dev: str | None = None
+    test: str | None = None
+    input: str = "text"
+    target: str = "label"
+    out_of_scope: str | None = None
+
+
+class Budget(Record):
+    """What may be spent. `None` is no limit of that kind."""
+
+    wall_s: float | None = None
+    experiments: int | None = None
+    cpu_hours: float | None = None
+    gpu_hours: float | None = None
+    usd: float | None = None
+
+
+class Guard(Record):
+    """A metric that a champion may not let slip. Checked on the search items."""
+
+    metric: str
+    min: float | None = None
+    max: float | None = None
+
+
+class EngineSpec(Record):
+    """Where jobs run, and the limits of one job."""
+
+    kind: str = "local"
+    workers: int | None = None
+    threads: int | None = None
+    memory_mb: int = 6000
+    job_wall_s: float = 1800.0
+
+
+class SearchSpec(Record):
+    """Which policy chooses, and its own settings."""
+
+    policy: str = "greedy"
+    params: dict[str, Value] = Field(default_factory=dict)
+
+
+class TaskSpec(Record):
+    """What the user wrote, resolved: every default filled in, every path absolute."""
+
+    name: str
+    objective: str
+    kind: Literal["classification"] = "classification"
+    data: DataSpec
+    metric: str
+    min_effect: float = 0.02
+    guards: tuple[Guard, ...] = ()
+    base_models: tuple[str, ...] = ()
+    budget: Budget = Budget()
+    researcher: str = "playbook"
+    search: SearchSpec = SearchSpec()
+    engine: EngineSpec = EngineSpec()
+    seed: int = 0
+
+
+# --- recipes and proposals ------------------------------------------------------------------------------------------
+
+
+class Step(Record):
+    """One data operator with its parameters. Runs inside the worker, on train rows only."""
+
+    op: str
+    params: dict[str, Value] = Field(default_factory=dict)
+
+
+class Stage(Record):
+    """One training backend with its parameters."""
+
+    backend: str
+    params: dict[str, Value] = Field(default_factory=dict)
+
+
+class Recipe(Record):
+    """The typed description of one way to make a model. Its seed is not part of it."""
+
+    base_model: str | None = None
+    data: tuple[Step, ...] = ()
+    stage: Stage
+    inference: dict[str, Value] = Field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits; equal recipes have equal hashes."""
+        return content_hash(self.model_dump(mode="json"))
+
+
+class Dimension(Record):
+    """One number or choice that the tuner may move. `choices` excludes the rest."""
+
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    integer: bool = False
+    choices: tuple[Value, ...] = ()
+
+
+class Move(StrEnum):
+    """What a policy can ask for."""
+
+    DRAFT = "draft"
+    IMPROVE = "improve"
+    TUNE = "tune"
+    COMBINE = "combine"
+    ABLATE = "ablate"
+    REPAIR = "repair"
+    REPLICATE = "replicate"
+    STOP = "stop"
+
+
+class Choice(Record):
+    """A policy's answer: extend this experiment with this move. `other` is the second parent of a combine."""
+
+    parent: str | None
+    move: Move
+    other: str | None = None
+    reason: str = ""
+
+
+class Proposal(Record):
+    """A hypothesis and the one change to the parent's recipe that tests it."""
+
+    recipe: Recipe
+    kind: str
+    hypothesis: str
+    change: str
+    expected_effect: float
+    refuted_by: str
+    proposer: str
+    seed: int
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+class Failure(Record):
+    """Something that did not work, with its address. Never a score."""
+
+    boundary: Literal["task", "data", "recipe", "train", "predict", "evaluate", "engine", "resource", "controller"]
+    kind: str
+    message: str
+    evidence: str = ""
+
+
+class Usage(Record):
+    """What one job used."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    usd: float = 0.0
+    max_rss_mb: float = 0.0
+
+
+class Limits(Record):
+    """What one job may use."""
+
+    wall_s: float
+    memory_mb: int
+    threads: int
+
+
+class Unit(Record):
+    """One train-and-predict inside a job: files are relative to the job folder."""
+
+    name: str
+    train: str
+    predict: str
+    seed: int
+
+
+class JobSpec(Record):
+    """What a worker is told. Holds no label of an item to be predicted."""
+
+    schema_version: int = SCHEMA
+    job: str
+    experiment: str
+    recipe: Recipe
+    labels: tuple[str, ...]
+    out_of_scope: str | None
+    base_model: str | None
+    units: tuple[Unit, ...]
+    limits: Limits
+    save_model: bool = False
+
+
+class StepReport(Record):
+    """What an operator did to the rows."""
+
+    op: str
+    rows_in: int
+    rows_out: int
+    dropped: int = 0
+    added: int = 0
+    note: str = ""
+
+
+class UnitResult(Record):
+    """What one unit gave back. `outputs` is an artefact hash once the executor has stored the file."""
+
+    name: str
+    outputs: str
+    steps: tuple[StepReport, ...] = ()
+    history: tuple[tuple[int, float], ...] = ()
+    wall_s: float = 0.0
+
+
+class JobResult(Record):
+    """What one job gave back: its units, or the failure that ended it. A job can hold both."""
+
+    job: str
+    units: tuple[UnitResult, ...] = ()
+    model: str | None = None
+    usage: Usage = Usage()
+    failure: Failure | None = None
+    log_tail: str = ""
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+class Estimate(Record):
+    """A number with its 95 % interval. `n` counts items."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Difference(Record):
+    """A paired difference (first minus second) with its 95 % interval and two-sided p value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+class Evaluation(Record):
+    """What the referee measured of one experiment on one split. Per-item results are in the artefact `items`."""
+
+    experiment: str
+    split: Split
+    seed: int
+    metric: str
+    estimate: Estimate
+    metrics: dict[str, float]
+    threshold: float | None
+    items: str
+    units: int
+    units_planned: int
+
+    @property
+    def complete(self) -> bool:
+        """False when racing stopped the experiment after its first units."""
+        return self.units == self.units_planned
+
+
+class Confusion(Record):
+    """A bad case: items of `truth` that were answered `predicted`, with the ids of some."""
+
+    truth: str
+    predicted: str
+    count: int
+    ids: tuple[str, ...]
+
+
+class Lesson(Record):
+    """A claim with the experiments that support it."""
+
+    claim: str
+    experiments: tuple[str, ...]
+    effect: Estimate
+    scope: str
+
+
+class Analysis(Record):
+    """What happened and why. Every experiment ends in one, failures too."""
+
+    verdict: Literal["better", "worse", "tie", "raced", "failed", "unscored"]
+    against: str | None
+    difference: Difference | None
+    cause: str
+    confusions: tuple[Confusion, ...] = ()
+    lesson: Lesson | None = None
+
+
+class SealedScore(Record):
+    """One model in the sealed read."""
+
+    role: Literal["champion", "baseline", "base_model", "constant"]
+    experiment: str
+    estimate: Estimate
+    metrics: dict[str, float]
+    threshold: float | None
+    outputs: str
+
+
+class SealedRead(Record):
+    """The one read of the sealed split: champion and baselines together."""
+
+    metric: str
+    scores: tuple[SealedScore, ...]
+    difference: Difference
+    mcnemar_p: float
+    n: int
+
+
+class DataCard(Record):
+    """What the data looks like, made before anything is spent."""
+
+    rows: dict[str, int]
+    labels: dict[str, int]
+    out_of_scope: dict[str, int]
+    duplicates: int
+    leaked: dict[str, int]
+    words_median: float
+    warnings: tuple[str, ...]
+
+
+# --- events: the only truth -----------------------------------------------------------------------------------------
+
+
+class RunStarted(Record):
+    type: Literal["run_started"] = "run_started"
+    run: str
+    task: TaskSpec
+    postgrad: str
+    machine: dict[str, str]
+    packages: dict[str, str]
+
+
+class RunResumed(Record):
+    type: Literal["run_resumed"] = "run_resumed"
+    note: str = ""
+    budget: Budget | None = None
+
+
+class DataPrepared(Record):
+    type: Literal["data_prepared"] = "data_prepared"
+    card: DataCard
+    labels: tuple[str, ...]
+    plan: str
+
+
+class Proposed(Record):
+    type: Literal["proposed"] = "proposed"
+    experiment: str
+    choice: Choice
+    proposal: Proposal
+    incumbent: str | None
+    nominal_s: float
+
+
+class JobStarted(Record):
+    type: Literal["job_started"] = "job_started"
+    job: str
+    experiment: str
+    purpose: Split
+    units: tuple[str, ...]
+    reserved_s: float
+
+
+class JobFinished(Record):
+    type: Literal["job_finished"] = "job_finished"
+    job: str
+    experiment: str
+    purpose: Split
+    result: JobResult
+
+
+class Evaluated(Record):
+    type: Literal["evaluated"] = "evaluated"
+    evaluation: Evaluation
+
+
+class Analysed(Record):
+    """Closes an experiment. Written in the order of the experiments, whatever order their jobs ended in."""
+
+    type: Literal["analysed"] = "analysed"
+    experiment: str
+    analysis: Analysis
+    champion: str | None
+
+
+class SearchEnded(Record):
+    type: Literal["search_ended"] = "search_ended"
+    reason: str
+    finalists: tuple[str, ...]
+
+
+class Certified(Record):
+    type: Literal["certified"] = "certified"
+    champion: str
+    baseline: str
+    threshold: float | None
+    baseline_thresholds: dict[str, float | None] = Field(default_factory=dict)
+    reason: str
+
+
+class SealedDone(Record):
+    type: Literal["sealed_done"] = "sealed_done"
+    read: SealedRead
+
+
+class RunEnded(Record):
+    type: Literal["run_ended"] = "run_ended"
+    reason: str
+    wall_s: float
+
+
+Body = Annotated[
+    Union[
+        RunStarted,
+        RunResumed,
+        DataPrepared,
+        Proposed,
+        JobStarted,
+        JobFinished,
+        Evaluated,
+        Analysed,
+        SearchEnded,
+        Certified,
+        SealedDone,
+        RunEnded,
+    ],
+    Field(discriminator="type"),
+]
+
+
+class Event(Record):
+    """One line of the log. `at` is Unix time; `clock` is seconds of controller time spent in the run so far."""
+
+    seq: int
+    at: float
+    clock: float
+    body: Body

@@ -1,0 +1,16 @@
+"""Search policies: one file each, one line here."""
+
+from postgrad.registry import Registry
+from postgrad.search.base import Policy
+
+POLICIES: Registry[Policy] = Registry(
+    "search policy",
+    "postgrad.policies",
+    {
+        "sequential": "postgrad.search.sequential:Sequential",
+        "greedy": "postgrad.search.greedy:Greedy",
+        "best_of_n": "postgrad.search.best_of_n:BestOfN",
+        "random": "postgrad.search.random:RandomSearch",
+        "uct": "postgrad.search.uct:UCT",
+    },
+)

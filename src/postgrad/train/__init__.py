@@ -1,0 +1,15 @@
+"""Training backends: one file each, one line here."""
+
+from postgrad.registry import Registry
+from postgrad.train.base import Backend
+
+BACKENDS: Registry[Backend] = Registry(
+    "backend",
+    "postgrad.backends",
+    {
+        "constant": "postgrad.train.constant:Constant",
+        "classic": "postgrad.train.classic:Classic",
+        "embedder": "postgrad.train.embedder:Embedder",
+        "ensemble": "postgrad.train.ensemble:Ensemble",
+    },
+)

@@ -1,0 +1,96 @@
+"""The contract of a training backend. Backends run inside a worker process only, and never see an evaluation label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Mapping, Protocol, Sequence
+
+from postgrad.records import Dimension, Record, Row, Value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says about N inputs, K in-scope labels.
+
+    Attributes:
+        probs: (N, K) float32, rows sum to 1: the share of each in-scope label, given that the input is in scope.
+        score: (N,) float32: how surely the input is in scope. Higher is surer. An input is rejected when score < t.
+    """
+
+    probs: NDArray[np.float32]
+    score: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """Everything a backend may use to train one model.
+
+    Attributes:
+        rows: training rows after the recipe's data steps; rows whose label is `out_of_scope` are negatives.
+        labels: the in-scope labels, in the order of the columns of `Outputs.probs`. Some may have no row.
+        out_of_scope: the label of negatives, or None where the task has none.
+        params: validated `Backend.Params`.
+        base_model: local folder of the base model, or None.
+        seed: the only source of randomness; same seed, same rows, same machine: same outputs.
+        threads: how many CPU threads may be used.
+        checkpoint: folder for checkpoints; a killed training that is started again with the same folder goes on.
+        report: called with (step, loss) now and then.
+    """
+
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]
+    out_of_scope: str | None
+    params: Record
+    base_model: Path | None
+    seed: int
+    threads: int
+    checkpoint: Path
+    report: Callable[[int, float], None] = field(default=lambda step, loss: None)
+
+
+class Fitted(Protocol):
+    """A trained model, alive inside the worker."""
+
+    def predict(self, texts: Sequence[str]) -> Outputs:
+        """Score texts. Deterministic."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the model to `folder`: data files (safetensors, JSON), never a pickle. `load` reads it back."""
+        ...
+
+
+class TrainingDiverged(Exception):
+    """The loss or a weight is not a number any more. Becomes Failure(train, nan)."""
+
+
+class Backend(Protocol):
+    """Trains one kind of model."""
+
+    Params: type[Record]
+
+    def space(self, params: Mapping[str, Value]) -> dict[str, Dimension]:
+        """The numbers that are worth tuning inside the structure that `params` describes."""
+        ...
+
+    def nominal_cost(self, params: Mapping[str, Value], rows: int, texts: int) -> float:
+        """Rough seconds on one core for training on `rows` and predicting `texts`. Deterministic: a function of its
+        arguments only, so that decisions which use it can be replayed."""
+        ...
+
+    def fit(self, job: FitJob) -> Fitted:
+        """Train.
+
+        Raises:
+            TrainingDiverged: the loss is not finite.
+        """
+        ...
+
+    def load(self, folder: Path) -> Fitted:
+        """Read a model that `Fitted.save` wrote."""
+        ...
