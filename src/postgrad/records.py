@@ -14,10 +14,12 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
 SCHEMA = 1
 
-Value = Union[bool, int, float, str, None, tuple["Value", ...], dict[str, "Value"]]
+# A named alias, because pydantic resolves recursive types by name only.
+Value = TypeAliasType("Value", "Union[bool, int, float, str, None, tuple[Value, ...], dict[str, Value]]")
 Split = Literal["search", "select", "sealed"]
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Iterable
 
 from postgrad.records import (
     Analysed,
     Analysis,
+    Body,
     Evaluated,
     Evaluation,
     Event,
@@ -36,7 +38,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Experiment:
-    """One node. `results` holds the search jobs in the order they ended."""
+    """One node. `results` holds the search jobs in the order they ended; a job that was started again after an
+    interruption is in `started` once. `champion` is the run's champion after this experiment was analysed."""
 
     id: str
     index: int
@@ -46,6 +49,7 @@ class Experiment:
     evaluation: Evaluation | None = None
     select: tuple[Evaluation, ...] = ()
     analysis: Analysis | None = None
+    champion: str | None = None
 
     @property
     def parent(self) -> str | None:
@@ -78,48 +82,29 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Tree:
-    """The experiments by id, in index order."""
+    """The experiments by id, in index order. A tree never changes: an event makes a new one.
+
+    What is looked up often (children, ranking) is worked out once a tree, when it is first asked for.
+    """
 
     experiments: dict[str, Experiment] = field(default_factory=dict)
     champion: str | None = None
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> Tree:
-        """Fold events into a tree."""
-        tree = cls()
+        """Fold events into a tree, in time linear in their number."""
+        nodes: dict[str, Experiment] = {}
+        champion: str | None = None
         for event in events:
-            tree = tree.with_event(event)
-        return tree
+            champion = _apply(nodes, champion, event.body)
+        return cls(nodes, champion)
 
     def with_event(self, event: Event) -> Tree:
-        """Return the tree after one more event."""
-        body = event.body
-        if isinstance(body, Proposed):
-            node = Experiment(id=body.experiment, index=len(self.experiments), proposed=body)
-            return replace(self, experiments={**self.experiments, node.id: node})
-        if isinstance(body, JobStarted) and body.purpose == "search":
-            node = self.experiments[body.experiment]
-            return self._with(replace(node, started=(*node.started, body)))
-        if isinstance(body, JobFinished) and body.purpose == "search":
-            node = self.experiments[body.experiment]
-            return self._with(replace(node, results=(*node.results, body.result)))
-        if isinstance(body, Evaluated):
-            return self._evaluated(body.evaluation)
-        if isinstance(body, Analysed):
-            node = replace(self.experiments[body.experiment], analysis=body.analysis)
-            return replace(self._with(node), champion=body.champion)
-        return self
-
-    def _with(self, node: Experiment) -> Tree:
-        return replace(self, experiments={**self.experiments, node.id: node})
-
-    def _evaluated(self, evaluation: Evaluation) -> Tree:
-        node = self.experiments[evaluation.experiment]
-        if evaluation.split == "search":
-            return self._with(replace(node, evaluation=evaluation))
-        if evaluation.split == "select":
-            return self._with(replace(node, select=(*node.select, evaluation)))
-        return self
+        """Return the tree after one more event. Shares the experiments with this one."""
+        if not isinstance(event.body, _OF_THE_TREE):
+            return self
+        nodes = self.experiments.copy()
+        return Tree(nodes, _apply(nodes, self.champion, event.body))
 
     def __len__(self) -> int:
         return len(self.experiments)
@@ -127,8 +112,26 @@ class Tree:
     def __getitem__(self, experiment: str) -> Experiment:
         return self.experiments[experiment]
 
-    def all(self) -> tuple[Experiment, ...]:
+    @cached_property
+    def _all(self) -> tuple[Experiment, ...]:
         return tuple(self.experiments.values())
+
+    @cached_property
+    def _children(self) -> dict[str | None, tuple[Experiment, ...]]:
+        """Parent -> children; the roots are the children of None."""
+        index: dict[str | None, list[Experiment]] = {}
+        for node in self._all:
+            index.setdefault(node.parent, []).append(node)
+        return {parent: tuple(nodes) for parent, nodes in index.items()}
+
+    @cached_property
+    def _scored(self) -> tuple[Experiment, ...]:
+        ranked = [(-score, node.index, node) for node in self._all if (score := node.score) is not None]
+        return tuple(node for _, _, node in sorted(ranked, key=lambda entry: entry[:2]))
+
+    def all(self) -> tuple[Experiment, ...]:
+        """Every experiment, in index order."""
+        return self._all
 
     def view(self, closed: int) -> Tree:
         """The tree as it looked when exactly the first `closed` experiments had ended: later ones are pending.
@@ -136,24 +139,32 @@ class Tree:
         This is what policies see, so that a choice does not depend on which of two workers was faster.
         """
         shown: dict[str, Experiment] = {}
-        for node in self.all():
-            shown[node.id] = node if node.index < closed else Experiment(node.id, node.index, node.proposed)
-        return replace(self, experiments=shown)
+        champion, hidden = None, False
+        for node in self._all:
+            if node.index < closed:
+                shown[node.id] = node
+                champion = node.champion if node.analysis else champion
+            else:
+                shown[node.id] = Experiment(node.id, node.index, node.proposed)
+                hidden = hidden or node.analysis is not None
+        return Tree(shown, champion if hidden else self.champion)
 
     def closed(self) -> int:
         """How many experiments, counted from the first, have ended without a gap."""
-        count = 0
-        for node in self.all():
-            if node.analysis is None:
-                break
-            count += 1
-        return count
+        return next((node.index for node in self._all if node.analysis is None), len(self._all))
 
     def children(self, experiment: str) -> tuple[Experiment, ...]:
-        return tuple(node for node in self.all() if node.parent == experiment)
+        """The experiments that extend this one, in index order."""
+        return self._children.get(experiment, ())
+
+    def siblings(self, experiment: str) -> tuple[Experiment, ...]:
+        """The other experiments with the same parent, in index order; the other roots, for a root."""
+        nodes = self._children.get(self[experiment].parent, ())
+        return tuple(node for node in nodes if node.id != experiment)
 
     def roots(self) -> tuple[Experiment, ...]:
-        return tuple(node for node in self.all() if node.parent is None)
+        """The experiments without a parent, in index order."""
+        return self._children.get(None, ())
 
     def path(self, experiment: str) -> tuple[Experiment, ...]:
         """From the root to this experiment, both included."""
@@ -162,21 +173,57 @@ class Tree:
             steps.append(self[parent])
         return tuple(reversed(steps))
 
+    def depth(self, experiment: str) -> int:
+        """How many changes lead from the root to this experiment; 0 for a root."""
+        return len(self.path(experiment)) - 1
+
     def scored(self) -> tuple[Experiment, ...]:
         """Experiments with a complete search score, best first; ties go to the earlier one."""
-        done = [node for node in self.all() if node.score is not None]
-        return tuple(sorted(done, key=lambda node: (-(node.score or 0.0), node.index)))
+        return self._scored
 
     def best(self) -> Experiment | None:
-        ranked = self.scored()
-        return ranked[0] if ranked else None
+        """The first of `scored`."""
+        return self._scored[0] if self._scored else None
 
     def leaves(self) -> tuple[Experiment, ...]:
-        parents = {node.parent for node in self.all()}
-        return tuple(node for node in self.all() if node.id not in parents)
+        """The experiments that nothing extends, in index order."""
+        return tuple(node for node in self._all if node.id not in self._children)
 
     def pending(self) -> tuple[Experiment, ...]:
-        return tuple(node for node in self.all() if node.state is State.PENDING)
+        """The experiments that have not ended, in index order."""
+        return tuple(node for node in self._all if node.state is State.PENDING)
 
     def failed(self) -> tuple[Experiment, ...]:
-        return tuple(node for node in self.all() if node.state is State.FAILED)
+        """The experiments that ended in a failure, in index order."""
+        return tuple(node for node in self._all if node.state is State.FAILED)
+
+
+_OF_THE_TREE = (Proposed, JobStarted, JobFinished, Evaluated, Analysed)
+
+
+def _apply(nodes: dict[str, Experiment], champion: str | None, body: Body) -> str | None:
+    """Change `nodes` by one event; return the champion after it."""
+    if isinstance(body, Proposed):
+        nodes[body.experiment] = Experiment(id=body.experiment, index=len(nodes), proposed=body)
+    elif isinstance(body, JobStarted) and body.purpose == "search":
+        node = nodes[body.experiment]
+        others = tuple(start for start in node.started if start.job != body.job)
+        nodes[node.id] = replace(node, started=(*others, body))
+    elif isinstance(body, JobFinished) and body.purpose == "search":
+        node = nodes[body.experiment]
+        nodes[node.id] = replace(node, results=(*node.results, body.result))
+    elif isinstance(body, Evaluated):
+        _apply_evaluation(nodes, body.evaluation)
+    elif isinstance(body, Analysed):
+        node = nodes[body.experiment]
+        nodes[node.id] = replace(node, analysis=body.analysis, champion=body.champion)
+        return body.champion
+    return champion
+
+
+def _apply_evaluation(nodes: dict[str, Experiment], evaluation: Evaluation) -> None:
+    node = nodes[evaluation.experiment]
+    if evaluation.split == "search":
+        nodes[node.id] = replace(node, evaluation=evaluation)
+    elif evaluation.split == "select":
+        nodes[node.id] = replace(node, select=(*node.select, evaluation))

@@ -1,0 +1,1 @@
+"""What happened and why: verdicts, failure causes, bad cases."""

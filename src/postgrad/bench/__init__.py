@@ -1,0 +1,13 @@
+"""The project's own benchmarks: one file each, one line here."""
+
+from postgrad.bench.base import Benchmark
+from postgrad.registry import Registry
+
+BENCHMARKS: Registry[Benchmark] = Registry(
+    "benchmark",
+    "postgrad.benchmarks",
+    {
+        "hint3": "postgrad.bench.hint3:Hint3",
+        "overhead": "postgrad.bench.overhead:Overhead",
+    },
+)

@@ -1,0 +1,280 @@
+"""HINT3 (Arora et al. 2020, arXiv 2009.13833): whole searches from train rows alone, then the frozen recipe over seeds.
+
+For each bot and repeat one search is run; label versions whose train files are equal share it. The champion's recipe
+and its threshold are then frozen and trained again with other seeds, and every version's test file is scored once a
+seed. The published systems are read from their own prediction files and, as published, take the threshold that is best
+on the test labels; ours never sees them. Resumable: what is on disk is not done again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Sequence
+
+from postgrad.bench.base import BenchSpec
+from postgrad.bench.published import compare_with_published, holm
+from postgrad.budget import parse_budget
+from postgrad.data.hint3 import HINT3_OUT_OF_SCOPE
+from postgrad.data.sources import load_rows
+from postgrad.evaluate.evaluator import all_metrics, read_outputs
+from postgrad.evaluate.sealed import Questions, sealed_items
+from postgrad.finish import sealed_job
+from postgrad.loop import Loop
+from postgrad.records import DataSpec, EngineSpec, Event, Row, SearchSpec, TaskSpec
+from postgrad.runner import drive, opened, start_run
+from postgrad.session import Session
+from postgrad.spec import DEFAULT_BASE_MODEL
+from postgrad.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from postgrad.evaluate.evaluator import UnitOutputs
+
+SEEDS = 5
+FROZEN_SEED = 5000
+SHOWN = ("mcc", "macro_f1", "unthresholded_accuracy", "in_scope_accuracy", "out_of_scope_recall", "weighted_f1", "auroc")
+GOALS = {
+    ("sofmattress", "v1"): {"mcc": 0.638, "unthresholded_accuracy": 0.736},
+    ("curekart", "v1"): {"mcc": 0.621, "unthresholded_accuracy": 0.841},
+    ("sofmattress", "v2"): {"mcc": 0.68},
+    ("curekart", "v2"): {"mcc": 0.631},
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """One whole search: a bot, the versions that share its train file, and a repeat."""
+
+    bot: str
+    versions: tuple[str, ...]
+    repeat: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.bot}-{'-'.join(self.versions)}-r{self.repeat}"
+
+
+def _rows(bot: str, version: str, part: str) -> tuple[Row, ...]:
+    return load_rows(f"hint3:{bot}/{version}", part=part, input="sentence", target="label")
+
+
+def searches(bots: Sequence[str], versions: Sequence[str], repeats: int) -> list[Search]:
+    """Every search, the first repeat of each bot before the second of any."""
+    groups: list[tuple[str, tuple[str, ...]]] = []
+    for bot in bots:
+        by_train: dict[tuple[Row, ...], list[str]] = {}
+        for version in versions:
+            by_train.setdefault(_rows(bot, version, "train"), []).append(version)
+        groups += [(bot, tuple(shared)) for shared in by_train.values()]
+    return [Search(bot, shared, repeat) for repeat in range(repeats) for bot, shared in groups]
+
+
+class Hint3:
+    """The benchmark."""
+
+    options = {
+        "bots": ("sofmattress,curekart", "which bots"),
+        "versions": ("v1,v2", "which label versions"),
+        "budget": ("10m", "budget of one search"),
+        "repeats": ("3", "whole searches for each bot"),
+        "policy": ("greedy", "search policy"),
+        "signal": ("yes", "also train every recipe that was tried and report the rank correlation with the test score"),
+    }
+
+    def run(self, spec: BenchSpec, say: Callable[[str], None]) -> dict[str, Any]:
+        options = dict(spec.options)
+        seeds = SEEDS
+        if spec.quick:
+            options |= {"bots": "sofmattress", "versions": "v2", "budget": "4 experiments", "repeats": "1"}
+            options |= {"signal": "no"}
+            seeds = 1
+        done = []
+        todo = searches(options["bots"].split(","), options["versions"].split(","), int(options["repeats"]))
+        for search in todo:
+            say(f"search {search.name}")
+            with opened(self._store(search, spec.folder, options)) as session:
+                drive(session)
+                frozen = _frozen(session, search, spec.folder / search.name, seeds, say)
+                signal = _signal(session, search, spec.folder / search.name, say) if options["signal"] == "yes" else None
+                done.append({**_search_facts(session, search), "frozen": frozen, "signal": signal})
+        return {"options": options, "searches": done, "table": summarise(done), "goals_note": _NOTE}
+
+    def _store(self, search: Search, root: Path, options: dict[str, str]) -> SqliteStore:
+        """The store of one search: of the run that is there already, or of a new one."""
+        place = root / search.name
+        task = TaskSpec(
+            name=search.name,
+            objective=f"Route customer messages of the {search.bot} bot to intents and reject what none covers.",
+            data=DataSpec(
+                train=f"hint3:{search.bot}/{search.versions[-1]}",
+                test=f"hint3:{search.bot}/{search.versions[-1]}",
+                input="sentence",
+                target="label",
+                out_of_scope=HINT3_OUT_OF_SCOPE,
+            ),
+            metric="mcc",
+            min_effect=0.005,
+            base_models=(DEFAULT_BASE_MODEL,),
+            budget=parse_budget(options["budget"]),
+            search=SearchSpec(policy=options["policy"]),
+            engine=EngineSpec(),
+            seed=search.repeat,
+        )
+        found = sorted(place.glob(f"{search.name}-*/events.sqlite"))
+        return SqliteStore.open(found[0].parent, write=True) if found else start_run(task, place)
+
+
+_NOTE = (
+    "Published figures are best-threshold figures: the threshold was chosen on the test labels. Ours is chosen from "
+    "train rows alone, before the test file is read."
+)
+
+
+def _search_facts(session: Session, search: Search) -> dict[str, Any]:
+    certified = session.certified
+    assert certified is not None
+    node = session.tree[certified.champion]
+    return {
+        "search": search.name,
+        "bot": search.bot,
+        "versions": list(search.versions),
+        "repeat": search.repeat,
+        "experiments": len(session.tree),
+        "failures": len(session.tree.failed()),
+        "champion": node.id,
+        "recipe": node.proposed.proposal.recipe.model_dump(mode="json"),
+        "search_score": node.score,
+        "threshold": certified.threshold,
+        "wall_s": round(session.ledger.spent.wall_s, 1),
+        "outside_jobs": round(outside_jobs(session.store.events()), 4),
+    }
+
+
+def outside_jobs(events: Sequence[Event]) -> float:
+    """Share of controller time in which no job was under way."""
+    open_jobs: set[str] = set()
+    idle, since = 0.0, 0.0
+    for event in events:
+        if not open_jobs:
+            idle += max(0.0, event.clock - since)
+        since = event.clock
+        body = event.body
+        if body.type == "job_started":
+            open_jobs.add(body.job)
+        elif body.type == "job_finished":
+            open_jobs.discard(body.job)
+    return idle / since if since else 0.0
+
+
+def _answers(session: Session, experiment: str, seeds: Sequence[int], place: Path, what: str) -> dict[int, UnitOutputs]:
+    """Outputs on the test inputs of `experiment`'s recipe trained with each seed; kept in `place`."""
+    place.mkdir(parents=True, exist_ok=True)
+    index = place / f"{what}.json"
+    known: dict[str, str] = json.loads(index.read_text()) if index.exists() else {}
+    jobs = {
+        f"{experiment}/{seed}": sealed_job(session, experiment, save_model=False, seed=seed)
+        for seed in seeds
+        if f"{experiment}/{seed}" not in known
+    }
+    if jobs:
+        results = Loop(session).run_apart(list(jobs.values()))
+        for key, job in jobs.items():
+            if results[job.id].failure is None:
+                known[key] = results[job.id].units[0].outputs
+        index.write_text(json.dumps(known))
+    read = session.store.artifacts.read
+    return {seed: read_outputs(read(known[key])) for seed in seeds if (key := f"{experiment}/{seed}") in known}
+
+
+def _questions(session: Session, bot: str, version: str) -> Questions:
+    return Questions(
+        rows=_rows(bot, version, "test"), labels=session.plan.labels, out_of_scope=session.plan.out_of_scope
+    )
+
+
+def _frozen(
+    session: Session, search: Search, place: Path, seeds: int, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Version -> metrics of the frozen recipe at its frozen threshold, one value a seed."""
+    certified = session.certified
+    assert certified is not None
+    say(f"  frozen recipe of {certified.champion}, {seeds} seeds")
+    seed_list = [FROZEN_SEED + i for i in range(seeds)]
+    answers = _answers(session, certified.champion, seed_list, place, "frozen")
+    result: dict[str, dict[str, Any]] = {}
+    for version in search.versions:
+        questions = _questions(session, search.bot, version)
+        items = [sealed_items(outputs, questions, certified.threshold) for outputs in answers.values()]
+        values = [all_metrics(answered) for answered in items]
+        result[version] = {name: [round(v[name], 4) for v in values] for name in SHOWN}
+        result[version]["published"] = compare_with_published(search.bot, questions, items[0])
+    return result
+
+
+def _signal(session: Session, search: Search, place: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Rank correlation between the search score and the test score over the recipes that were tried (one seed each)."""
+    from scipy.stats import spearmanr
+
+    nodes = [node for node in session.tree.scored() if node.proposed.proposal.kind != "reference.constant"]
+    say(f"  signal: {len(nodes)} recipes")
+    found = {}
+    for node in nodes:
+        answers = _answers(session, node.id, [FROZEN_SEED], place, "signal")
+        if answers:
+            found[node.id] = answers[FROZEN_SEED]
+    pairs: list[dict[str, Any]] = []
+    version = search.versions[-1]
+    questions = _questions(session, search.bot, version)
+    for name, outputs in found.items():
+        node = session.tree[name]
+        assert node.evaluation is not None
+        values = all_metrics(sealed_items(outputs, questions, node.evaluation.threshold))
+        pairs.append(
+            {
+                "experiment": name,
+                "kind": node.proposed.proposal.kind,
+                "search": node.score,
+                "test": values["mcc"],
+                "test_auroc": values["auroc"],
+            }
+        )
+    rho = spearmanr([p["search"] for p in pairs], [p["test"] for p in pairs]) if len(pairs) > 2 else None
+    return {
+        "version": version,
+        "spearman": round(float(rho.statistic), 3) if rho else None,
+        "p": round(float(rho.pvalue), 5) if rho else None,
+        "recipes": pairs,
+    }
+
+
+def summarise(done: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each bot and version: mean and sd over all seeds of all searches, beside the goals."""
+    import numpy as np
+
+    rows: list[dict[str, Any]] = []
+    for bot, version in sorted({(d["bot"], v) for d in done for v in d["versions"]}):
+        runs = [d["frozen"][version] for d in done if d["bot"] == bot and version in d["versions"]]
+        row: dict[str, Any] = {"bot": bot, "version": version, "searches": len(runs)}
+        for name in SHOWN:
+            means = [float(np.mean(run[name])) for run in runs]
+            every = [value for run in runs for value in run[name]]
+            row[name] = round(float(np.mean(every)), 4)
+            row[f"{name}_sd"] = round(float(np.std(every, ddof=1)), 4) if len(every) > 1 else None
+            row[f"{name}_by_search"] = [round(mean, 4) for mean in means]
+        row["goal"] = GOALS.get((bot, version), {})
+        row["met"] = {name: row[name] > goal for name, goal in row["goal"].items()}
+        row["published"] = [run["published"] for run in runs]
+        rows.append(row)
+    holm(rows)
+    return rows
+
+
+def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """The table's plain columns, for a spreadsheet."""
+    plain = ["bot", "version", "searches", *(c for name in SHOWN for c in (name, f"{name}_sd"))]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, plain, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,257 @@
+"""The one account of a run: what was granted, what is spent, what is left, and how often the referee was asked.
+
+The ledger is derived from the events and never stored. It reserves before a job and charges after it; running out is a
+normal end. It does not decide what a job may cost, and it stops nothing: the loop does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Iterable
+
+from postgrad.errors import UserError, near_miss
+from postgrad.records import (
+    Budget,
+    Evaluated,
+    Event,
+    JobFinished,
+    JobStarted,
+    Proposed,
+    Record,
+    RunResumed,
+    RunStarted,
+    SealedDone,
+    Usage,
+)
+
+HOUR = 3600.0
+
+_SECONDS = {"d": 86400.0, "h": HOUR, "m": 60.0, "s": 1.0}
+_TIME_WORDS = {
+    **dict.fromkeys(("d", "day", "days"), "d"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+}
+_OTHER_WORDS = {
+    **dict.fromkeys(("experiment", "experiments"), "experiments"),
+    **dict.fromkeys(("cpu_hour", "cpu_hours"), "cpu_hours"),
+    **dict.fromkeys(("gpu_hour", "gpu_hours"), "gpu_hours"),
+    **dict.fromkeys(("usd", "dollar", "dollars"), "usd"),
+}
+# Nine digits are 31 years of seconds: more is a slip of the finger.
+_AMOUNT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *([a-z]+(?:[ _-][a-z]+)*)")
+_EXAMPLES = "Write it as '20m', '1h30m', '40 experiments', '2 cpu-hours', '$5', or several with commas: '8h, $5'."
+
+
+# --- what a user writes ----------------------------------------------------------------------------------------------
+
+
+def parse_budget(text: str) -> Budget:
+    """Read a budget as a person writes it: "20m", "1h30m", "40 experiments", "2 cpu_hours", "$5", or several.
+
+    Several limits are separated by commas. Upper and lower case mean the same.
+
+    Raises:
+        UserError: the text is no budget; the message shows how to write one.
+    """
+    limits: dict[str, float] = {}
+    for part in text.lower().split(","):
+        kind, amount = _parse_limit(part.strip(), text)
+        if kind in limits:
+            raise UserError(f"The budget '{text}' limits {kind} twice. Give each limit once. {_EXAMPLES}")
+        if amount <= 0:
+            raise UserError(f"The budget '{text}' leaves nothing to spend: {kind} must be more than 0. {_EXAMPLES}")
+        limits[kind] = amount
+    count = limits.pop("experiments", None)
+    if count is not None and count != int(count):
+        raise UserError(f"The budget '{text}' asks for {count:g} experiments. Give a whole number.")
+    return Budget(experiments=None if count is None else int(count), **limits)
+
+
+def _parse_limit(part: str, text: str) -> tuple[str, float]:
+    """Return the kind of one limit (a field of Budget) and its amount."""
+    if part.startswith("$"):
+        part = f"{part[1:].strip()} usd"
+    amounts = _AMOUNT.findall(part)
+    if not part or not amounts or _AMOUNT.sub("", part).strip():
+        raise UserError(f"Cannot read '{part}' in the budget '{text}'. {_EXAMPLES}")
+    words = [re.sub(r"[ -]", "_", word) for _, word in amounts]
+    units = [_TIME_WORDS.get(word) for word in words]
+    if len(amounts) == 1 and words[0] in _OTHER_WORDS:
+        return _OTHER_WORDS[words[0]], float(amounts[0][0])
+    if None in units:
+        wrong = next((w for w in words if w not in _TIME_WORDS and w not in _OTHER_WORDS), None)
+        if wrong is None:
+            raise UserError(f"Put a comma between the limits in the budget '{text}'. {_EXAMPLES}")
+        hint = near_miss(wrong, [*_TIME_WORDS, *_OTHER_WORDS])
+        raise UserError(f"Unknown unit '{wrong}' in the budget '{text}'.{hint} {_EXAMPLES}")
+    if len(set(units)) < len(units):
+        raise UserError(f"The budget '{text}' names the same unit twice in '{part}'. {_EXAMPLES}")
+    return "wall_s", sum(
+        float(amount) * _SECONDS[unit] for (amount, _), unit in zip(amounts, units, strict=True) if unit
+    )
+
+
+def format_duration(seconds: float) -> str:
+    """Return whole seconds as "1h30m"; one decimal below ten seconds. `parse_budget` reads whole seconds back."""
+    sign = "-" if seconds < 0 else ""
+    left = abs(seconds)
+    if left < 9.95:
+        return f"{sign}{left:.1f}".removesuffix(".0") + "s"
+    whole = round(left)
+    parts = []
+    for unit, size in _SECONDS.items():
+        count, whole = divmod(whole, int(size))
+        if count:
+            parts.append(f"{count}{unit}")
+    return sign + "".join(parts)
+
+
+def format_budget(budget: Budget) -> str:
+    """Return a budget as a person writes it; `parse_budget` reads it back. "no limit" when nothing is limited."""
+    shown = (
+        (budget.wall_s, lambda value: format_duration(value)),
+        (budget.experiments, lambda value: f"{value} experiment{'' if value == 1 else 's'}"),
+        (budget.cpu_hours, lambda value: f"{value:g} cpu-hours"),
+        (budget.gpu_hours, lambda value: f"{value:g} gpu-hours"),
+        (budget.usd, lambda value: f"${value:g}"),
+    )
+    return ", ".join(write(value) for value, write in shown if value is not None) or "no limit"
+
+
+def merge(base: Budget, override: Budget) -> Budget:
+    """Return `base` with every limit that `override` sets."""
+    return base.model_copy(update={k: v for k, v in override.model_dump().items() if v is not None})
+
+
+# --- what was spent --------------------------------------------------------------------------------------------------
+
+
+class Spent(Record):
+    """What a run has used.
+
+    `wall_s` is controller time up to the last event; the other times are sums over finished jobs. `experiments` counts
+    proposals, `jobs` finished jobs, `failures` the jobs among them that ended in a Failure. `max_rss_mb` is the largest.
+    """
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    usd: float = 0.0
+    experiments: int = 0
+    jobs: int = 0
+    failures: int = 0
+    max_rss_mb: float = 0.0
+
+
+class Remaining(Record):
+    """What is left. `None` is no limit of that kind; nothing is below zero.
+
+    `fraction` is the left share of the scarcest limit, in [0, 1]; 1.0 when nothing is limited.
+    """
+
+    wall_s: float | None = None
+    experiments: int | None = None
+    cpu_hours: float | None = None
+    gpu_hours: float | None = None
+    usd: float | None = None
+    fraction: float = 1.0
+
+    @property
+    def empty(self) -> bool:
+        """True when a limit is used up."""
+        return self.fraction <= 0.0
+
+
+def _no_looks() -> dict[str, int]:
+    return {"search": 0, "select": 0, "sealed": 0}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The account after some events. An event makes a new ledger.
+
+    Attributes:
+        granted: the limits. RunStarted sets them, RunResumed may change some.
+        spent: what is charged.
+        looks: how often each split was read: one per Evaluated, one per SealedDone.
+        reservations: seconds set aside for each job that has started and not finished.
+    """
+
+    granted: Budget = Budget()
+    spent: Spent = Spent()
+    looks: dict[str, int] = field(default_factory=_no_looks)
+    reservations: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_events(cls, granted: Budget, events: Iterable[Event]) -> Ledger:
+        """Fold events. `granted` holds until a RunStarted says otherwise."""
+        ledger = cls(granted=granted)
+        for event in events:
+            ledger = ledger.with_event(event)
+        return ledger
+
+    def with_event(self, event: Event) -> Ledger:
+        """Return the ledger after one more event."""
+        body = event.body
+        after = replace(self, spent=self.spent.model_copy(update={"wall_s": max(self.spent.wall_s, event.clock)}))
+        if isinstance(body, RunStarted):
+            return replace(after, granted=body.task.budget)
+        if isinstance(body, RunResumed):
+            # The jobs of the controller that ended are gone: those still owed are started, and reserved for, again.
+            granted = merge(self.granted, body.budget) if body.budget else self.granted
+            return replace(after, granted=granted, reservations={})
+        if isinstance(body, Proposed):
+            return replace(after, spent=after.spent.model_copy(update={"experiments": self.spent.experiments + 1}))
+        if isinstance(body, JobStarted):
+            return replace(after, reservations={**self.reservations, body.job: body.reserved_s})
+        if isinstance(body, JobFinished):
+            return after._charged(body)
+        if isinstance(body, Evaluated):
+            return after._looked(body.evaluation.split)
+        if isinstance(body, SealedDone):
+            return after._looked("sealed")
+        return after
+
+    def _looked(self, split: str) -> Ledger:
+        return replace(self, looks={**self.looks, split: self.looks[split] + 1})
+
+    def _charged(self, body: JobFinished) -> Ledger:
+        usage: Usage = body.result.usage
+        spent = self.spent
+        charged = {
+            "cpu_s": spent.cpu_s + usage.cpu_s,
+            "gpu_s": spent.gpu_s + usage.gpu_s,
+            "usd": spent.usd + usage.usd,
+            "jobs": spent.jobs + 1,
+            "failures": spent.failures + (body.result.failure is not None),
+            "max_rss_mb": max(spent.max_rss_mb, usage.max_rss_mb),
+        }
+        open_jobs = {job: seconds for job, seconds in self.reservations.items() if job != body.job}
+        return replace(self, spent=spent.model_copy(update=charged), reservations=open_jobs)
+
+    @property
+    def reserved(self) -> float:
+        """Seconds set aside for the jobs under way, summed."""
+        return sum(self.reservations.values())
+
+    def remaining(self, clock: float) -> Remaining:
+        """Return what is left at controller time `clock` (seconds).
+
+        Reserved seconds count against CPU hours, as one core each, and not against wall time: jobs under way run side
+        by side on the clock that is already ticking.
+        """
+        granted, spent = self.granted, self.spent
+        used: dict[str, float] = {
+            "wall_s": max(clock, spent.wall_s),
+            "experiments": spent.experiments,
+            "cpu_hours": (spent.cpu_s + self.reserved) / HOUR,
+            "gpu_hours": spent.gpu_s / HOUR,
+            "usd": spent.usd,
+        }
+        limits = {name: limit for name, limit in granted.model_dump().items() if limit is not None}
+        left = {name: max(0, limit - used[name]) for name, limit in limits.items()}
+        shares = [left[name] / limit if limit > 0 else 0.0 for name, limit in limits.items()]
+        return Remaining(**left, fraction=min(shares, default=1.0))

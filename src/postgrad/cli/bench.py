@@ -1,0 +1,72 @@
+"""`postgrad bench`: the project's own benchmarks."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from postgrad.cli.output import JsonOption, console, print_json
+from postgrad.errors import UserError, near_miss
+
+if TYPE_CHECKING:
+    from postgrad.bench.base import Benchmark
+
+OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Which benchmark: hint3, overhead.", show_default=False)],
+    quick: Annotated[bool, typer.Option("--quick", help="A small version: under a minute on two cores.")] = False,
+    folder: Annotated[Path, typer.Option("--folder", help="Where work and results go; reused to go on.")] = Path(
+        "bench-runs"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Run a benchmark, or go on with one. Its own options follow as `--option value`."""
+    from postgrad.bench import BENCHMARKS
+    from postgrad.bench.base import BenchSpec, write_result
+
+    bench = BENCHMARKS.get(name)
+    options = _options(bench, context.args)
+    line = f"postgrad {shlex.join(sys.argv[1:])}"
+    place = folder / (f"{name}-quick" if quick else name)
+    spec = BenchSpec(quick=quick, folder=place, command=line, options=options)
+    errors = console(error=True)
+    result = bench.run(spec, lambda text: errors.print(f"[dim]{text}[/dim]"))
+    path = write_result(place, name, line, result)
+    if as_json:
+        print_json({**result, "file": path})
+        return
+    console().print(_table(result["table"]))
+    console().print(f"Full result: {path}")
+
+
+def _options(bench: Benchmark, words: list[str]) -> dict[str, str]:
+    """`--option value` pairs over the benchmark's defaults."""
+    options = {key: default for key, (default, _) in bench.options.items()}
+    pairs = dict(zip(words[::2], words[1::2], strict=False))
+    if len(words) % 2:
+        raise UserError(f"'{words[-1]}' has no value. Options of this benchmark: {', '.join(options)}.")
+    for key, value in pairs.items():
+        plain = key.lstrip("-").replace("-", "_")
+        if plain not in options:
+            known = "; ".join(f"--{k} ({help_text}, default {v})" for k, (v, help_text) in bench.options.items())
+            raise UserError(f"This benchmark has no option '{key}'.{near_miss(plain, options)} It has: {known}.")
+        options[plain] = value
+    return options
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    """The plain columns of a benchmark's rows."""
+    from rich.table import Table
+
+    columns = [key for key, value in rows[0].items() if not isinstance(value, list | dict)] if rows else []
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns))
+    return table

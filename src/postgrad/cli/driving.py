@@ -1,0 +1,56 @@
+"""What `run` and `resume` share: the screen, Ctrl-C, the report, the summary."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Iterator
+
+from postgrad.cli.live import LiveScreen
+from postgrad.cli.output import console, print_json
+from postgrad.errors import Interrupted
+
+if TYPE_CHECKING:
+    from postgrad.loop import Control
+    from postgrad.store.sqlite import SqliteStore
+
+
+@contextmanager
+def polite_interrupt(control: Control, screen: LiveScreen, run: str) -> Iterator[None]:
+    """Ctrl-C once: no new experiments, then certify and report. Twice: stop now; `resume` goes on."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if control.finish:
+            raise Interrupted(f"Stopped at once. Nothing is lost: go on with: postgrad resume {run}")
+        control.finish = True
+        screen.say("Finishing: no new experiments, then the champion is certified. Ctrl-C again stops at once.")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def drive_with_screen(store: SqliteStore, *, as_json: bool) -> None:
+    """Drive a run to its end under the live screen, write its report, print its summary."""
+    from postgrad.loop import Control
+    from postgrad.report import read_view, write_report
+    from postgrad.report.view import summary
+    from postgrad.runner import drive, opened
+
+    control = Control()
+    with LiveScreen(quiet=as_json) as screen, opened(store, screen.listen) as session:
+        screen.session = session
+        with polite_interrupt(control, screen, session.run):
+            drive(session, control=control, tick=screen.tick)
+        view = read_view(store)
+        write_report(view, store.folder)
+    if as_json:
+        print_json(summary(view))
+    else:
+        from postgrad.cli.summary import closing
+
+        console().print(closing(view, store.folder))

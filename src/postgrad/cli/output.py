@@ -1,0 +1,156 @@
+"""What all commands share: options, printing for people and for programs, and what an error looks like.
+
+Results go to standard output, everything else to standard error, so that `--json` output can be piped.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Callable
+
+import typer
+
+from postgrad.errors import Interrupted, PostgradError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+RunsDirOption = Annotated[
+    Path, typer.Option("--runs-dir", envvar="POSTGRAD_RUNS", help="Folder that holds the runs.", show_default="./runs")
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's name, the beginning of it, or `last`.", show_default=False)
+]
+RUNS_DIR = Path("runs")
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+WIDTH_IN_A_PIPE = 120
+
+
+def console(error: bool = False) -> Console:
+    """A console on standard output or error. In a pipe it is wide, and without colour."""
+    from rich.console import Console
+
+    made = Console(stderr=error, highlight=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = WIDTH_IN_A_PIPE
+    return made
+
+
+def plain(value: Any) -> Any:
+    """The JSON form of a value: records become objects, numbers that JSON does not know become null."""
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def span(seconds: float | None) -> str:
+    """A length of time in at most two units: "45 s", "12 min 5 s", "3 h 20 min"."""
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    minutes = round(whole % 3600 / 60)
+    return f"{whole // 3600} h {minutes} min" if minutes else f"{whole // 3600} h"
+
+
+def exit_code_of(call: Callable[[], object], *, as_json: bool) -> int:
+    """Make the call, show what a person has to know, and return the exit code.
+
+    What is not named here is a bug: it reaches `report_crash`, and the code is 1.
+    """
+    try:
+        call()
+    except UserError as problem:
+        return _show("error", str(problem), problem.exit_code, as_json)
+    except PostgradError as problem:
+        return _show("failed", str(problem), problem.exit_code, as_json)
+    except Interrupted as stopped:
+        return _show("stopped", str(stopped) or "Stopped.", stopped.exit_code, as_json)
+    except KeyboardInterrupt:
+        return _show("stopped", "Stopped at once.", Interrupted.exit_code, as_json)
+    except OSError as problem:
+        text = _machine_trouble(problem)
+        if text is None:
+            raise
+        return _show("error", text, UserError.exit_code, as_json)
+    return 0
+
+
+def _machine_trouble(problem: OSError) -> str | None:
+    """What to do about a full disk or a folder that refuses, or None: then it is a bug."""
+    where = f" ({problem.filename})" if problem.filename else ""
+    if problem.errno in FULL_DISK:
+        return (
+            f"The disk is full{where}. Nothing that was stored is lost. Make room, then go on with: postgrad resume RUN"
+        )
+    if problem.errno in REFUSED:
+        return (
+            f"The system refused: {problem.strerror}{where}. Postgrad needs to read the task's files and to write its "
+            "runs. Give it the rights, or name another folder with --runs-dir."
+        )
+    return None
+
+
+def _show(kind: str, text: str, code: int, as_json: bool) -> int:
+    """The block that an error is shown in; with --json also a document on standard output."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    if as_json:
+        print_json({"error": {"kind": kind, "message": text, "exit_code": code}})
+    colour = "yellow" if kind == "stopped" else "red"
+    panel = Panel(Text(text), title=f"[bold]{kind}[/bold]", title_align="left", border_style=colour)
+    target = console(error=True)
+    if target.is_terminal:
+        target.print(panel)
+    else:
+        sys.stderr.write(f"{kind}: {text}\n")
+    return code
+
+
+def report_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """`sys.excepthook`: keep the traceback in a file, and tell the person what it is and what to do."""
+    full = "".join(traceback.format_exception(kind, error, trace))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="postgrad-crash-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(full)
+        kept = f"The traceback is in {file.name}."
+    except OSError:
+        sys.stderr.write(full)
+        kept = "The traceback is above; it could not be written to a file."
+    _show(
+        "bug",
+        f"Postgrad hit something it does not know: {kind.__name__}: {error}\n"
+        f"{kept} Nothing that was stored is lost: `postgrad list` shows the run, `postgrad resume RUN` goes on. "
+        "Please report it with that file and the output of `postgrad doctor`.",
+        1,
+        "--json" in sys.argv,
+    )

@@ -1,0 +1,54 @@
+"""`postgrad resume`: go on where a run was stopped or killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from postgrad.cli.output import RUNS_DIR, JsonOption, RunArgument, RunsDirOption, console
+
+if TYPE_CHECKING:
+    from postgrad.records import TaskSpec
+
+
+def command(
+    run: RunArgument,
+    budget: Annotated[
+        str | None, typer.Option(help="A new budget for the whole run, what is spent included.", show_default=False)
+    ] = None,
+    task: Annotated[
+        Path | None, typer.Option(help="The task file, to see whether it was edited since.", show_default=False)
+    ] = None,
+    runs_dir: RunsDirOption = RUNS_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on where a run was stopped or killed. A run that has ended only gets its report again.
+
+    The run keeps the task it was started with: splits, metric and data are part of its record. Edits of the task file
+    are listed and take effect in a new run.
+    """
+    from postgrad.budget import parse_budget
+    from postgrad.cli.driving import drive_with_screen
+    from postgrad.cli.runs import open_run
+    from postgrad.records import RunEnded, RunStarted
+    from postgrad.runner import resume_event
+
+    store = open_run(runs_dir, run, write=True)
+    events = store.events()
+    first = events[0].body
+    assert isinstance(first, RunStarted)
+    note = _edits(first.task, task)
+    if note and not as_json:
+        console(error=True).print(f"[yellow]The task file was edited since. This run goes on with the old one: {note}")
+    if not any(isinstance(event.body, RunEnded) for event in events):
+        resume_event(store, parse_budget(budget) if budget else None, note)
+    drive_with_screen(store, as_json=as_json)
+
+
+def _edits(old: TaskSpec, path: Path | None) -> str:
+    """What the task file says now that the run's record does not."""
+    from postgrad.spec import load_task, task_changes
+
+    return "; ".join(task_changes(old, load_task(path))) if path is not None else ""

@@ -1,0 +1,35 @@
+"""`postgrad run`: one execution of the loop on one task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from postgrad.cli.output import RUNS_DIR, JsonOption, RunsDirOption
+
+
+def command(
+    task: Annotated[Path, typer.Argument(help="The task file, e.g. task.yaml.", show_default=False)],
+    budget: Annotated[
+        str | None, typer.Option(help="Instead of the task's: '20m', '8h', '40 experiments', '$5'.", show_default=False)
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="Search policy, instead of the task's.", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(help="Jobs side by side.", min=1, show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the whole run.", show_default=False)] = None,
+    runs_dir: RunsDirOption = RUNS_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the loop on a task: search, certify, seal, report.
+
+    Ctrl-C once ends the search and certifies what there is; twice stops at once. `postgrad resume` goes on.
+    """
+    from postgrad.cli.driving import drive_with_screen
+    from postgrad.runner import start_run
+    from postgrad.spec import load_task
+
+    changes: dict[str, object] = {"budget": budget, "seed": seed}
+    changes |= {"search": policy, "engine": {"workers": workers} if workers else None}
+    spec = load_task(task, {key: value for key, value in changes.items() if value is not None})
+    drive_with_screen(start_run(spec, runs_dir), as_json=as_json)

@@ -1,0 +1,146 @@
+"""Outputs -> Evaluation. Runs in the controller, on files that the workers left; it never runs a model."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Mapping, Sequence
+
+from postgrad.evaluate.splits import SplitPlan, UnitPlan, group_of
+from postgrad.evaluate.statistics import estimate, point
+from postgrad.evaluate.threshold import choose_threshold, rejected
+from postgrad.metrics import METRICS
+from postgrad.metrics.base import Answers
+from postgrad.metrics.items import Items
+from postgrad.records import Estimate, Record, Value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class UnitOutputs:
+    """What a worker answered in one unit: (N,) ids, (N, K) probabilities, (N,) in-scope scores."""
+
+    ids: tuple[str, ...]
+    probs: NDArray[np.float32]
+    score: NDArray[np.float32]
+
+
+class Measured(Record):
+    """An estimate with its company, before it becomes an `Evaluation` record."""
+
+    estimate: Estimate
+    metrics: dict[str, float]
+    threshold: float | None
+
+
+def read_outputs(data: bytes) -> UnitOutputs:
+    """Read an output file of a worker. Pickled content is refused by numpy."""
+    import numpy as np
+
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        ids = tuple(str(name) for name in file["ids"])
+        return UnitOutputs(ids, file["probs"].astype(np.float32), file["score"].astype(np.float32))
+
+
+def unit_items(
+    unit: str,
+    outputs: UnitOutputs,
+    truth: Mapping[str, str],
+    labels: Sequence[str],
+    out_of_scope: str | None,
+    held_out: Sequence[str] = (),
+) -> Items:
+    """Join a unit's outputs with the truth: nothing is rejected yet.
+
+    Args:
+        truth: row id -> label. `out_of_scope` and `held_out` labels become -1; a label that no train row has becomes
+            a class of its own, which no model can answer.
+    """
+    import numpy as np
+
+    asked = {truth[name] for name in outputs.ids}
+    known = [*labels, *sorted(asked - set(labels) - {out_of_scope})]
+    outside = {*held_out, out_of_scope}
+    index = {label: i for i, label in enumerate(known) if label not in outside}
+    true = np.array([index.get(truth[name], -1) for name in outputs.ids], dtype=np.int64)
+    argmax = outputs.probs.argmax(axis=1).astype(np.int64)
+    answers = Answers(true, argmax, argmax, outputs.score.astype(np.float64), len(known))
+    keys = np.array([f"{unit}/{name}" for name in outputs.ids])
+    groups = np.array([group_of(name) for name in outputs.ids])
+    return Items(keys, groups, answers)
+
+
+def join(parts: Sequence[Items]) -> Items:
+    """Items of several units as one."""
+    import numpy as np
+
+    answers = [part.answers for part in parts]
+    return Items(
+        np.concatenate([part.keys for part in parts]),
+        np.concatenate([part.groups for part in parts]),
+        Answers(
+            np.concatenate([a.truth for a in answers]),
+            np.concatenate([a.predicted for a in answers]),
+            np.concatenate([a.argmax for a in answers]),
+            np.concatenate([a.score for a in answers]),
+            max(a.labels for a in answers),
+        ),
+    )
+
+
+def apply_threshold(items: Items, threshold: float | None) -> Items:
+    """Reject what scores under the threshold; None rejects nothing."""
+    return items if threshold is None else Items(items.keys, items.groups, rejected(items.answers, threshold))
+
+
+def cross_fitted(parts: Sequence[Items], inference: Mapping[str, Value], rejects: bool) -> Items:
+    """Join units, each answered with the threshold that the other units chose.
+
+    A single unit is cut in two by alternate groups and cross-fitted between the halves.
+    """
+    if not rejects:
+        return join(parts)
+    if len(parts) == 1:
+        parts = _halves(parts[0])
+    answered = []
+    for i, part in enumerate(parts):
+        others = join([other for j, other in enumerate(parts) if j != i])
+        answered.append(apply_threshold(part, choose_threshold(others.answers, inference)))
+    return join(answered)
+
+
+def _halves(items: Items) -> list[Items]:
+    import numpy as np
+
+    _, index = np.unique(items.groups, return_inverse=True)
+    return [items.take(np.flatnonzero(index % 2 == half)) for half in (0, 1)]
+
+
+def held_out_of(plan: Sequence[UnitPlan]) -> dict[str, tuple[str, ...]]:
+    """Unit name -> labels it left out."""
+    return {unit.name: unit.held_out for unit in plan}
+
+
+def all_metrics(items: Items) -> dict[str, float]:
+    """Every metric that is defined on these items, by name."""
+    import math
+
+    values = {name: point(METRICS.get(name), items.answers) for name in METRICS.names()}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def measure(
+    parts: Sequence[Items], metric: str, inference: Mapping[str, Value], plan: SplitPlan, *, seed: int
+) -> tuple[Measured, Items]:
+    """Score the units of an experiment; return the figures and the answered items.
+
+    The threshold in the result is the one all units together choose: it is what a final model would use.
+    """
+    rejects = plan.out_of_scope is not None
+    items = cross_fitted(parts, inference, rejects)
+    threshold = choose_threshold(join(parts).answers, inference) if rejects else None
+    scored = estimate(METRICS.get(metric), items, seed=seed)
+    return Measured(estimate=scored, metrics=all_metrics(items), threshold=threshold), items

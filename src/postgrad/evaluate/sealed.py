@@ -1,0 +1,75 @@
+"""The one read of the sealed labels: champion and baselines in the same call, after everything else is decided."""
+
+from __future__ import annotations
+
+from typing import Mapping, Sequence
+
+from postgrad.evaluate.evaluator import UnitOutputs, all_metrics, apply_threshold, unit_items
+from postgrad.evaluate.statistics import difference, estimate, mcnemar
+from postgrad.metrics import METRICS
+from postgrad.metrics.items import Items
+from postgrad.records import Record, Row, SealedRead, SealedScore
+
+
+class Entrant(Record):
+    """One model that is read: its role, experiment, frozen threshold, and the artefact with its answers."""
+
+    role: str
+    experiment: str
+    threshold: float | None
+    outputs: str
+
+
+class Questions(Record):
+    """The sealed rows with their labels, and what counts as an answer."""
+
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]
+    out_of_scope: str | None
+
+
+def sealed_items(outputs: UnitOutputs, questions: Questions, threshold: float | None) -> Items:
+    """Join sealed outputs with sealed labels and apply the frozen threshold."""
+    truth = {row.id: row.label for row in questions.rows}
+    return apply_threshold(unit_items("sealed", outputs, truth, questions.labels, questions.out_of_scope), threshold)
+
+
+def read_sealed(
+    metric: str, entrants: Sequence[tuple[Entrant, UnitOutputs]], questions: Questions, *, seed: int
+) -> SealedRead:
+    """Score all entrants on the sealed rows. The first is the champion, the second the baseline."""
+    judge = METRICS.get(metric)
+    items = [sealed_items(outputs, questions, entrant.threshold) for entrant, outputs in entrants]
+    scores = tuple(
+        SealedScore.model_validate(
+            {
+                **entrant.model_dump(),
+                "estimate": estimate(judge, answered, seed=seed),
+                "metrics": all_metrics(answered),
+            }
+        )
+        for (entrant, _), answered in zip(entrants, items, strict=True)
+    )
+    champion, baseline = items[0], items[1]
+    return SealedRead(
+        metric=metric,
+        scores=scores,
+        difference=difference(judge, champion, baseline, seed=seed),
+        mcnemar_p=mcnemar(champion, baseline),
+        n=len(champion),
+    )
+
+
+def agreement(first: UnitOutputs, second: UnitOutputs) -> Mapping[str, float]:
+    """How far two sets of answers to the same inputs agree, without any label: share of equal answers, largest
+    difference of a score and of a probability."""
+    import numpy as np
+
+    if first.ids != second.ids:
+        return {"same_answer": 0.0, "max_score_difference": float("inf"), "max_prob_difference": float("inf")}
+    same = first.probs.argmax(1) == second.probs.argmax(1)
+    return {
+        "same_answer": float(same.mean()),
+        "max_score_difference": float(np.abs(first.score - second.score).max(initial=0.0)),
+        "max_prob_difference": float(np.abs(first.probs - second.probs).max(initial=0.0)),
+    }

@@ -1,0 +1,237 @@
+"""Who is asked what: the split plan of a run, made once, stored with the run, the same for every experiment.
+
+Membership is decided by hashes of the normalised text, so that it does not depend on file order and duplicates never
+straddle. In-scope rows and out-of-scope questions come from the same fold: where a task rejects but its train rows
+hold nothing to reject, each fold also leaves some whole intents out of training and asks their rows as out of scope.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Iterable, Literal, Mapping, Sequence
+
+from postgrad.data.text import stable_unit
+from postgrad.errors import UserError
+from postgrad.records import Record, Row, TaskSpec
+
+SMALL = 2000
+FOLDS = 5
+HELD_OUT_SHARE = 0.2
+HOLDOUT_SHARE = 0.1
+HOLDOUT_UNITS = 3
+HOLDOUT_CAP = 2000
+SEALED_SHARE = 0.2
+
+
+class UnitPlan(Record):
+    """One train-and-predict.
+
+    Attributes:
+        name: unique in the plan.
+        train: ids of the train rows.
+        items: ids of the rows that are asked.
+        held_out: labels that are left out of `train`; their items' true answer is out of scope.
+    """
+
+    name: str
+    train: tuple[str, ...]
+    items: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+
+
+class SplitPlan(Record):
+    """The whole plan of a run. `rows` maps part names to artefact hashes of JSON-lines files."""
+
+    mode: Literal["cv", "holdout"]
+    labels: tuple[str, ...]
+    out_of_scope: str | None
+    rows: dict[str, str]
+    search: tuple[UnitPlan, ...]
+    select: tuple[UnitPlan, ...]
+    sealed: tuple[str, ...]
+    removed: dict[str, int]
+
+    def units(self, split: Literal["search", "select"]) -> tuple[UnitPlan, ...]:
+        return self.search if split == "search" else self.select
+
+
+class Parts(Record):
+    """The rows of a task by part, before and after the plan has split off what was missing."""
+
+    train: tuple[Row, ...]
+    dev: tuple[Row, ...] = ()
+    test: tuple[Row, ...] = ()
+
+
+def group_of(row_id: str) -> str:
+    """The id without its repeat counter or variant: duplicates and variants of a text share a group."""
+    return row_id.split("#", 1)[0].split("+", 1)[0].split("~", 1)[0]
+
+
+def dump_rows(rows: Iterable[Row]) -> bytes:
+    """JSON lines of id, text and label."""
+    lines = (json.dumps({"id": r.id, "text": r.text, "label": r.label}, ensure_ascii=False) for r in rows)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def load_rows(data: bytes) -> tuple[Row, ...]:
+    """Read what `dump_rows` wrote."""
+    parsed = (json.loads(line) for line in data.decode().split("\n") if line)
+    return tuple(Row(row["id"], row["text"], row["label"]) for row in parsed)
+
+
+def _by_hash(rows: Sequence[Row], share: float, salt: str, cap: int | None = None) -> tuple[list[Row], list[Row]]:
+    """Split off `share` of the groups of every label, lowest hash first; the rest keeps at least one group a label."""
+    groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        groups[row.label][group_of(row.id)].append(row)
+    scale = share if cap is None else min(share, cap / max(1, len(rows)))
+    taken: set[str] = set()
+    for of_label in groups.values():
+        ranked = sorted(of_label, key=lambda group: stable_unit(group, salt))
+        taken.update(ranked[: min(len(ranked) - 1, round(scale * len(ranked)))])
+    return [r for r in rows if group_of(r.id) in taken], [r for r in rows if group_of(r.id) not in taken]
+
+
+def _without(rows: Sequence[Row], *others: Sequence[Row]) -> list[Row]:
+    """Rows whose normalised text is in none of the others."""
+    barred = {group_of(row.id) for other in others for row in other}
+    return [row for row in rows if group_of(row.id) not in barred]
+
+
+def _label_folds(labels: Sequence[str], folds: int, salt: str) -> list[tuple[str, ...]]:
+    """Deal labels to folds so that each fold leaves out about a fifth of them, and at least two stay."""
+    ranked = sorted(labels, key=lambda label: stable_unit(label, salt))
+    size = min(max(1, round(HELD_OUT_SHARE * len(ranked))), len(ranked) - 2)
+    if size < 1:
+        return [() for _ in range(folds)]
+    doubled = ranked * (1 + folds * size // len(ranked))
+    return [tuple(dict.fromkeys(doubled[f * size : (f + 1) * size])) for f in range(folds)]
+
+
+def _fold_of(rows: Sequence[Row], folds: int, salt: str) -> dict[str, int | None]:
+    """Group -> fold, stratified by label. A group that is alone in its label is never asked (fold None)."""
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        group = group_of(row.id)
+        if group not in by_label[row.label]:
+            by_label[row.label].append(group)
+    fold: dict[str, int | None] = {}
+    offset = 0
+    for label in sorted(by_label):
+        ranked = sorted(by_label[label], key=lambda group: stable_unit(group, salt))
+        for position, group in enumerate(ranked):
+            fold.setdefault(group, None if len(ranked) == 1 else (position + offset) % folds)
+        offset += len(ranked)
+    return fold
+
+
+def _cv_units(rows: Sequence[Row], out_of_scope: str | None, salt: str) -> tuple[UnitPlan, ...]:
+    """Stratified group folds; with rejection, each fold leaves intents out as well."""
+    labels = sorted({row.label for row in rows if row.label != out_of_scope})
+    has_negatives = any(row.label == out_of_scope for row in rows)
+    leave_out = out_of_scope is not None and not has_negatives
+    held = _label_folds(labels, FOLDS, salt) if leave_out else [()] * FOLDS
+    fold = _fold_of(rows, FOLDS, salt)
+    units = []
+    for f in range(FOLDS):
+        gone = set(held[f])
+        items = [r for r in rows if fold[group_of(r.id)] == f or r.label in gone]
+        # A text that stands under two labels is asked in one role only: its group leaves the train rows.
+        train = _without(rows, items)
+        units.append(
+            UnitPlan(
+                name=f"{salt}{f}",
+                train=tuple(row.id for row in train),
+                items=tuple(row.id for row in items),
+                held_out=held[f],
+            )
+        )
+    return tuple(units)
+
+
+def _holdout_units(
+    train: Sequence[Row], items: Sequence[Row], out_of_scope: str | None, salt: str
+) -> tuple[UnitPlan, ...]:
+    """One unit on all of train; where nothing in the split is out of scope, three units that leave intents out."""
+    ids = tuple(row.id for row in items)
+    whole = UnitPlan(name=f"{salt}0", train=tuple(row.id for row in train), items=ids)
+    if out_of_scope is None or any(row.label == out_of_scope for row in items):
+        return (whole,)
+    labels = sorted({row.label for row in train if row.label != out_of_scope})
+    groups = _label_folds(labels, HOLDOUT_UNITS, salt)
+    if not groups[0]:
+        return (whole,)
+    return tuple(
+        UnitPlan(
+            name=f"{salt}{f}",
+            train=tuple(row.id for row in train if row.label not in gone),
+            items=ids,
+            held_out=gone,
+        )
+        for f, gone in enumerate(groups)
+    )
+
+
+def split_task(task: TaskSpec, parts: Parts) -> tuple[SplitPlan, dict[str, tuple[Row, ...]]]:
+    """Return the plan and the rows of each part (`train`, `search`, `select`, `sealed`) to be stored beside it.
+
+    Raises:
+        UserError: nothing is left to train on, or to ask.
+    """
+    salt = f"{task.seed}:"
+    sealed = list(parts.test)
+    rest = list(parts.train)
+    if not sealed:
+        sealed, rest = _by_hash(rest, SEALED_SHARE, salt + "sealed")
+    dev = _without(parts.dev, sealed)
+    before = len(rest)
+    rest = _without(rest, sealed, dev)
+    removed = {"train": before - len(rest), "dev": len(parts.dev) - len(dev)}
+    oos = task.data.out_of_scope
+    if not dev and len(rest) < SMALL:
+        search_units, select_units = _cv_units(rest, oos, "s"), _cv_units(rest, oos, "t")
+        stored = {"train": rest, "search": rest, "select": rest, "sealed": sealed}
+        mode: Literal["cv", "holdout"] = "cv"
+    else:
+        search, select, rest = _holdout_parts(rest, dev, salt)
+        search_units, select_units = _holdout_units(rest, search, oos, "s"), _holdout_units(rest, select, oos, "t")
+        stored = {"train": rest, "search": search, "select": select, "sealed": sealed}
+        mode = "holdout"
+    labels = tuple(sorted({row.label for row in rest if row.label != oos}))
+    _check(labels, stored)
+    plan = SplitPlan(
+        mode=mode,
+        labels=labels,
+        out_of_scope=oos,
+        rows={},
+        search=search_units,
+        select=select_units,
+        sealed=tuple(row.id for row in sealed),
+        removed=removed,
+    )
+    return plan, {name: tuple(rows) for name, rows in stored.items()}
+
+
+def _holdout_parts(rest: list[Row], dev: list[Row], salt: str) -> tuple[list[Row], list[Row], list[Row]]:
+    """Search, select and train: the dev file in two halves, or two tenths of train."""
+    if dev:
+        select, search = _by_hash(dev, 0.5, salt + "select")
+        return search, select, rest
+    search, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "search", HOLDOUT_CAP)
+    select, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "select", HOLDOUT_CAP)
+    return search, select, rest
+
+
+def _check(labels: tuple[str, ...], stored: Mapping[str, Sequence[Row]]) -> None:
+    if len(labels) < 2:
+        raise UserError(
+            f"The train rows hold {len(labels)} label(s) after the splits; a classifier needs at least 2. "
+            "Add rows of other labels, or check that `data.target` names the label column."
+        )
+    for name in ("search", "select", "sealed"):
+        if not stored[name]:
+            raise UserError(
+                f"No row is left for the {name} split. Add rows, or give the task its own dev and test files."
+            )

@@ -1,0 +1,84 @@
+"""Where to reject: thresholds on the in-scope score, chosen without a sealed label.
+
+A rule sees scored questions whose truth is known to the referee (out-of-fold train rows, rows of left-out intents, or
+a dev split). While the loop searches, the threshold for a unit is chosen from the other units, so that the score of an
+experiment is not the score of its own threshold tuning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable, Mapping
+
+from postgrad.errors import UserError, near_miss
+from postgrad.metrics.base import Answers
+from postgrad.records import Value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Rule = Callable[["Answers", Mapping[str, Value]], float]
+
+DEFAULT: dict[str, Value] = {"threshold": "weighted_mcc"}
+
+
+def percentile(answers: Answers, params: Mapping[str, Value]) -> float:
+    """Reject a fixed share `q` (default 0.1) of the in-scope questions."""
+    import numpy as np
+
+    inside = answers.score[answers.truth >= 0]
+    return float(np.quantile(inside, float(params.get("q", 0.1) or 0.1))) if len(inside) else 0.0
+
+
+def weighted_mcc(answers: Answers, params: Mapping[str, Value]) -> float:
+    """The threshold with the best MCC when out-of-scope questions are weighted to a share `prior` (default 0.5).
+
+    The share of rejections in a test set is unknown while only train rows are at hand, so it is assumed, not fitted.
+    """
+    import numpy as np
+
+    from postgrad.metrics.classification import MCC
+
+    outside = answers.truth < 0
+    if not outside.any() or outside.all():
+        return percentile(answers, params)
+    prior = float(params.get("prior", 0.5) or 0.5)
+    weights = np.where(outside, prior / outside.sum(), (1 - prior) / (~outside).sum())[None, :] * len(outside)
+    grid = candidates(answers.score)
+    values = np.array([float(MCC().values(rejected(answers, t), weights)[0]) for t in grid])
+    best = np.flatnonzero(values >= np.nanmax(values) - 1e-12)
+    return float(grid[best[len(best) // 2]])
+
+
+def candidates(score: NDArray[np.float64], count: int = 200) -> NDArray[np.float64]:
+    """Cut points between neighbouring scores, thinned to `count` quantiles."""
+    import numpy as np
+
+    unique = np.unique(score)
+    middle = (unique[:-1] + unique[1:]) / 2 if len(unique) > 1 else unique
+    if len(middle) <= count:
+        return middle
+    return np.quantile(middle, np.linspace(0, 1, count))
+
+
+def rejected(answers: Answers, threshold: float) -> Answers:
+    """The answers when scores under the threshold are rejected."""
+    import numpy as np
+
+    predicted = np.where(answers.score < threshold, -1, answers.argmax)
+    return Answers(answers.truth, predicted, answers.argmax, answers.score, answers.labels)
+
+
+RULES: dict[str, Rule] = {"percentile": percentile, "weighted_mcc": weighted_mcc}
+
+
+def choose_threshold(answers: Answers, inference: Mapping[str, Value]) -> float:
+    """Apply the recipe's rule.
+
+    Raises:
+        UserError: the rule is unknown.
+    """
+    name = str(inference.get("threshold", DEFAULT["threshold"]))
+    if name not in RULES:
+        raise UserError(f"Unknown threshold rule '{name}'.{near_miss(name, RULES)} Known: {', '.join(sorted(RULES))}.")
+    return RULES[name](answers, inference)

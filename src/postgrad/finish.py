@@ -1,0 +1,221 @@
+"""The end of a run: finalists on the select split, then one sealed read of champion and baselines.
+
+Called by the spine in that order. Both parts do what is owed and can be entered again after a kill.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Sequence
+
+from postgrad.errors import PostgradError
+from postgrad.evaluate.evaluator import join, measure, read_outputs
+from postgrad.evaluate.sealed import Entrant, Questions, read_sealed
+from postgrad.evaluate.statistics import difference
+from postgrad.evaluate.threshold import choose_threshold
+from postgrad.metrics import METRICS
+from postgrad.metrics.items import dump_items, load_items
+from postgrad.records import Certified, Evaluated, Evaluation, Recipe, SealedDone
+from postgrad.session import Job, Session
+from postgrad.tree import Experiment
+
+RunJobs = Callable[[Sequence[Job], str], None]
+
+FINALISTS = 3
+SELECT_SEED = 1000
+SEALED_SEED = 2000
+RESERVE_CAP = 0.4
+RESERVE_START = 0.2
+
+
+def ranked_finalists(session: Session) -> list[Experiment]:
+    """The best experiments by search score, one for each recipe, references included."""
+    seen: set[str] = set()
+    chosen = []
+    for node in session.tree.scored():
+        name = node.proposed.proposal.recipe.hash
+        if name not in seen:
+            seen.add(name)
+            chosen.append(node)
+        if len(chosen) == FINALISTS:
+            break
+    return chosen
+
+
+def finish_reserve_s(session: Session) -> float:
+    """Wall seconds to keep for certifying and sealing, at the measured speed; at most a share of the budget."""
+    granted = session.ledger.granted.wall_s
+    if granted is None:
+        return 0.0
+    finalists = ranked_finalists(session)
+    if not finalists:
+        return RESERVE_START * granted
+    recipes = [node.proposed.proposal.recipe for node in finalists]
+    select = sum(session.forecast_s(recipe, session.plan.select) for recipe in recipes)
+    select = max(select / session.executor.engine.slots, session.forecast_s(recipes[0], session.plan.select))
+    final = max(session.forecast_s(recipe, (session.sealed_unit,)) for recipe in recipes)
+    return min(RESERVE_CAP * granted, select + final)
+
+
+def certify(session: Session, run_jobs: RunJobs) -> None:
+    """Train the finalists again with fresh seeds on other folds, and let `select` name the champion."""
+    ended = session.search_ended
+    assert ended is not None
+    finalists = [session.tree[name] for name in ended.finalists]
+    if not finalists:
+        raise PostgradError(
+            "No experiment gave a score, not even the constant answer, so there is no champion. "
+            f"`postgrad show {session.run}` lists what failed and why."
+        )
+    affordable = _affordable(session, finalists)
+    if len(affordable) > 1:
+        run_jobs([_select_job(session, node) for node in affordable], "comparing finalists")
+        for node in affordable:
+            _evaluate_select(session, node)
+    scored = [session.tree[node.id] for node in affordable if session.tree[node.id].select]
+    champion, reason = _winner(session, scored) if scored else (finalists[0], _why_not(affordable))
+    _append_certified(session, champion, reason)
+
+
+def _why_not(affordable: list[Experiment]) -> str:
+    if len(affordable) == 1:
+        return "the best search score; nothing else was close enough in the budget to be compared on select"
+    return "the best search score; the budget left no room for the select split"
+
+
+def _affordable(session: Session, finalists: list[Experiment]) -> list[Experiment]:
+    """As many finalists, best first, as the wall-clock budget can compare; all where it has none."""
+    wall = session.remaining().wall_s
+    if wall is None:
+        return finalists
+    slots = session.executor.engine.slots
+    final = max(session.forecast_s(node.proposed.proposal.recipe, (session.sealed_unit,)) for node in finalists)
+    for count in range(len(finalists), 1, -1):
+        costs = [session.forecast_s(n.proposed.proposal.recipe, session.plan.select) for n in finalists[:count]]
+        if max(sum(costs) / slots, max(costs)) + final <= wall:
+            return finalists[:count]
+    return finalists[:1]
+
+
+def _select_job(session: Session, node: Experiment) -> Job:
+    proposal = node.proposed.proposal
+    return Job(node.id, "select", session.plan.select, proposal.recipe, proposal.seed + SELECT_SEED)
+
+
+def _evaluate_select(session: Session, node: Experiment) -> None:
+    """Append the select evaluation of a finalist, unless it failed or is there already."""
+    if session.tree[node.id].select or any(r.failure for r in session.results(node.id, "select")):
+        return
+    proposal = node.proposed.proposal
+    parts = session.raw_items(node.id, "select")
+    measured, items = measure(
+        parts, session.task.metric, proposal.recipe.inference, session.plan, seed=session.task.seed
+    )
+    evaluation = Evaluation(
+        experiment=node.id,
+        split="select",
+        seed=proposal.seed + SELECT_SEED,
+        metric=session.task.metric,
+        items=session.store.artifacts.put_bytes(dump_items(items)),
+        units=len(parts),
+        units_planned=len(session.plan.select),
+        **measured.model_dump(),
+    )
+    session.append(Evaluated(evaluation=evaluation))
+
+
+def _winner(session: Session, scored: list[Experiment]) -> tuple[Experiment, str]:
+    """The best select score; a cheaper finalist wins when it is behind by less than the task's `min_effect` and the
+    interval of the difference holds zero."""
+    ranked = sorted(scored, key=lambda node: (-node.select[-1].estimate.value, node.index))
+    best = ranked[0]
+    metric = METRICS.get(session.task.metric)
+    read = session.store.artifacts.read
+    for node in sorted(ranked[1:], key=lambda node: node.proposed.nominal_s):
+        if node.proposed.nominal_s >= best.proposed.nominal_s:
+            continue
+        gap = difference(
+            metric,
+            load_items(read(best.select[-1].items)),
+            load_items(read(node.select[-1].items)),
+            seed=session.task.seed,
+        )
+        if gap.value < session.task.min_effect and gap.low <= 0:
+            return node, (
+                f"{node.id} is cheaper than {best.id} and not shown to be worse on select "
+                f"({gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}])"
+            )
+    return best, f"the best of {len(ranked)} finalists on the select split"
+
+
+def _append_certified(session: Session, champion: Experiment, reason: str) -> None:
+    entrants = {node.id: node for node in (champion, *references(session).values())}
+    thresholds = {name: _threshold(session, node) for name, node in entrants.items()}
+    session.append(
+        Certified(
+            champion=champion.id,
+            baseline=references(session)["baseline"].id,
+            threshold=thresholds[champion.id],
+            baseline_thresholds={name: value for name, value in thresholds.items() if name != champion.id},
+            reason=reason,
+        )
+    )
+
+
+def references(session: Session) -> dict[str, Experiment]:
+    """Role -> reference experiment that has a score: the cheapest classic model, the base model, the constant."""
+    roles = {"reference.classic": "baseline", "reference.base_model": "base_model", "reference.constant": "constant"}
+    found = {
+        roles[node.proposed.proposal.kind]: node
+        for node in session.tree.scored()
+        if node.proposed.proposal.kind in roles
+    }
+    if "baseline" not in found and "constant" in found:
+        found["baseline"] = found["constant"]
+    return found
+
+
+def _threshold(session: Session, node: Experiment) -> float | None:
+    """From all search and select answers of an experiment together."""
+    if session.plan.out_of_scope is None:
+        return None
+    parts = session.raw_items(node.id, "search") + session.raw_items(node.id, "select")
+    return choose_threshold(join(parts).answers, node.proposed.proposal.recipe.inference)
+
+
+def sealed_job(session: Session, experiment: str, *, save_model: bool, seed: int = SEALED_SEED) -> Job:
+    """Train on all train rows, answer the sealed inputs."""
+    proposal = session.tree[experiment].proposed.proposal
+    recipe: Recipe = proposal.recipe
+    return Job(experiment, "sealed", (session.sealed_unit,), recipe, proposal.seed + seed, save_model)
+
+
+def seal(session: Session, run_jobs: RunJobs) -> None:
+    """Train champion and references on all of train, then read the sealed labels once for all of them."""
+    certified = session.certified
+    assert certified is not None
+    roles = {"champion": certified.champion, "baseline": certified.baseline}
+    roles |= {role: node.id for role, node in references(session).items() if role != "baseline"}
+    jobs = {name: sealed_job(session, name, save_model=name == certified.champion) for name in roles.values()}
+    run_jobs(list(jobs.values()), "training the final models")
+    failed = {name for name, job in jobs.items() if session.finished[job.id].result.failure is not None}
+    if certified.champion in failed or certified.baseline in failed:
+        name = certified.champion if certified.champion in failed else certified.baseline
+        failure = session.finished[jobs[name].id].result.failure
+        raise PostgradError(
+            f"The final training of {name} failed ({failure.kind if failure else 'unknown'}): "
+            f"{failure.message if failure else ''} The sealed split was not read. "
+            f"Look at `postgrad show {session.run} {name}`."
+        )
+    entrants = []
+    for role, name in roles.items():
+        if name in failed:
+            continue
+        outputs = session.finished[jobs[name].id].result.units[0].outputs
+        limit = certified.threshold if name == certified.champion else certified.baseline_thresholds.get(name)
+        entrant = Entrant(role=role, experiment=name, threshold=limit, outputs=outputs)
+        entrants.append((entrant, read_outputs(session.store.artifacts.read(outputs))))
+    questions = Questions(
+        rows=tuple(session.rows("sealed").values()), labels=session.plan.labels, out_of_scope=session.plan.out_of_scope
+    )
+    read = read_sealed(session.task.metric, entrants, questions, seed=session.task.seed)
+    session.append(SealedDone(read=read))

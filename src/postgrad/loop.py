@@ -1,0 +1,406 @@
+"""The spine: the only file that knows the order of the steps.
+
+choose -> propose -> train and predict -> evaluate -> analyse -> one more node, until the policy stops or the ledger is
+empty; then `finish.py` certifies and seals. Each result is appended to the store before the next step starts, and what
+to do next is read from the events alone, so a run that was killed goes on where its log ends.
+
+Order and time. Several experiments are under way at once, but an experiment is chosen from the view in which exactly
+the first `index - LOOKAHEAD` experiments have ended, and experiments are analysed in index order. So the tree does not
+depend on which worker was faster. It depends on time in two places only: a wall-clock budget decides how many
+experiments there are, and which proposals are affordable near its end.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from random import Random
+from typing import Callable, Sequence
+
+from postgrad.analyze.badcases import confusions
+from postgrad.analyze.verdict import cut_off, failed, judged
+from postgrad.evaluate.evaluator import measure
+from postgrad.evaluate.splits import UnitPlan
+from postgrad.evaluate.statistics import difference
+from postgrad.execute.executor import RunningJob
+from postgrad.finish import certify, finish_reserve_s, ranked_finalists, seal
+from postgrad.memory import lesson_of
+from postgrad.metrics import METRICS
+from postgrad.metrics.items import Items, dump_items, shared_items
+from postgrad.prepare import prepare
+from postgrad.records import (
+    Analysed,
+    Analysis,
+    Choice,
+    Difference,
+    Evaluated,
+    Evaluation,
+    Failure,
+    JobResult,
+    Move,
+    Proposed,
+    RunEnded,
+    SearchEnded,
+)
+from postgrad.research import RESEARCHERS, Context, reference_recipes
+from postgrad.search import POLICIES
+from postgrad.session import Job, Session
+from postgrad.tree import Experiment, Tree
+
+RUNG_UNITS = 2
+CHEAP_S = 20.0
+POLL_S = 0.02
+SCORED = ("better", "worse", "tie")
+
+
+@dataclass
+class Control:
+    """What the person may ask of a running loop. `finish` ends the search and certifies; the CLI sets it."""
+
+    finish: bool = False
+
+
+@dataclass
+class Loop:
+    """Drives one run to its end. `tick` is called often with the jobs under way, for the live screen."""
+
+    session: Session
+    control: Control = field(default_factory=Control)
+    tick: Callable[[str, Sequence[RunningJob]], None] = lambda phase, jobs: None
+    running: dict[str, tuple[Job, RunningJob]] = field(default_factory=dict)
+    _reserve: tuple[int, float] | None = None
+
+    def run(self) -> None:
+        """Do what is owed, whatever that is. Returns when the run has ended."""
+        session = self.session
+        if session.prepared is None:
+            self.tick("preparing data", ())
+            prepare(session)
+        if session.search_ended is None:
+            self._search()
+        if session.certified is None:
+            certify(session, self.run_jobs)
+        if session.sealed is None:
+            seal(session, self.run_jobs)
+        if "run_ended" not in session.bodies:
+            reason = session.search_ended.reason if session.search_ended else "finished"
+            session.append(RunEnded(reason=reason, wall_s=session.store.clock()))
+
+    # --- the search -----------------------------------------------------------------------------------------------
+
+    def _search(self) -> None:
+        session = self.session
+        self.references = reference_recipes(session.task, session.prepared.card if session.prepared else None)
+        self.policy = POLICIES.get(session.task.search.policy)
+        self.params = self.policy.Params.model_validate(session.task.search.params)
+        self.researcher = RESEARCHERS.get(session.task.researcher)
+        reason = None
+        while reason is None:
+            self._collect()
+            self._close_in_order()
+            reason = self._propose()
+            self._start_owed()
+            self.tick("searching", [job for _, job in self.running.values()])
+            if reason is None and self.running:
+                time.sleep(POLL_S)
+        self._drain(reason)
+        session.append(SearchEnded(reason=reason, finalists=tuple(node.id for node in ranked_finalists(session))))
+
+    def _drain(self, reason: str) -> None:
+        """Let experiments under way end where the budget still holds them; cut the rest off."""
+        while not self._out_of_time():
+            self._collect()
+            self._close_in_order()
+            if not self.control.finish:
+                self._start_owed()
+            if not self.running:
+                break
+            self.tick("last experiments", [job for _, job in self.running.values()])
+            time.sleep(POLL_S)
+        for _, job in self.running.values():
+            job.stop()
+        self.running.clear()
+        self._close_in_order()
+        for node in self.session.tree.pending():
+            self._close(node, cut_off(f"the search ended first ({reason})"))
+
+    def _out_of_time(self) -> bool:
+        wall = self.session.remaining().wall_s
+        return wall is not None and wall < self._reserve_s()
+
+    def _reserve_s(self) -> float:
+        """`finish_reserve_s`, computed again only when an event was added."""
+        seq = self.session.seq
+        if self._reserve is None or self._reserve[0] != seq:
+            self._reserve = (seq, finish_reserve_s(self.session))
+        return self._reserve[1]
+
+    # --- choose and propose ---------------------------------------------------------------------------------------
+
+    @property
+    def lookahead(self) -> int:
+        """How many experiments may be under way or waiting: enough that no worker idles at the end of one."""
+        slots = self.session.executor.engine.slots
+        return 1 if slots == 1 else 2 * slots - 1
+
+    def _propose(self) -> str | None:
+        """Propose as many experiments as may be open; return a reason when the search is over."""
+        session = self.session
+        while True:
+            index = len(session.tree)
+            if reason := self._over(index):
+                return reason
+            if session.tree.closed() < index - self.lookahead + 1:
+                return None
+            if index < len(self.references):
+                self._reference(index)
+                continue
+            choice = self._choose(index)
+            if choice.move is Move.STOP:
+                return "the policy stopped"
+            self._append_proposal(index, choice)
+
+    def _over(self, index: int) -> str | None:
+        if self.control.finish:
+            return "stopped by the user"
+        remaining = self.session.remaining()
+        if remaining.experiments is not None and remaining.experiments <= 0:
+            return "the budget of experiments is spent"
+        if index < len(self.references):
+            return None
+        if remaining.empty:
+            return "the budget is spent"
+        if self._out_of_time():
+            return "the wall-clock budget is spent, less what certifying needs"
+        return None
+
+    def _view(self, index: int) -> Tree:
+        return self.session.tree.view(max(0, index - self.lookahead + 1))
+
+    def _rng(self, index: int, what: str) -> Random:
+        return Random(f"{self.session.task.seed}/{index}/{what}")
+
+    def _choose(self, index: int) -> Choice:
+        remaining = self.session.remaining()
+        return self.policy.choose(self._view(index), remaining, self._rng(index, "choose"), self.params)
+
+    def _append_proposal(self, index: int, choice: Choice) -> None:
+        session = self.session
+        view = self._view(index)
+        assert session.prepared is not None
+        context = Context(
+            tree=view,
+            card=session.prepared.card,
+            rng=self._rng(index, "propose"),
+            index=index,
+            affordable_s=self._affordable_s(),
+            base_models=session.task.base_models,
+            units=session.plan.search,
+        )
+        proposal = self.researcher.propose(session.task, choice, context)
+        nominal = session.nominal_s(proposal.recipe, session.plan.search)
+        session.append(
+            Proposed(
+                experiment=f"e{index:04d}",
+                choice=choice,
+                proposal=proposal,
+                incumbent=self._champion(view),
+                nominal_s=nominal,
+            )
+        )
+
+    def _reference(self, index: int) -> None:
+        """The constant answer, the cheapest classic model and the untouched base model come first."""
+        session = self.session
+        proposal = self.references[index]
+        session.append(
+            Proposed(
+                experiment=f"e{index:04d}",
+                choice=Choice(parent=None, move=Move.DRAFT, reason="reference"),
+                proposal=proposal,
+                incumbent=None,
+                nominal_s=session.nominal_s(proposal.recipe, session.plan.search),
+            )
+        )
+
+    def _affordable_s(self) -> float | None:
+        """Nominal seconds that one more experiment may have: what the wall-clock budget still holds."""
+        session = self.session
+        wall = session.remaining().wall_s
+        if wall is None:
+            return None
+        return max(0.0, wall - self._reserve_s()) / session.speed()
+
+    def _champion(self, view: Tree) -> str | None:
+        """The champion as the experiments that a view shows as ended have left it."""
+        best: str | None = None
+        for node in view.all():
+            if node.score is not None:
+                best = self._better(best, node, view)
+        return best
+
+    def _better(self, champion: str | None, node: Experiment, tree: Tree) -> str | None:
+        """The champion after one more scored experiment: a higher search score that breaks no guard."""
+        if node.evaluation is None or not self._guards_hold(node.evaluation):
+            return champion
+        if champion is None or node.evaluation.estimate.value > (tree[champion].score or float("-inf")):
+            return node.id
+        return champion
+
+    def _guards_hold(self, evaluation: Evaluation) -> bool:
+        for guard in self.session.task.guards:
+            value = evaluation.metrics.get(guard.metric)
+            if value is None:
+                return False
+            if (guard.min is not None and value < guard.min) or (guard.max is not None and value > guard.max):
+                return False
+        return True
+
+    # --- run ------------------------------------------------------------------------------------------------------
+
+    def _owed(self, node: Experiment) -> tuple[UnitPlan, ...]:
+        """The units of the next job of an open experiment; none when it only waits to be closed."""
+        if node.analysis is not None or node.failure is not None:
+            return ()
+        done = {unit.name for result in node.results for unit in result.units}
+        left = tuple(unit for unit in self.session.plan.search if unit.name not in done)
+        if not left or (done and self._raced(node)):
+            return ()
+        if not done and node.proposed.nominal_s > CHEAP_S and node.proposed.incumbent is not None:
+            return left[:RUNG_UNITS]
+        return left
+
+    def _raced(self, node: Experiment) -> bool:
+        """True when the first units put an experiment clearly behind the champion it was proposed against."""
+        incumbent = node.proposed.incumbent
+        if incumbent is None or node.evaluation is None or node.evaluation.complete:
+            return False
+        gap = self._difference(node, self.session.tree[incumbent])
+        return gap is not None and gap.high < 0
+
+    def _start_owed(self) -> None:
+        session = self.session
+        for node in session.tree.pending():
+            if len(self.running) >= session.executor.engine.slots:
+                return
+            if any(job.experiment == node.id for job, _ in self.running.values()):
+                continue
+            if units := self._owed(node):
+                proposal = node.proposed.proposal
+                job = Job(node.id, "search", units, proposal.recipe, proposal.seed)
+                self.running[job.id] = (job, session.start(job))
+
+    def _collect(self) -> None:
+        """Record what has ended, and score what is recorded but not scored yet."""
+        for name, (job, handle) in list(self.running.items()):
+            result = handle.poll(0.0)
+            if result is not None:
+                del self.running[name]
+                self.session.finish(job, result)
+        for node in self.session.tree.pending():
+            units = sum(len(result.units) for result in node.results)
+            scored = node.evaluation.units if node.evaluation else 0
+            if units > scored and node.failure is None:
+                self._evaluate(node)
+
+    def run_jobs(self, jobs: Sequence[Job], phase: str) -> None:
+        """Run jobs side by side to their end, skipping those whose results are recorded already."""
+        session = self.session
+        owed = [job for job in jobs if job.id not in session.finished]
+        self._side_by_side(owed, phase, session.start, session.finish)
+
+    def run_apart(self, jobs: Sequence[Job], phase: str = "extra jobs") -> dict[str, JobResult]:
+        """Run jobs that are not part of the run: nothing is recorded, only the output files are kept."""
+        results: dict[str, JobResult] = {}
+        session = self.session
+
+        def start(job: Job) -> RunningJob:
+            return session.executor.start(session.job_spec(job), session.inputs(job))
+
+        self._side_by_side(jobs, phase, start, lambda job, result: results.update({job.id: result}))
+        return results
+
+    def _side_by_side(
+        self,
+        jobs: Sequence[Job],
+        phase: str,
+        start: Callable[[Job], RunningJob],
+        finish: Callable[[Job, JobResult], None],
+    ) -> None:
+        waiting = list(jobs)
+        running: list[tuple[Job, RunningJob]] = []
+        while waiting or running:
+            while waiting and len(running) < self.session.executor.engine.slots:
+                job = waiting.pop(0)
+                running.append((job, start(job)))
+            for job, handle in list(running):
+                result = handle.poll(0.0)
+                if result is not None:
+                    running.remove((job, handle))
+                    finish(job, result)
+            self.tick(phase, [handle for _, handle in running])
+            time.sleep(POLL_S)
+
+    # --- evaluate and analyse -------------------------------------------------------------------------------------
+
+    def _evaluate(self, node: Experiment) -> None:
+        session = self.session
+        proposal = node.proposed.proposal
+        parts = session.raw_items(node.id, "search")
+        measured, items = measure(
+            parts, session.task.metric, proposal.recipe.inference, session.plan, seed=session.task.seed
+        )
+        stored = session.store.artifacts.put_bytes(dump_items(items))
+        session.append(
+            Evaluated(
+                evaluation=Evaluation(
+                    experiment=node.id,
+                    split="search",
+                    seed=proposal.seed,
+                    metric=session.task.metric,
+                    items=stored,
+                    units=len(parts),
+                    units_planned=len(session.plan.search),
+                    **measured.model_dump(),
+                )
+            )
+        )
+
+    def _close_in_order(self) -> None:
+        """Analyse experiments that have nothing more to wait for, in index order."""
+        for node in self.session.tree.pending():
+            if any(job.experiment == node.id for job, _ in self.running.values()) or self._owed(node):
+                return
+            self._close(node, self._analysis(node))
+
+    def _close(self, node: Experiment, analysis: Analysis) -> None:
+        session = self.session
+        if (lesson := lesson_of(node.proposed.proposal, analysis, node.id)) is not None:
+            analysis = analysis.model_copy(update={"lesson": lesson})
+        champion = session.tree.champion
+        if analysis.verdict in SCORED:
+            champion = self._better(champion, node, session.tree)
+        session.append(Analysed(experiment=node.id, analysis=analysis, champion=champion))
+
+    def _analysis(self, node: Experiment) -> Analysis:
+        if node.failure is not None:
+            return failed(node.failure)
+        items = self.session.items(node)
+        if node.evaluation is None or items is None:
+            return failed(Failure(boundary="evaluate", kind="unscored", message="No unit gave a score."))
+        raced = not node.evaluation.complete
+        rival = node.proposed.incumbent if raced else (node.parent or node.proposed.incumbent)
+        gap = self._difference(node, self.session.tree[rival]) if rival else None
+        shown = confusions(items, self.session.plan.labels, self.session.plan.out_of_scope)
+        return judged(node.evaluation, rival if gap else None, gap, shown, raced)
+
+    def _difference(self, node: Experiment, rival: Experiment) -> Difference | None:
+        """The paired difference on the items both answered; None where they share none."""
+        mine, theirs = self.session.items(node), self.session.items(rival)
+        if mine is None or theirs is None:
+            return None
+        first, second = shared_items(mine, theirs)
+        return self._compare(first, second) if len(first) else None
+
+    def _compare(self, first: Items, second: Items) -> Difference:
+        return difference(METRICS.get(self.session.task.metric), first, second, seed=self.session.task.seed)

@@ -1,0 +1,122 @@
+"""Starting, driving and closing a run: what `run`, `resume` and the benchmarks share. No screen, no signals."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Callable, Iterator, Sequence
+
+from postgrad import __version__
+from postgrad.engines import ENGINES
+from postgrad.engines.base import Engine
+from postgrad.errors import PostgradError
+from postgrad.execute.executor import Executor, RunningJob
+from postgrad.loop import Control, Loop
+from postgrad.records import Budget, Event, JobFinished, RunResumed, RunStarted, TaskSpec
+from postgrad.session import Session
+from postgrad.store.sqlite import SqliteStore, new_run_folder
+
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "sentence-transformers", "peft", "optuna")
+
+Tick = Callable[[str, Sequence[RunningJob]], None]
+
+
+def machine() -> dict[str, str]:
+    """What ran this: scores do not depend on it beyond floating point, times do."""
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Versions of the libraries that make the numbers."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def start_run(task: TaskSpec, root: Path) -> SqliteStore:
+    """Make a new run folder under `root` and write the first event.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = new_run_folder(root, task.name)
+    store = SqliteStore.create(folder)
+    store.append(
+        RunStarted(run=folder.name, task=task, postgrad=__version__, machine=machine(), packages=packages())
+    )
+    return store
+
+
+@contextmanager
+def opened(
+    store: SqliteStore, listener: Callable[[Event], None] = lambda event: None, engine: Engine | None = None
+) -> Iterator[Session]:
+    """The run in `store` with its engine; both are closed at the end, whatever happens.
+
+    Raises:
+        UserError: the engine cannot be used.
+    """
+    first = store.events()[0].body
+    assert isinstance(first, RunStarted)
+    engine = engine or ENGINES.get(first.task.engine.kind)
+    scratch = store.folder / "scratch"
+    try:
+        engine.open(first.task.engine)
+        yield Session(store, Executor(engine, store.artifacts, scratch), listener)
+    finally:
+        engine.close()
+        store.close()
+        if scratch.exists() and not any(scratch.iterdir()):
+            scratch.rmdir()
+
+
+def drive(
+    session: Session, *, control: Control | None = None, tick: Tick = lambda phase, jobs: None
+) -> None:
+    """Bring a run to its end. What a kill left half done is done again.
+
+    Raises:
+        PostgradError: there is no champion, or the final training failed.
+        UserError: the data cannot be used.
+    """
+    Loop(session, control or Control(), tick).run()
+    publish_model(session, session.store.folder / "model")
+
+
+def resume_event(store: SqliteStore, budget: Budget | None, note: str) -> None:
+    """Record that a run goes on, perhaps with another budget."""
+    store.append(RunResumed(note=note, budget=budget))
+
+
+def champion_model(finished: Sequence[JobFinished], champion: str) -> str:
+    """The artefact of the champion's final model.
+
+    Raises:
+        PostgradError: no such model is recorded.
+    """
+    for body in reversed(finished):
+        if body.purpose == "sealed" and body.experiment == champion and body.result.model:
+            return body.result.model
+    raise PostgradError(f"No final model of {champion} is recorded. `postgrad resume` the run to train it.")
+
+
+def publish_model(session: Session, folder: Path) -> None:
+    """Put the champion's model where a person finds it: `RUN/model`."""
+    assert session.certified is not None
+    artefact = champion_model(list(session.finished.values()), session.certified.champion)
+    if folder.exists():
+        shutil.rmtree(folder)
+    session.store.artifacts.restore_folder(artefact, folder)
