@@ -41,7 +41,9 @@ def test_held_out_and_unknown_labels() -> None:
     assert all(held.answers.truth[i] == -1 for i, name in enumerate(out.ids) if truth[name] == "b")
     new = {name: ("only_in_test" if label == "b" else label) for name, label in truth.items()}
     unknown = unit_items("u", out, new, LABELS, "oos")
-    assert {int(t) for t, name in zip(unknown.answers.truth, out.ids, strict=True) if new[name] == "only_in_test"} == {3}
+    assert {int(t) for t, name in zip(unknown.answers.truth, out.ids, strict=True) if new[name] == "only_in_test"} == {
+        3
+    }
     assert unknown.answers.labels == 4
 
 

@@ -194,7 +194,7 @@ def test_thousands_of_bootstrap_rows_are_quick() -> None:
     for name in METRICS.names():
         begun = process_time()
         assert METRICS.get(name).values(answers, weights).shape == (rows,)
-        assert process_time() - begun < 3.0, f"{name}: a Python loop over the rows?"
+        assert process_time() - begun < 2.0, f"{name}: too slow to bootstrap"
 
 
 def test_all_out_of_scope_constant_scores_zero_mcc_and_full_recall() -> None:

@@ -27,6 +27,8 @@ from postgrad.records import (
 
 HOUR = 3600.0
 
+# Nothing granted of these means "do without", not "stop at once".
+_MAY_BE_ZERO = ("gpu_hours", "usd")
 _SECONDS = {"d": 86400.0, "h": HOUR, "m": 60.0, "s": 1.0}
 _TIME_WORDS = {
     **dict.fromkeys(("d", "day", "days"), "d"),
@@ -60,9 +62,9 @@ def parse_budget(text: str) -> Budget:
     for part in text.lower().split(","):
         kind, amount = _parse_limit(part.strip(), text)
         if kind in limits:
-            raise UserError(f"The budget '{text}' limits {kind} twice. Give each limit once. {_EXAMPLES}")
-        if amount <= 0:
-            raise UserError(f"The budget '{text}' leaves nothing to spend: {kind} must be more than 0. {_EXAMPLES}")
+            raise UserError(f"The budget '{text}' limits {_called(kind)} twice. Give each limit once. {_EXAMPLES}")
+        if amount <= 0 and kind not in _MAY_BE_ZERO:
+            raise UserError(f"The budget '{text}' grants no {_called(kind)}. Give more than 0. {_EXAMPLES}")
         limits[kind] = amount
     count = limits.pop("experiments", None)
     if count is not None and count != int(count):
@@ -70,12 +72,15 @@ def parse_budget(text: str) -> Budget:
     return Budget(experiments=None if count is None else int(count), **limits)
 
 
+def _called(kind: str) -> str:
+    return "time" if kind == "wall_s" else kind.replace("_", " ")
+
+
 def _parse_limit(part: str, text: str) -> tuple[str, float]:
     """Return the kind of one limit (a field of Budget) and its amount."""
-    if part.startswith("$"):
-        part = f"{part[1:].strip()} usd"
-    amounts = _AMOUNT.findall(part)
-    if not part or not amounts or _AMOUNT.sub("", part).strip():
+    plain = f"{part[1:].strip()} usd" if part.startswith("$") else part
+    amounts = _AMOUNT.findall(plain)
+    if not amounts or _AMOUNT.sub("", plain).strip():
         raise UserError(f"Cannot read '{part}' in the budget '{text}'. {_EXAMPLES}")
     words = [re.sub(r"[ -]", "_", word) for _, word in amounts]
     units = [_TIME_WORDS.get(word) for word in words]
@@ -110,15 +115,20 @@ def format_duration(seconds: float) -> str:
 
 
 def format_budget(budget: Budget) -> str:
-    """Return a budget as a person writes it; `parse_budget` reads it back. "no limit" when nothing is limited."""
-    shown = (
-        (budget.wall_s, lambda value: format_duration(value)),
-        (budget.experiments, lambda value: f"{value} experiment{'' if value == 1 else 's'}"),
-        (budget.cpu_hours, lambda value: f"{value:g} cpu-hours"),
-        (budget.gpu_hours, lambda value: f"{value:g} gpu-hours"),
-        (budget.usd, lambda value: f"${value:g}"),
-    )
-    return ", ".join(write(value) for value, write in shown if value is not None) or "no limit"
+    """Return a budget as a person writes it, "no limit" when nothing is limited. `parse_budget` reads it back, to whole
+    seconds and six digits."""
+    parts = []
+    if budget.wall_s is not None:
+        parts.append(format_duration(budget.wall_s))
+    if budget.experiments is not None:
+        parts.append(f"{budget.experiments} experiment{'' if budget.experiments == 1 else 's'}")
+    if budget.cpu_hours is not None:
+        parts.append(f"{budget.cpu_hours:g} cpu-hours")
+    if budget.gpu_hours is not None:
+        parts.append(f"{budget.gpu_hours:g} gpu-hours")
+    if budget.usd is not None:
+        parts.append(f"${budget.usd:g}")
+    return ", ".join(parts) or "no limit"
 
 
 def merge(base: Budget, override: Budget) -> Budget:
@@ -132,8 +142,8 @@ def merge(base: Budget, override: Budget) -> Budget:
 class Spent(Record):
     """What a run has used.
 
-    `wall_s` is controller time up to the last event; the other times are sums over finished jobs. `experiments` counts
-    proposals, `jobs` finished jobs, `failures` the jobs among them that ended in a Failure. `max_rss_mb` is the largest.
+    `wall_s` is controller time up to the last event; the other amounts are sums over finished jobs, `max_rss_mb` the
+    largest of them. `experiments` counts proposals, `jobs` finished jobs, `failures` those that ended in a Failure.
     """
 
     wall_s: float = 0.0
@@ -149,7 +159,8 @@ class Spent(Record):
 class Remaining(Record):
     """What is left. `None` is no limit of that kind; nothing is below zero.
 
-    `fraction` is the left share of the scarcest limit, in [0, 1]; 1.0 when nothing is limited.
+    `fraction` is the left share of the scarcest limit, in [0, 1]; 1.0 when nothing is limited. A grant of no GPU hours
+    or no dollars is not scarce: the run does without them.
     """
 
     wall_s: float | None = None
@@ -253,5 +264,6 @@ class Ledger:
         }
         limits = {name: limit for name, limit in granted.model_dump().items() if limit is not None}
         left = {name: max(0, limit - used[name]) for name, limit in limits.items()}
-        shares = [left[name] / limit if limit > 0 else 0.0 for name, limit in limits.items()]
+        scarce = {name: limit for name, limit in limits.items() if limit > 0 or name not in _MAY_BE_ZERO}
+        shares = [left[name] / limit if limit > 0 else 0.0 for name, limit in scarce.items()]
         return Remaining(**left, fraction=min(shares, default=1.0))

@@ -32,7 +32,5 @@ def prepare(session: Session) -> None:
     plan, stored = split_task(task, parts)
     put = session.store.artifacts.put_bytes
     plan = plan.model_copy(update={"rows": {name: put(dump_rows(rows)) for name, rows in stored.items()}})
-    card = build_card(
-        {"train": parts.train, "dev": parts.dev, "test": parts.test}, out_of_scope=task.data.out_of_scope
-    )
+    card = build_card({"train": parts.train, "dev": parts.dev, "test": parts.test}, out_of_scope=task.data.out_of_scope)
     session.append(DataPrepared(card=card, labels=plan.labels, plan=put(plan.model_dump_json().encode())))

@@ -209,11 +209,12 @@ class Usage(Record):
 
 
 class Limits(Record):
-    """What one job may use."""
+    """What one job may use. A job that neither computes nor reports for `hung_s` is ended."""
 
     wall_s: float
     memory_mb: int
     threads: int
+    hung_s: float = 300.0
 
 
 class Unit(Record):

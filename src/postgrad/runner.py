@@ -54,9 +54,7 @@ def start_run(task: TaskSpec, root: Path) -> SqliteStore:
     """
     folder = new_run_folder(root, task.name)
     store = SqliteStore.create(folder)
-    store.append(
-        RunStarted(run=folder.name, task=task, postgrad=__version__, machine=machine(), packages=packages())
-    )
+    store.append(RunStarted(run=folder.name, task=task, postgrad=__version__, machine=machine(), packages=packages()))
     return store
 
 
@@ -83,9 +81,7 @@ def opened(
             scratch.rmdir()
 
 
-def drive(
-    session: Session, *, control: Control | None = None, tick: Tick = lambda phase, jobs: None
-) -> None:
+def drive(session: Session, *, control: Control | None = None, tick: Tick = lambda phase, jobs: None) -> None:
     """Bring a run to its end. What a kill left half done is done again.
 
     Raises:

@@ -214,9 +214,7 @@ class Session:
                 )
                 for u in job.units
             ),
-            limits=Limits(
-                wall_s=wall, memory_mb=self.task.engine.memory_mb, threads=self.executor.engine.threads
-            ),
+            limits=Limits(wall_s=wall, memory_mb=self.task.engine.memory_mb, threads=self.executor.engine.threads),
             save_model=job.save_model,
         )
 

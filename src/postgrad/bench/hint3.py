@@ -34,7 +34,15 @@ if TYPE_CHECKING:
 
 SEEDS = 5
 FROZEN_SEED = 5000
-SHOWN = ("mcc", "macro_f1", "unthresholded_accuracy", "in_scope_accuracy", "out_of_scope_recall", "weighted_f1", "auroc")
+SHOWN = (
+    "mcc",
+    "macro_f1",
+    "unthresholded_accuracy",
+    "in_scope_accuracy",
+    "out_of_scope_recall",
+    "weighted_f1",
+    "auroc",
+)
 GOALS = {
     ("sofmattress", "v1"): {"mcc": 0.638, "unthresholded_accuracy": 0.736},
     ("curekart", "v1"): {"mcc": 0.621, "unthresholded_accuracy": 0.841},
@@ -97,7 +105,9 @@ class Hint3:
             with opened(self._store(search, spec.folder, options)) as session:
                 drive(session)
                 frozen = _frozen(session, search, spec.folder / search.name, seeds, say)
-                signal = _signal(session, search, spec.folder / search.name, say) if options["signal"] == "yes" else None
+                signal = (
+                    _signal(session, search, spec.folder / search.name, say) if options["signal"] == "yes" else None
+                )
                 done.append({**_search_facts(session, search), "frozen": frozen, "signal": signal})
         return {"options": options, "searches": done, "table": summarise(done), "goals_note": _NOTE}
 

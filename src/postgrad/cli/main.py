@@ -15,8 +15,9 @@ from typer.core import TyperGroup
 from postgrad import __version__
 from postgrad.cli import output
 
-# In the order that a user meets them. Each is `postgrad.cli.<name>` with a function `command`.
-COMMANDS = ("init", "check", "list", "show", "report", "doctor")
+# In the order that a user meets them. Each is `postgrad.cli.<name>` with a function `command`; where the file has a
+# dictionary `OPEN`, these are more settings of its parser.
+COMMANDS = ("init", "check", "run", "resume", "list", "show", "report", "export", "replay", "bench", "doctor")
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -27,8 +28,8 @@ class LazyCommands(Mapping[str, Any]):
         if name not in COMMANDS:
             raise KeyError(name)
         single = typer.Typer(add_completion=False)
-        function = import_module(f"postgrad.cli.{name}").command
-        single.command(name, context_settings=HELP_OPTIONS)(function)
+        module = import_module(f"postgrad.cli.{name}")
+        single.command(name, context_settings={**HELP_OPTIONS, **getattr(module, "OPEN", {})})(module.command)
         return typer.main.get_command(single)
 
     def __iter__(self) -> Iterator[str]:

@@ -67,22 +67,17 @@ def print_json(value: Any) -> None:
 
 
 def span(seconds: float | None) -> str:
-    """A length of time in at most two units: "45 s", "12 min 5 s", "3 h 20 min"."""
-    if seconds is None:
-        return "-"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    minutes = round(whole % 3600 / 60)
-    return f"{whole // 3600} h {minutes} min" if minutes else f"{whole // 3600} h"
+    """A length of time as budgets are written: "45s", "12m5s", "3h20m"; "-" for none."""
+    from postgrad.budget import format_duration
+
+    return "-" if seconds is None else format_duration(seconds)
 
 
 def exit_code_of(call: Callable[[], object], *, as_json: bool) -> int:
     """Make the call, show what a person has to know, and return the exit code.
 
-    What is not named here is a bug: it reaches `report_crash`, and the code is 1.
+    Typer turns a Ctrl-C that nothing else took into exit code 130. What is not named here is a bug: it reaches
+    `report_crash`, and the code is 1.
     """
     try:
         call()
@@ -92,8 +87,6 @@ def exit_code_of(call: Callable[[], object], *, as_json: bool) -> int:
         return _show("failed", str(problem), problem.exit_code, as_json)
     except Interrupted as stopped:
         return _show("stopped", str(stopped) or "Stopped.", stopped.exit_code, as_json)
-    except KeyboardInterrupt:
-        return _show("stopped", "Stopped at once.", Interrupted.exit_code, as_json)
     except OSError as problem:
         text = _machine_trouble(problem)
         if text is None:

@@ -15,7 +15,9 @@ def command(
     budget: Annotated[
         str | None, typer.Option(help="Instead of the task's: '20m', '8h', '40 experiments', '$5'.", show_default=False)
     ] = None,
-    policy: Annotated[str | None, typer.Option(help="Search policy, instead of the task's.", show_default=False)] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Search policy, instead of the task's.", show_default=False)
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Jobs side by side.", min=1, show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole run.", show_default=False)] = None,
     runs_dir: RunsDirOption = RUNS_DIR,

@@ -58,7 +58,7 @@ def random_answers(seed: int, *, size: int = 60, labels: int = 5, out_of_scope: 
     if out_of_scope:
         truth[labels] = -1
     argmax = np.where((rng.random(size) < 0.6) & (truth >= 0), truth, rng.integers(0, labels, size))
-    score = np.round(rng.random(size) * 0.7 + 0.3 * (truth >= 0), 1)
+    score = np.round(rng.random(size) * 0.7 + np.where(truth >= 0, 0.3, 0.0), 1).astype(np.float64)
     predicted = np.where(score < 0.4, -1, argmax)
     return Answers(truth, predicted, argmax, score, labels)
 

@@ -1,0 +1,145 @@
+"""What the controller itself costs: memory over many experiments, time outside jobs, and how fast `--help` answers.
+
+Jobs are simulated by an engine that answers at once with outputs of a made-up skill, so that everything measured here
+is Postgrad's own. The loop, store, referee and policy are the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any, Callable
+
+import psutil
+
+from postgrad.bench.base import BenchSpec
+from postgrad.engines.base import Exit
+from postgrad.records import Budget, DataSpec, EngineSpec, Event, JobResult, JobSpec, Limits, TaskSpec, Usage
+from postgrad.records import UnitResult, content_hash
+from postgrad.runner import drive, opened, start_run
+from postgrad.spec import DEFAULT_BASE_MODEL
+
+LABELS = 12
+ROWS_EACH = 20
+
+
+class DoneHandle:
+    """A job that has ended already."""
+
+    def wait(self, timeout: float) -> Exit | None:
+        return Exit(code=0, cause=None, usage=Usage(wall_s=0.01, cpu_s=0.01, max_rss_mb=1.0))
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+class SimulatedEngine:
+    """Answers every job at once: right with a probability that the recipe's hash decides."""
+
+    slots = 2
+    threads = 1
+
+    def open(self, spec: EngineSpec) -> None:
+        """Nothing to take."""
+
+    def start(self, folder: Path, limits: Limits) -> DoneHandle:
+        spec = JobSpec.model_validate_json((folder / "job.json").read_text())
+        skill = 0.5 + 0.4 * int(spec.recipe.hash[:4], 16) / 65535
+        units = [self._unit(folder, spec, unit.name, unit.predict, unit.seed, skill) for unit in spec.units]
+        if spec.save_model:
+            (folder / "model").mkdir()
+            (folder / "model" / "postgrad.json").write_text("{}")
+        result = JobResult(job=spec.job, units=tuple(units))
+        (folder / "result.json").write_text(result.model_dump_json())
+        return DoneHandle()
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _unit(self, folder: Path, spec: JobSpec, name: str, predict: str, seed: int, skill: float) -> UnitResult:
+        import numpy as np
+
+        ids = [json.loads(line)["id"] for line in (folder / predict).read_text().splitlines()]
+        texts = [json.loads(line)["text"] for line in (folder / predict).read_text().splitlines()]
+        rng = np.random.default_rng([seed, int(content_hash(spec.recipe.model_dump(mode="json"))[:8], 16)])
+        true = np.array([int(text.rsplit(" ", 1)[1]) for text in texts])
+        answer = np.where(rng.random(len(ids)) < skill, true, rng.integers(0, len(spec.labels), len(ids)))
+        probs = np.full((len(ids), len(spec.labels)), 0.01, dtype=np.float32)
+        probs[np.arange(len(ids)), answer % len(spec.labels)] = 1.0
+        file = f"out-{name}.npz"
+        score = rng.random(len(ids)).astype(np.float32)
+        np.savez(folder / file, ids=np.array(ids), probs=probs / probs.sum(1, keepdims=True), score=score)
+        return UnitResult(name=name, outputs=file)
+
+
+def _task(folder: Path, experiments: int) -> TaskSpec:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = Random(0)
+    lines = ["text,label"]
+    for label in range(LABELS):
+        lines += [f"question {rng.randrange(10**9)} of kind {label},L{label:02d}" for _ in range(ROWS_EACH)]
+    train = folder / "train.csv"
+    train.write_text("\n".join(lines) + "\n")
+    return TaskSpec(
+        name="overhead",
+        objective="measure the controller",
+        data=DataSpec(train=str(train), out_of_scope="none"),
+        metric="mcc",
+        base_models=(DEFAULT_BASE_MODEL,),
+        budget=Budget(experiments=experiments),
+        engine=EngineSpec(workers=2),
+    )
+
+
+class Overhead:
+    """The benchmark."""
+
+    options = {"experiments": ("500", "how many simulated experiments")}
+
+    def run(self, spec: BenchSpec, say: Callable[[str], None]) -> dict[str, Any]:
+        experiments = 60 if spec.quick else int(spec.options["experiments"])
+        memory: list[dict[str, float]] = []
+        process = psutil.Process()
+        started = time.monotonic()
+
+        def listen(event: Event) -> None:
+            if event.body.type == "analysed":
+                done = int(event.body.experiment[1:]) + 1
+                if done % 20 == 0:
+                    memory.append({"experiments": done, "rss_mb": round(process.memory_info().rss / 2**20, 1)})
+
+        say(f"{experiments} simulated experiments")
+        store = start_run(_task(spec.folder, experiments), spec.folder / "runs")
+        with opened(store, listen, SimulatedEngine()) as session:
+            drive(session)
+            events = session.seq
+        wall = time.monotonic() - started
+        row = {
+            "experiments": experiments,
+            "events": events,
+            "controller_s": round(wall, 2),
+            "ms_per_experiment": round(1000 * wall / experiments, 1),
+            "rss_mb_at_fifth": _rss_at(memory, 0.2),
+            "rss_mb_at_end": memory[-1]["rss_mb"],
+            "growth": round(memory[-1]["rss_mb"] / _rss_at(memory, 0.2), 3),
+            "help_s": _help_seconds(),
+        }
+        return {"table": [row], "memory": memory}
+
+
+def _rss_at(memory: list[dict[str, float]], share: float) -> float:
+    return memory[int(share * (len(memory) - 1))]["rss_mb"]
+
+
+def _help_seconds() -> float:
+    """Best of five wall seconds of `postgrad --help`."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "postgrad", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return round(min(times), 3)

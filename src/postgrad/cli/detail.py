@@ -1,0 +1,134 @@
+"""How one experiment is drawn on a terminal."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from postgrad.cli.output import span
+from postgrad.cli.reading import Reading, recipe_changes
+from postgrad.records import Difference, Estimate, Value
+from postgrad.tree import Experiment
+
+COLOURS = {
+    "better": "green",
+    "worse": "red",
+    "tie": "default",
+    "raced": "yellow",
+    "failed": "red",
+    "unscored": "yellow",
+    "pending": "cyan",
+}
+BAD_CASES_SHOWN = 10
+EVIDENCE_LINES = 15
+
+
+def interval(found: Estimate | Difference, *, sign: bool = False) -> str:
+    """ "0.712 [0.690, 0.735]"."""
+    form = "+.3f" if sign else ".3f"
+    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def detail(reading: Reading, node: Experiment) -> RenderableType:
+    """Everything that is known of one experiment, in the order in which it came to be."""
+    return Group(*_parts(reading, node))
+
+
+def _parts(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
+    verdict = node.analysis.verdict if node.analysis else "pending"
+    crown = "  champion" if node.id == reading.line.champion else ""
+    yield Text.assemble(
+        (node.id, "bold"), f"  of {reading.line.run}  ", (verdict, COLOURS[verdict]), (crown, "bold green")
+    )
+    yield _facts(node)
+    yield from _recipe(reading, node)
+    yield from _failures(node)
+    yield from _bad_cases(reading, node)
+
+
+def _facts(node: Experiment) -> RenderableType:
+    proposal, choice = node.proposed.proposal, node.proposed.choice
+    parents = " and ".join(name for name in (choice.parent, choice.other) if name) or "nothing before"
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("move", f"{choice.move} on {parents}" + (f": {choice.reason}" if choice.reason else ""))
+    table.add_row("change", proposal.change)
+    table.add_row("hypothesis", proposal.hypothesis)
+    table.add_row("expected", f"{proposal.expected_effect:+.3f}; refuted by: {proposal.refuted_by}")
+    if node.evaluation is not None:
+        found = node.evaluation
+        units = "" if found.complete else f", stopped after {found.units} of {found.units_planned} units"
+        table.add_row(found.metric, Text(f"{interval(found.estimate)} on {found.estimate.n} search items{units}"))
+        if found.threshold is not None:
+            table.add_row("threshold", f"{found.threshold:.4g}")
+        others = [f"{name} {value:.3f}" for name, value in found.metrics.items() if name != found.metric]
+        table.add_row("also", ", ".join(others))
+    for again in node.select:
+        table.add_row("select", Text(f"{interval(again.estimate)} on {again.estimate.n} items, seed {again.seed}"))
+    _add_analysis(table, node)
+    table.add_row("cost", span(node.cost_s))
+    return Padding(table, (1, 0))
+
+
+def _add_analysis(table: Table, node: Experiment) -> None:
+    analysis = node.analysis
+    if analysis is None:
+        return
+    if analysis.difference is not None:
+        gap = analysis.difference
+        table.add_row("difference", Text(f"{interval(gap, sign=True)} to {analysis.against}, p {gap.p:.2g}"))
+    table.add_row("cause", analysis.cause)
+    if analysis.lesson is not None:
+        table.add_row("lesson", analysis.lesson.claim)
+
+
+def _recipe(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
+    recipe, before = node.proposed.proposal.recipe, reading.parent_recipe(node)
+    changes = recipe_changes(before, recipe)
+    title = f"Recipe {recipe.hash}" + (f", against {node.parent}" if node.parent else "")
+    yield Text(title, style="bold")
+    if not changes:
+        yield Text("  the same recipe, another seed")
+        return
+    table = Table.grid(padding=(0, 2))
+    for change in changes:
+        if before is None:
+            table.add_row(f"  {change.setting}", Text(_shown(change.after)))
+        else:
+            old, new = Text(_shown(change.before), style="red"), Text(_shown(change.after), style="green")
+            table.add_row(f"  {change.setting}", old, Text("→", style="dim"), new)
+    yield table
+
+
+def _shown(value: Value) -> str:
+    return "-" if value is None else str(value)
+
+
+def _failures(node: Experiment) -> Iterator[RenderableType]:
+    for result in node.results:
+        if result.failure is None:
+            continue
+        failure = result.failure
+        yield Text(f"\nFailure in {result.job}: {failure.boundary}/{failure.kind}", style="bold red")
+        yield Text(f"  {failure.message}")
+        evidence = (failure.evidence or result.log_tail).strip().splitlines()
+        for line in evidence[-EVIDENCE_LINES:]:
+            yield Text(f"  | {line}", style="dim")
+
+
+def _bad_cases(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
+    cases = reading.bad_cases(node)
+    if not cases:
+        return
+    yield Text("\nBad cases on the search split: what was right → what was answered", style="bold")
+    for case in cases[:BAD_CASES_SHOWN]:
+        yield Text(f"  {case.count:>3}  {case.truth} → {case.predicted}")
+        for text in case.texts:
+            yield Text(f"       “{text[:200]}”", style="dim")
+    if len(cases) > BAD_CASES_SHOWN:
+        yield Text(f"  and {len(cases) - BAD_CASES_SHOWN} more pairs: --json lists them all", style="dim")

@@ -1,0 +1,117 @@
+"""A run as `show` reads it: its tree, and what is behind one experiment. Everything comes from the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping
+
+from postgrad.cli.runs import RunLine, describe, find_run
+from postgrad.errors import UserError, near_miss
+from postgrad.evaluate.splits import SplitPlan, load_rows
+from postgrad.records import DataPrepared, Recipe, Record, Row, Value
+from postgrad.store.sqlite import SqliteStore
+from postgrad.tree import Experiment, Tree
+
+CHAMPION = "champion"
+TEXTS_SHOWN = 3
+
+
+class RecipeChange(Record):
+    """One setting of a recipe. `before` or `after` is None where the setting is not there."""
+
+    setting: str
+    before: Value = None
+    after: Value = None
+
+
+class BadCase(Record):
+    """Search items of `truth` that were answered `predicted`, with some of their texts."""
+
+    truth: str
+    predicted: str
+    count: int
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One run, read once. `rows` are the search rows by id; none before the data is prepared."""
+
+    line: RunLine
+    tree: Tree
+    rows: Mapping[str, Row]
+
+    def experiment(self, name: str) -> Experiment:
+        """The experiment called `name`: "e0007", "e7", "7", or "champion".
+
+        Raises:
+            UserError: there is none.
+        """
+        known = self.tree.experiments
+        if name == CHAMPION and self.line.champion:
+            return known[self.line.champion]
+        number = name.removeprefix("e")
+        full = f"e{int(number):04d}" if number.isdecimal() else name
+        if full in known:
+            return known[full]
+        there = f"They go from {next(iter(known))} to {list(known)[-1]}." if known else "It has none yet."
+        raise UserError(f"The run {self.line.run} has no experiment '{name}'.{near_miss(name, known)} {there}")
+
+    def parent_recipe(self, node: Experiment) -> Recipe | None:
+        return self.tree[node.parent].proposed.proposal.recipe if node.parent else None
+
+    def bad_cases(self, node: Experiment) -> list[BadCase]:
+        """The confusions of an experiment, with texts."""
+        return [
+            BadCase(
+                truth=pair.truth,
+                predicted=pair.predicted,
+                count=pair.count,
+                texts=tuple(self.rows[name].text for name in pair.ids[:TEXTS_SHOWN] if name in self.rows),
+            )
+            for pair in (node.analysis.confusions if node.analysis else ())
+        ]
+
+
+def read_run(runs_dir: Path, name: str) -> Reading:
+    """Read a run.
+
+    Raises:
+        UserError: there is no such run, or its store cannot be read.
+    """
+    folder = find_run(runs_dir, name)
+    with SqliteStore.open(folder, write=False) as store:
+        events = store.events()
+        prepared = next((event.body for event in events if isinstance(event.body, DataPrepared)), None)
+        rows: dict[str, Row] = {}
+        if prepared is not None:
+            plan = SplitPlan.model_validate_json(store.artifacts.read(prepared.plan))
+            rows = {row.id: row for row in load_rows(store.artifacts.read(plan.rows["search"]))}
+    return Reading(line=describe(folder), tree=Tree.from_events(events), rows=rows)
+
+
+def settings(recipe: Recipe) -> dict[str, Value]:
+    """A recipe as flat settings: "stage.lr" -> 2e-5, "data.dedup.near" -> True."""
+    flat: dict[str, Value] = {"base_model": recipe.base_model, "backend": recipe.stage.backend}
+    for step in recipe.data:
+        flat[f"data.{step.op}"] = True
+        flat |= _flat(f"data.{step.op}", step.params)
+    return flat | _flat("stage", recipe.stage.params) | _flat("inference", recipe.inference)
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Value]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {name: leaf for key, inner in value.items() for name, leaf in _flat(f"{prefix}.{key}", inner).items()}
+
+
+def recipe_changes(before: Recipe | None, after: Recipe) -> list[RecipeChange]:
+    """The settings that differ, in the order of the new recipe; all of them where there is no old one."""
+    old, new = settings(before) if before else {}, settings(after)
+    names = [*new, *(name for name in old if name not in new)]
+    return [
+        RecipeChange(setting=name, before=old.get(name), after=new.get(name))
+        for name in names
+        if old.get(name) != new.get(name)
+    ]

@@ -1,0 +1,135 @@
+"""Finding runs by name, and saying what state they are in. Reads stores; changes none."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import Literal
+
+from postgrad.budget import Ledger
+from postgrad.errors import PostgradError, UserError, near_miss
+from postgrad.records import (
+    Certified,
+    Event,
+    JobFinished,
+    Record,
+    RunEnded,
+    RunStarted,
+    SealedDone,
+    SearchEnded,
+)
+from postgrad.store.sqlite import EVENTS, SqliteStore, run_folders
+from postgrad.tree import Tree
+
+State = Literal["running", "interrupted", "finished", "failed", "damaged"]
+LAST = "last"
+
+
+class RunLine(Record):
+    """One run as `list` shows it. Scores are the champion's; `started` is Unix time, `spent_s` controller seconds."""
+
+    run: str
+    state: State
+    folder: str
+    task: str | None = None
+    experiments: int = 0
+    metric: str | None = None
+    champion: str | None = None
+    search: float | None = None
+    sealed: float | None = None
+    started: float | None = None
+    spent_s: float = 0.0
+    note: str = ""
+
+
+def find_run(runs_dir: Path, name: str) -> Path:
+    """The folder of a run that is named in full, by an unambiguous beginning, as `last`, or as a path.
+
+    Raises:
+        UserError: there is no such run, or there are several.
+    """
+    for exact in (runs_dir / name, Path(name)):
+        if (exact / EVENTS).is_file():
+            return exact
+    folders = run_folders(runs_dir)
+    if not folders:
+        raise UserError(
+            f"There is no run in {runs_dir}. Start one with `postgrad run task.yaml`, or name the folder that holds "
+            "the runs with --runs-dir or $POSTGRAD_RUNS."
+        )
+    if name == LAST:
+        return folders[-1]
+    found = [folder for folder in folders if folder.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    names = [folder.name for folder in folders]
+    if found:
+        raise UserError(
+            f"'{name}' is the beginning of {len(found)} runs: {', '.join(f.name for f in found)}. Add to it."
+        )
+    shown = ", ".join(names[-10:])
+    raise UserError(f"There is no run '{name}' in {runs_dir}.{near_miss(name, names)} The newest: {shown}.")
+
+
+def open_run(runs_dir: Path, name: str, *, write: bool = False) -> SqliteStore:
+    """The store of a run; the caller closes it.
+
+    Raises:
+        UserError: there is no such run, it cannot be read, or, for writing, somebody else writes it.
+    """
+    return SqliteStore.open(find_run(runs_dir, name), write=write)
+
+
+def is_being_written(folder: Path) -> bool:
+    """True while a process holds the writer's lock of a run."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def state_of(events: tuple[Event, ...], *, written: bool) -> State:
+    """What became of a run: `interrupted` can go on, `failed` ended without a champion or without its final model."""
+    bodies = [event.body for event in events]
+    if any(isinstance(body, RunEnded) for body in bodies):
+        return "finished"
+    if written:
+        return "running"
+    ended = next((body for body in bodies if isinstance(body, SearchEnded)), None)
+    final = [body for body in bodies if isinstance(body, JobFinished) and body.purpose == "sealed"]
+    if (ended and not ended.finalists) or (final and final[-1].result.failure is not None):
+        return "failed"
+    return "interrupted"
+
+
+def describe(folder: Path) -> RunLine:
+    """One run as `list` shows it. A store that cannot be read is a line as well."""
+    try:
+        with SqliteStore.open(folder, write=False) as store:
+            events = store.events()
+    except (UserError, PostgradError) as problem:
+        return RunLine(run=folder.name, state="damaged", folder=str(folder), note=str(problem))
+    if not events or not isinstance(events[0].body, RunStarted):
+        return RunLine(run=folder.name, state="interrupted", folder=str(folder), note="Stopped before its first event.")
+    tree, first = Tree.from_events(events), events[0].body
+    ledger = Ledger.from_events(first.task.budget, events)
+    certified = next((e.body for e in reversed(events) if isinstance(e.body, Certified)), None)
+    sealed = next((e.body.read for e in reversed(events) if isinstance(e.body, SealedDone)), None)
+    champion = certified.champion if certified else tree.champion
+    return RunLine(
+        run=folder.name,
+        state=state_of(events, written=is_being_written(folder)),
+        folder=str(folder),
+        task=first.task.name,
+        experiments=len(tree),
+        metric=first.task.metric,
+        champion=champion,
+        search=tree[champion].score if champion else None,
+        sealed=next((s.estimate.value for s in sealed.scores if s.role == "champion"), None) if sealed else None,
+        started=events[0].at,
+        spent_s=ledger.spent.wall_s,
+    )

@@ -1,0 +1,116 @@
+"""`postgrad show`: the tree of a run, or one experiment in detail. Reads the store of any run, running ones too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from postgrad.cli.output import RUNS_DIR, JsonOption, RunArgument, RunsDirOption, console, print_json
+
+if TYPE_CHECKING:
+    from postgrad.cli.reading import Reading
+    from postgrad.tree import Experiment
+
+
+def command(
+    run: RunArgument,
+    experiment: Annotated[
+        str | None,
+        typer.Argument(metavar="[EXP]", help="An experiment: e0007, 7 or `champion`.", show_default=False),
+    ] = None,
+    runs_dir: RunsDirOption = RUNS_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the tree of a run, or what one experiment was for, changed, scored and got wrong."""
+    from postgrad.cli.reading import read_run
+
+    reading = read_run(runs_dir, run)
+    if experiment is None:
+        if as_json:
+            print_json(_tree_document(reading))
+        else:
+            _print_tree(reading)
+        return
+    node = reading.experiment(experiment)
+    if as_json:
+        print_json(_experiment_document(reading, node))
+    else:
+        from postgrad.cli.detail import detail
+
+        console().print(detail(reading, node))
+
+
+def _tree_document(reading: Reading) -> dict[str, Any]:
+    line = reading.line.model_dump()
+    return {**line, "experiments": [_node_document(node) for node in reading.tree.all()]}
+
+
+def _node_document(node: Experiment) -> dict[str, Any]:
+    """One node of the tree. `score` is null unless all its units were scored; `estimate` is what there is."""
+    proposal = node.proposed.proposal
+    return {
+        "experiment": node.id,
+        "parent": node.parent,
+        "other": node.proposed.choice.other,
+        "move": node.proposed.choice.move,
+        "kind": proposal.kind,
+        "change": proposal.change,
+        "state": node.state,
+        "verdict": node.analysis.verdict if node.analysis else None,
+        "score": node.score,
+        "estimate": node.evaluation.estimate if node.evaluation else None,
+        "cost_s": node.cost_s,
+        "recipe_hash": proposal.recipe.hash,
+    }
+
+
+def _experiment_document(reading: Reading, node: Experiment) -> dict[str, Any]:
+    from postgrad.cli.reading import recipe_changes
+
+    return {
+        "run": reading.line.run,
+        **_node_document(node),
+        "proposal": node.proposed.proposal,
+        "recipe_changes": recipe_changes(reading.parent_recipe(node), node.proposed.proposal.recipe),
+        "evaluation": node.evaluation,
+        "select": list(node.select),
+        "analysis": node.analysis,
+        "failures": [result.failure for result in node.results if result.failure],
+        "bad_cases": reading.bad_cases(node),
+    }
+
+
+def _print_tree(reading: Reading) -> None:
+    from rich.text import Text
+    from rich.tree import Tree as Drawing
+
+    line, tree = reading.line, reading.tree
+    head = Text.assemble((line.run, "bold"), f"  {line.state}, {len(tree)} experiments, metric {line.metric}")
+    drawing = Drawing(head, guide_style="dim")
+    branches: dict[str, Drawing] = {}
+    # An experiment comes after its parent, so the parent's branch is there.
+    for node in tree.all():
+        above = branches[node.parent] if node.parent else drawing
+        branches[node.id] = above.add(_label(node, champion=node.id == line.champion))
+    console().print(drawing)
+    if line.champion:
+        console().print(f"\n[dim]The champion in detail:[/dim] postgrad show {line.run} {line.champion}")
+
+
+def _label(node: Experiment, *, champion: bool) -> Any:
+    from rich.text import Text
+
+    from postgrad.cli.detail import COLOURS, interval
+
+    verdict = node.analysis.verdict if node.analysis else "pending"
+    score = interval(node.evaluation.estimate) if node.evaluation else "no score"
+    if node.failure is not None:
+        score = f"{node.failure.boundary}/{node.failure.kind}"
+    return Text.assemble(
+        (node.id, "bold green" if champion else "bold"),
+        f"  {score}  ",
+        (verdict, COLOURS[verdict]),
+        f"  {node.proposed.proposal.change}",
+        ("  champion" if champion else "", "green"),
+    )

@@ -1,0 +1,65 @@
+"""What is left on the screen when a run has ended: the verdict, the sealed table, where things are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from postgrad.cli.output import span
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from postgrad.records import SealedRead
+    from postgrad.report.view import RunView
+
+ROLES = {
+    "champion": "champion",
+    "baseline": "classic baseline",
+    "base_model": "untouched base model",
+    "constant": "constant answer",
+}
+
+
+def closing(view: RunView, folder: Path) -> RenderableType:
+    """The last screen."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from postgrad.report.view import headline
+
+    parts: list[RenderableType] = [Text(headline(view), style="bold")]
+    if view.sealed is not None:
+        parts.append(_table(view.sealed))
+    parts.append(
+        Text.assemble(
+            ("\nmodel   ", "dim"),
+            f"{folder / 'model'}\n",
+            ("report  ", "dim"),
+            f"{folder / 'report.html'}\n",
+            ("again   ", "dim"),
+            f"postgrad replay {view.run}\n",
+            ("take it ", "dim"),
+            f"postgrad export {view.run} my-model\n",
+            ("spent   ", "dim"),
+            f"{span(view.spent.wall_s)}, {span(view.spent.cpu_s)} of CPU",
+        )
+    )
+    return Group(*parts)
+
+
+def _table(read: SealedRead) -> RenderableType:
+    """The sealed scores, best known first."""
+    from rich.table import Table
+
+    extra = [name for name in ("in_scope_accuracy", "out_of_scope_recall", "macro_f1") if name != read.metric]
+    table = Table("sealed, read once", read.metric, "95 %", *extra, box=None, pad_edge=False)
+    for score in read.scores:
+        found = score.estimate
+        table.add_row(
+            f"{ROLES[score.role]} ({score.experiment})",
+            f"{found.value:.3f}",
+            f"[{found.low:.3f}, {found.high:.3f}]".replace("[", "\\["),
+            *(f"{score.metrics[name]:.3f}" if name in score.metrics else "-" for name in extra),
+        )
+    return table

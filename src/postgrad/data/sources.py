@@ -1,0 +1,183 @@
+"""Where rows come from: data files, data sets of the Hub, and the built-in names.
+
+Refuses what it cannot read as text and label, with the line and what to do; drops no row silently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Sequence
+
+from postgrad.data import hint3
+from postgrad.data.files import MAX_LINE, SUFFIXES, Table, check_file, read_file
+from postgrad.data.hub import HubReference, parse_hub, read_hub
+from postgrad.data.text import row_ids
+from postgrad.errors import UserError, near_miss
+from postgrad.records import Row
+
+# What spreadsheets, data frames and databases write for "no value". No customer writes these as a whole message.
+MISSING = frozenset({"nan", "NaN", "NAN", "<NA>", "NULL"})
+
+
+def resolve_source(source: str, root: Path) -> str:
+    """Return the source with its path absolute (taken from `root`); names of data sets stay as they are.
+
+    Raises:
+        UserError: the file is missing or of an unknown format, or the name is not known. Nothing is read.
+    """
+    if source.startswith(hint3.PREFIX):
+        hint3.check_hint3(source)
+        return source
+    reference = _hub_reference(source, root)
+    if reference is not None:
+        return str(reference)
+    path = _absolute(source, root)
+    check_file(path)
+    return str(path)
+
+
+def load_rows(
+    source: str, *, input: str, target: str, root: Path | None = None, part: str = "train"
+) -> tuple[Row, ...]:
+    """Read the rows of a source, in file order.
+
+    Args:
+        source: a csv, tsv, jsonl or parquet file; `hint3:BOT/VERSION`; `ORG/NAME` or `hub:ORG/NAME[@REV][:CONFIG]`;
+            or `hub:FOLDER`.
+        input: column of the text.
+        target: column of the label. Numbers become strings.
+        root: where relative paths start; the current folder by default.
+        part: "train", "dev" or "test": which file or split of a named data set.
+
+    Raises:
+        UserError: the source cannot be read, a column is missing, or a row has no usable text or label.
+    """
+    return to_rows(_read(source, root or Path(), part, (input, target)), input=input, target=target)
+
+
+def read_source(source: str, *, root: Path | None = None, part: str = "train") -> Table:
+    """Read a source with all its columns. Raises as `load_rows` does."""
+    return _read(source, root or Path(), part, None)
+
+
+def _read(source: str, root: Path, part: str, columns: Sequence[str] | None) -> Table:
+    if source.startswith(hint3.PREFIX):
+        return read_file(hint3.hint3_file(source, part), columns)
+    reference = _hub_reference(source, root)
+    if reference is not None:
+        return read_hub(reference, part)
+    return read_file(_absolute(source, root), columns)
+
+
+def _absolute(source: str, root: Path) -> Path:
+    return (root / Path(source).expanduser()).absolute()
+
+
+def _hub_reference(source: str, root: Path) -> HubReference | None:
+    """A name with the suffix of a data file, or of something that exists, is a path and not a Hub id."""
+    if not source.startswith("hub:"):
+        path = Path(source)
+        if path.suffix.lower() in SUFFIXES or _exists(_absolute(source, root)):
+            return None
+    return parse_hub(source, root)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def to_rows(table: Table, *, input: str, target: str) -> tuple[Row, ...]:
+    """Turn a table into rows: outer spaces go, labels become strings, ids are `row_ids`.
+
+    Raises:
+        UserError: a column is missing, or rows have no usable text or label: how many, and the first line.
+    """
+    _need_columns(table, input, target)
+    texts: list[str] = []
+    labels: list[str] = []
+    wrong: dict[str, list[int]] = defaultdict(list)
+    for line, cells in table.records:
+        text, text_problem = _text(cells.get(input))
+        label, label_problem = _label(cells.get(target))
+        if text_problem:
+            wrong[f"'{input}' {text_problem}"].append(line)
+        if label_problem:
+            wrong[f"'{target}' {label_problem}"].append(line)
+        texts.append(text)
+        labels.append(label)
+    if wrong:
+        raise UserError(_wrong_cells(table, wrong))
+    return tuple(Row(*each) for each in zip(row_ids(texts), texts, labels, strict=True))
+
+
+def _need_columns(table: Table, input: str, target: str) -> None:
+    if input == target:
+        raise UserError(f"{table.name}: input and target are both '{input}'. Name two different columns.")
+    problems = [
+        f"there is no column '{name}' (the task's {key}).{near_miss(name, table.columns)}"
+        for key, name in (("input", input), ("target", target))
+        if name not in table.columns
+    ]
+    if not problems:
+        return
+    other = next((mark for mark in (";", "\t", "|", ",") if len(table.columns) == 1 and mark in table.columns[0]), None)
+    if other is not None:
+        advice = f"The fields seem to be separated by {other!r}: save the file with commas (csv) or tabs (tsv)."
+    else:
+        advice = "Set data.input and data.target in the task, or add a header line such as text,label."
+    raise UserError(f"{table.name}: {' '.join(problems)} Its columns: {', '.join(table.columns)}. {advice}")
+
+
+def _text(value: Any) -> tuple[str, str]:
+    """(text, "") or ("", what is wrong with it)."""
+    if _is_missing(value):
+        return "", "is empty"
+    if not isinstance(value, str):
+        return "", "is not a text (quote it)"
+    return _checked(value.strip())
+
+
+def _label(value: Any) -> tuple[str, str]:
+    """(label, "") or ("", what is wrong with it). 3 and 3.0 are the label "3"; true is "true"."""
+    if _is_missing(value):
+        return "", "is empty"
+    if isinstance(value, bool):
+        return str(value).lower(), ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value)), ""
+    if isinstance(value, int | float):
+        return str(value), ""
+    if not isinstance(value, str):
+        return "", "is not one label (a list or an object; one row takes one label)"
+    return _checked(value.strip())
+
+
+def _checked(text: str) -> tuple[str, str]:
+    if len(text) > MAX_LINE:
+        return "", f"is longer than {MAX_LINE:,} characters"
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        return "", "has half a surrogate pair, which is not Unicode text"
+    return text, ""
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip() or value.strip() in MISSING
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _wrong_cells(table: Table, wrong: dict[str, list[int]]) -> str:
+    kinds = []
+    for what, lines in wrong.items():
+        rows = f"1 row where {what}" if len(lines) == 1 else f"{len(lines)} rows where {what}"
+        first = f"{table.unit} {lines[0]}" if len(lines) == 1 else f"first: {table.unit} {lines[0]}"
+        kinds.append(f"{rows} ({first})")
+    return (
+        f"{table.name}: {'; '.join(kinds)}. Every row needs a text and a label, and none is dropped for you: "
+        f"fill in or remove these rows."
+    )

@@ -1,0 +1,259 @@
+"""The program inside the engine: `python -m postgrad.execute.worker JOB_FOLDER`.
+
+It reads `job.json` and the rows, trains, answers the inputs and writes `out-UNIT.npz`, `model/` and `result.json` into
+the same folder. The result is written after every unit, so that a crash in the third still gives back the first two,
+and a job that is started again goes on where it was. It holds no label of an item that it answers, and judges nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from types import FrameType
+from typing import Sequence
+
+import postgrad
+from postgrad.data import OPERATORS
+from postgrad.execute.boundary import JobFailed, boundary
+from postgrad.records import Failure, JobResult, JobSpec, Record, Row, StepReport, Unit, UnitResult
+from postgrad.train import BACKENDS
+from postgrad.train.base import FitJob, Fitted, Outputs
+
+MODEL_FORMAT = 1
+HISTORY_POINTS = 200
+PROGRESS_EVERY_S = 0.5
+STOPPED = 128 + signal.SIGTERM
+_PR_SET_PDEATHSIG = 1
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file at once: a reader sees the old text or the new one."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+@dataclass
+class Progress:
+    """What the live screen and the log get to see, and the loss history of the unit under way."""
+
+    folder: Path
+    units: int
+    unit: int = 0
+    name: str = ""
+    history: list[tuple[int, float]] = field(default_factory=list)
+    _written: float = 0.0
+
+    def start(self, unit: int, name: str) -> None:
+        self.unit, self.name, self.history = unit, name, []
+        self._write("preparing")
+
+    def report(self, step: int, loss: float) -> None:
+        """Called by the backend."""
+        if math.isfinite(loss):
+            self.history.append((step, loss))
+        if time.monotonic() - self._written >= PROGRESS_EVERY_S:
+            self._write(f"step {step}, loss {loss:.4f}")
+
+    def say(self, state: str) -> None:
+        self._write(state)
+
+    def _write(self, state: str) -> None:
+        self._written = time.monotonic()
+        print(f"unit {self.unit} of {self.units} ({self.name}): {state}", flush=True)
+        facts = {"unit": self.unit, "units": self.units, "name": self.name, "state": state}
+        write_whole(self.folder / "progress.json", json.dumps(facts))
+
+    def thinned(self) -> tuple[tuple[int, float], ...]:
+        """At most `HISTORY_POINTS` of the history, the last one included."""
+        every = math.ceil(len(self.history) / HISTORY_POINTS) or 1
+        return tuple(self.history[::-1][::every][::-1])
+
+
+class Worker:
+    """One job."""
+
+    def __init__(self, folder: Path, spec: JobSpec) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.progress = Progress(folder, len(spec.units))
+
+    def run(self) -> JobResult:
+        """Do every unit that is not done yet; the result is on the disk when this returns."""
+        done = self._done_before()
+        failure: Failure | None = None
+        model: str | None = None
+        self._write(done, failure, model)
+        try:
+            with boundary("recipe"):
+                params = self._checked()
+            for number, unit in enumerate(self.spec.units, 1):
+                if unit.name in done and not self.spec.save_model:
+                    continue
+                self.progress.start(number, unit.name)
+                done[unit.name] = self._unit(unit, params)
+                self._write(done, failure, model)
+            model = "model" if self.spec.save_model else None
+        except JobFailed as failed:
+            failure = failed.failure
+            print(failure.evidence or failure.message, flush=True)
+        return self._write(done, failure, model)
+
+    def _done_before(self) -> dict[str, UnitResult]:
+        """Units that this job finished before it was killed."""
+        path = self.folder / "result.json"
+        if not path.exists():
+            return {}
+        before = JobResult.model_validate_json(path.read_text(encoding="utf-8"))
+        return {unit.name: unit for unit in before.units if (self.folder / unit.outputs).exists()}
+
+    def _checked(self) -> Record:
+        """The backend's parameters; every operator's are checked as well, before anything is trained."""
+        for step in self.spec.recipe.data:
+            OPERATORS.get(step.op).Params.model_validate(step.params)
+        stage = self.spec.recipe.stage
+        return BACKENDS.get(stage.backend).Params.model_validate(stage.params)
+
+    def _write(self, done: dict[str, UnitResult], failure: Failure | None, model: str | None) -> JobResult:
+        result = JobResult(job=self.spec.job, units=tuple(done.values()), model=model, failure=failure)
+        write_whole(self.folder / "result.json", result.model_dump_json())
+        return result
+
+    # --- one unit -----------------------------------------------------------------------------------------------------
+
+    def _unit(self, unit: Unit, params: Record) -> UnitResult:
+        started = time.monotonic()
+        with boundary("data"):
+            rows, steps = self._rows(unit)
+        with boundary("train"):
+            model = self._fit(rows, params, unit)
+        with boundary("predict"):
+            self.progress.say("answering")
+            file = self._answer(model, unit)
+        with boundary("train"):
+            if self.spec.save_model:
+                self._save(model, unit)
+        return UnitResult(
+            name=unit.name,
+            outputs=file,
+            steps=steps,
+            history=self.progress.thinned(),
+            wall_s=time.monotonic() - started,
+        )
+
+    def _rows(self, unit: Unit) -> tuple[tuple[Row, ...], tuple[StepReport, ...]]:
+        """Train rows after the data steps. Each step has a generator of its own, so that leaving one out moves no
+        other."""
+        spec = self.spec
+        rows = tuple(Row(**json.loads(line)) for line in _lines(self.folder / unit.train))
+        reports = []
+        for position, step in enumerate(spec.recipe.data):
+            operator = OPERATORS.get(step.op)
+            rows, report = operator.apply(
+                rows,
+                operator.Params.model_validate(step.params),
+                Random(f"{unit.seed}/{position}/{step.op}"),
+                out_of_scope=spec.out_of_scope,
+                base_model=Path(spec.base_model) if spec.base_model else None,
+            )
+            reports.append(report)
+            self.progress.say(f"{step.op}: {report.rows_in} rows in, {report.rows_out} out")
+        if not any(row.label in spec.labels for row in rows):
+            raise JobFailed(
+                Failure(
+                    boundary="data",
+                    kind="empty",
+                    message=f"No train row with an in-scope label is left after the data steps (of unit {unit.name}).",
+                    evidence="\n".join(f"{r.op}: {r.rows_in} in, {r.rows_out} out. {r.note}" for r in reports),
+                )
+            )
+        return rows, tuple(reports)
+
+    def _fit(self, rows: tuple[Row, ...], params: Record, unit: Unit) -> Fitted:
+        spec = self.spec
+        job = FitJob(
+            rows=rows,
+            labels=spec.labels,
+            out_of_scope=spec.out_of_scope,
+            params=params,
+            base_model=Path(spec.base_model) if spec.base_model else None,
+            seed=unit.seed,
+            threads=spec.limits.threads,
+            checkpoint=self.folder / "checkpoint" / unit.name,
+            report=self.progress.report,
+        )
+        self.progress.say(f"training {spec.recipe.stage.backend} on {len(rows)} rows")
+        return BACKENDS.get(spec.recipe.stage.backend).fit(job)
+
+    def _answer(self, model: Fitted, unit: Unit) -> str:
+        import numpy as np
+
+        asked = [json.loads(line) for line in _lines(self.folder / unit.predict)]
+        outputs: Outputs = model.predict([item["text"] for item in asked])
+        file = f"out-{unit.name}.npz"
+        unfinished = self.folder / f"{file}.part"
+        with unfinished.open("wb") as opened:
+            np.savez(
+                opened,
+                ids=np.array([item["id"] for item in asked], dtype=np.str_),
+                probs=np.asarray(outputs.probs, dtype=np.float32),
+                score=np.asarray(outputs.score, dtype=np.float32),
+            )
+        unfinished.replace(self.folder / file)
+        return file
+
+    def _save(self, model: Fitted, unit: Unit) -> None:
+        folder = self.folder / "model"
+        model.save(folder)
+        facts = {
+            "format": MODEL_FORMAT,
+            "postgrad": postgrad.__version__,
+            "backend": self.spec.recipe.stage.backend,
+            "labels": self.spec.labels,
+            "out_of_scope": self.spec.out_of_scope,
+            "recipe": self.spec.recipe.model_dump(mode="json"),
+            "seed": unit.seed,
+        }
+        write_whole(folder / "postgrad.json", json.dumps(facts, indent=1, ensure_ascii=False))
+
+
+def _lines(path: Path) -> list[str]:
+    # Not splitlines: a text may hold line separators that JSON leaves as they are.
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its controller dies (Linux). The parent may be gone already: check.
+
+    On other systems a worker whose controller was killed ends its job first.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = os.environ.get("POSTGRAD_PARENT")
+    if parent is not None and os.getppid() != int(parent):
+        raise SystemExit(STOPPED)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(STOPPED)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the job in the folder that is the only argument; 0 when it worked, 1 when the result holds a failure."""
+    die_with_parent()
+    signal.signal(signal.SIGTERM, _stop)
+    folder = Path(arguments[0])
+    spec = JobSpec.model_validate_json((folder / "job.json").read_text(encoding="utf-8"))
+    return 1 if Worker(folder, spec).run().failure else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

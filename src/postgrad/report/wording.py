@@ -1,0 +1,117 @@
+"""Numbers and names as people read them. One place, so that the page, the Markdown and the screen agree.
+
+Plain ASCII: the HTML page puts a typographic minus where it wants one.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from postgrad.records import Difference, Estimate, Recipe, Value
+
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "mcc": "MCC",
+    "in_scope_accuracy": "in-scope accuracy",
+    "unthresholded_accuracy": "in-scope accuracy, nothing rejected",
+    "out_of_scope_recall": "out-of-scope recall",
+    "auroc": "AUROC",
+}
+ROLE_NAMES = {
+    "champion": "Champion",
+    "baseline": "Baseline",
+    "base_model": "Untouched base model",
+    "constant": "Constant answer",
+}
+NONE = "-"
+
+
+def metric_name(metric: str) -> str:
+    """The field's name of a metric; a foreign metric keeps its own."""
+    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+
+
+def plural(count: int, word: str) -> str:
+    """ "1 row", "2 rows"."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A score; "-" where there is none. Never "-0.000"."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference, with its sign unless it is zero to the last digit."""
+    text = number(value, digits)
+    return text if value is None or text == NONE or float(text) <= 0 else f"+{text}"
+
+
+def interval(found: Estimate | Difference, digits: int = 3) -> str:
+    """ "[0.651, 0.742]"; a difference has signs."""
+    show = signed if isinstance(found, Difference) else number
+    return f"[{show(found.low, digits)}, {show(found.high, digits)}]"
+
+
+def estimate(found: Estimate | None, digits: int = 3) -> str:
+    """ "0.703 [0.651, 0.742]"."""
+    return NONE if found is None else f"{number(found.value, digits)} {interval(found, digits)}"
+
+
+def difference(found: Difference | None, digits: int = 3) -> str:
+    """ "+0.120 [+0.070, +0.170]"."""
+    return NONE if found is None else f"{signed(found.value, digits)} {interval(found, digits)}"
+
+
+def p_value(p: float) -> str:
+    """ "p < 0.001" or "p = 0.034"."""
+    if not math.isfinite(p):
+        return "p not defined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def day(at: float) -> str:
+    """A Unix time as a UTC day and minute."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def short(text: str, length: int) -> str:
+    """On one line, cut at `length` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
+
+
+def setting(value: Value) -> str:
+    """One setting of a recipe."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return ", ".join(setting(inner) for inner in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {setting(inner)}" for key, inner in value.items())
+    return "none" if value is None else str(value)
+
+
+def settings(values: dict[str, Value]) -> str:
+    """All settings of a step, in their order."""
+    return ", ".join(f"{key} {setting(value)}" for key, value in values.items())
+
+
+def kind_name(kind: str) -> str:
+    """A proposal's kind as words: "reference.classic" is "reference: classic"."""
+    return kind.replace(".", ": ").replace("_", " ")
+
+
+def method(recipe: Recipe) -> str:
+    """The family a recipe belongs to: its backend, with how it trains where the recipe says so in a word."""
+    params = recipe.stage.params
+    how = next((params[name] for name in ("tune", "tuning", "method", "head") if isinstance(params.get(name), str)), "")
+    return f"{recipe.stage.backend} {how}".strip().replace("_", " ")

@@ -1,0 +1,61 @@
+"""Greedy best-first search: some drafts, now and then a repair, else extend the best experiment.
+
+The scheme and the names `n_drafts` and `p_debug` are AIDE's (Jiang et al. 2025, arXiv 2502.13138, section 3). Added
+here: extending is improve or tune by a seeded share, with some combines and ablations. Does not weigh how sure a score
+is.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from pydantic import Field
+
+from postgrad.budget import Remaining
+from postgrad.records import Choice, Move, Record
+from postgrad.search import legal
+from postgrad.tree import Tree
+
+
+class GreedyParams(Record):
+    """Settings of the greedy policy.
+
+    Attributes:
+        n_drafts: drafts, besides the references, before anything is improved.
+        p_debug: how often a failed experiment is repaired when there is one.
+        max_repairs: repairs in a row that are tried on one failure.
+        tune_share, combine_share, ablate_share: how often the best is extended so; the rest is improve.
+    """
+
+    n_drafts: int = Field(5, ge=1)
+    p_debug: float = Field(0.5, ge=0, le=1)
+    max_repairs: int = Field(3, ge=0)
+    tune_share: float = Field(0.25, ge=0, le=1)
+    combine_share: float = Field(0.08, ge=0, le=1)
+    ablate_share: float = Field(0.04, ge=0, le=1)
+
+
+class Greedy:
+    """Draft, repair, else extend the best."""
+
+    Params = GreedyParams
+
+    def choose(self, tree: Tree, remaining: Remaining, rng: Random, params: GreedyParams) -> Choice:
+        """Return the next choice; pending drafts count as drafts."""
+        if remaining.empty:
+            return legal.stop()
+        made = len(legal.drafts(tree))
+        if made < params.n_drafts:
+            return legal.draft(f"draft {made + 1} of {params.n_drafts}")
+        broken = legal.repairable(tree, params.max_repairs)
+        if broken and rng.random() < params.p_debug:
+            return legal.repair(rng.choice(broken))
+        best = tree.best()
+        if best is None:
+            return legal.repair(rng.choice(broken)) if broken else legal.draft("nothing has a score yet")
+        shares = {
+            Move.TUNE: params.tune_share,
+            Move.COMBINE: params.combine_share,
+            Move.ABLATE: params.ablate_share,
+        }
+        return legal.extend(tree, best, shares, rng, f"{best.id} is the best so far")

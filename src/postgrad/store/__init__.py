@@ -1,0 +1,1 @@
+"""The event log and the artefacts of a run: `base.py` is the contract, `sqlite.py` the store that runs use."""

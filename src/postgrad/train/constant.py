@@ -1,0 +1,53 @@
+"""The constant answer: reject everything, or, where the task rejects nothing, always the most frequent label."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from postgrad.records import Dimension, Record, Value
+from postgrad.train.base import FitJob, Fitted, Outputs
+
+
+class ConstantParams(Record):
+    """Nothing to set."""
+
+
+@dataclass(frozen=True)
+class ConstantModel:
+    """Answers the label shares of its training rows to everything, with the same low score."""
+
+    shares: tuple[float, ...]
+
+    def predict(self, texts: Sequence[str]) -> Outputs:
+        import numpy as np
+
+        probs = np.tile(np.array(self.shares, dtype=np.float32), (len(texts), 1))
+        return Outputs(probs, np.zeros(len(texts), dtype=np.float32))
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "constant.json").write_text(json.dumps({"shares": self.shares}))
+
+
+class Constant:
+    """The backend."""
+
+    Params = ConstantParams
+
+    def space(self, params: Mapping[str, Value]) -> dict[str, Dimension]:
+        return {}
+
+    def nominal_cost(self, params: Mapping[str, Value], rows: int, texts: int) -> float:
+        return 0.01
+
+    def fit(self, job: FitJob) -> Fitted:
+        counts = Counter(row.label for row in job.rows if row.label != job.out_of_scope)
+        total = sum(counts.values()) or 1
+        return ConstantModel(tuple(counts[label] / total for label in job.labels))
+
+    def load(self, folder: Path) -> Fitted:
+        return ConstantModel(tuple(json.loads((folder / "constant.json").read_text())["shares"]))
