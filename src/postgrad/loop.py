@@ -42,7 +42,9 @@ from postgrad.records import (
     RunEnded,
     SearchEnded,
 )
-from postgrad.research import RESEARCHERS, Context, reference_recipes
+from postgrad.research import RESEARCHERS
+from postgrad.research.base import Context
+from postgrad.research.references import reference_recipes
 from postgrad.search import POLICIES
 from postgrad.session import Job, Session
 from postgrad.tree import Experiment, Tree
@@ -90,7 +92,7 @@ class Loop:
 
     def _search(self) -> None:
         session = self.session
-        self.references = reference_recipes(session.task, session.prepared.card if session.prepared else None)
+        self.references = reference_recipes(session.task)
         self.policy = POLICIES.get(session.task.search.policy)
         self.params = self.policy.Params.model_validate(session.task.search.params)
         self.researcher = RESEARCHERS.get(session.task.researcher)
@@ -187,15 +189,12 @@ class Loop:
     def _append_proposal(self, index: int, choice: Choice) -> None:
         session = self.session
         view = self._view(index)
-        assert session.prepared is not None
         context = Context(
             tree=view,
-            card=session.prepared.card,
             rng=self._rng(index, "propose"),
             index=index,
             affordable_s=self._affordable_s(),
-            base_models=session.task.base_models,
-            units=session.plan.search,
+            nominal_s=lambda recipe: session.nominal_s(recipe, session.plan.search),
         )
         proposal = self.researcher.propose(session.task, choice, context)
         nominal = session.nominal_s(proposal.recipe, session.plan.search)

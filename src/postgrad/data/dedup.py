@@ -38,9 +38,7 @@ class Dedup:
         for row in rows:
             groups[normalise_text(row.text)].append(row)
         torn = {text for text, group in groups.items() if len({row.label for row in group}) > 1}
-        kept = tuple(
-            group[0] for text, group in groups.items() if not (params.conflicts == "drop" and text in torn)
-        )
+        kept = tuple(group[0] for text, group in groups.items() if not (params.conflicts == "drop" and text in torn))
         how = "the first was kept" if params.conflicts == "keep_first" else "all were dropped"
         note = f"{len(torn)} texts had several labels: {how}" if torn else ""
         dropped = len(rows) - len(kept)

@@ -151,9 +151,9 @@ class _Malformed(Exception):
     """A line that the chosen quoting cannot read. The text names the line and says what to do."""
 
 
-def _read_csv(path: Path, delimiter: str, quoting: int = csv.QUOTE_MINIMAL) -> Table:
+def _read_csv(path: Path, delimiter: str, quoted: bool = True) -> Table:
     try:
-        return _parse_csv(path, delimiter, quoting)
+        return _parse_csv(path, delimiter, quoted)
     except _Malformed as wrong:
         raise UserError(str(wrong)) from wrong
 
@@ -161,15 +161,16 @@ def _read_csv(path: Path, delimiter: str, quoting: int = csv.QUOTE_MINIMAL) -> T
 def _read_tsv(path: Path) -> Table:
     """Quoted as spreadsheets write it where that fits every line; else with plain quotation marks in the text."""
     try:
-        return _parse_csv(path, "\t", csv.QUOTE_MINIMAL)
+        return _parse_csv(path, "\t", quoted=True)
     except _Malformed:
-        return _read_csv(path, "\t", csv.QUOTE_NONE)
+        return _read_csv(path, "\t", quoted=False)
 
 
-def _parse_csv(path: Path, delimiter: str, quoting: int) -> Table:
+def _parse_csv(path: Path, delimiter: str, quoted: bool) -> Table:
     lines = (line for _, line in _lines(path))
-    quote = csv.QUOTE_NONE if quoting == csv.QUOTE_NONE else csv.QUOTE_MINIMAL
-    reader = csv.reader(lines, delimiter=delimiter, quoting=quote, strict=quoting != csv.QUOTE_NONE)
+    reader = csv.reader(
+        lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=quoted
+    )
     columns: tuple[str, ...] = ()
     records: list[tuple[int, Mapping[str, Any]]] = []
     while True:

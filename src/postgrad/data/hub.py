@@ -112,8 +112,9 @@ def _download(reference: HubReference) -> str:
 
     Uses the cache folder of the `huggingface_hub` library ($HF_HOME).
     """
+    from httpx2 import HTTPError
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return snapshot_download(

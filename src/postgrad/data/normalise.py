@@ -5,6 +5,7 @@ Changes training rows only. What the model is asked stays as it is, so use it fo
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 from random import Random
@@ -55,7 +56,5 @@ def _rewritten(text: str, params: NormaliseParams) -> str:
     if params.lower:
         text = text.lower()
     if params.collapse:
-        edges = (text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :])
-        inner = " ".join(text.split())
-        text = inner if params.strip or not inner else f"{edges[0]}{inner}{edges[1]}"
+        text = re.sub(r"\s+", " ", text)
     return text.strip() if params.strip else text

@@ -1,184 +1,254 @@
-"""Starts jobs on an engine and turns what they leave into `JobResult`s. Judges a job by its files, never by its word."""
+"""Starts jobs on an engine and turns what they leave into `JobResult`s. Judges a job by its files, never by its word.
+
+It does not score: it checks that outputs answer what was asked, in the right shape and with finite numbers.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from dataclasses import dataclass
+import signal
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
+from zipfile import BadZipFile
 
 from pydantic import ValidationError
 
 from postgrad.engines.base import Engine, Exit, Handle
-from postgrad.records import Failure, JobResult, JobSpec, Row, UnitResult
+from postgrad.errors import PostgradError
+from postgrad.records import Failure, JobResult, JobSpec, Limits, Row, UnitResult
 from postgrad.store.artifacts import Artifacts
 
 TAIL_LINES = 20
-MESSAGES = {
-    "timeout": "The job was stopped at its wall-clock limit.",
-    "memory": "The job was stopped at its memory limit.",
-    "hung": "The job was stopped: it used no processor for minutes.",
-    "stopped": "The job was stopped by the run.",
-}
-KINDS = {"timeout": "timeout", "memory": "oom", "hung": "hung", "stopped": "stopped"}
+TAIL_BYTES = 1 << 16
+ROUNDING = 1e-3
+_NAME = re.compile(r"[A-Za-z0-9][\w.@+=,-]*")
+Inputs = Mapping[str, tuple[Sequence[Row], Sequence[Row]]]
 
 
-@dataclass
 class RunningJob:
-    """A job under way."""
+    """A job under way.
 
-    spec: JobSpec
-    folder: Path
-    handle: Handle
-    asked: Mapping[str, tuple[str, ...]]
-    artifacts: Artifacts
+    Args:
+        asked: unit name -> ids to be answered, in order.
+    """
+
+    def __init__(
+        self, spec: JobSpec, folder: Path, handle: Handle, asked: Mapping[str, tuple[str, ...]], artifacts: Artifacts
+    ) -> None:
+        self.spec = spec
+        self._folder = folder
+        self._handle = handle
+        self._asked = asked
+        self._artifacts = artifacts
+        self._result: JobResult | None = None
 
     @property
     def experiment(self) -> str:
+        """The experiment that the job belongs to."""
         return self.spec.experiment
 
     def poll(self, timeout: float) -> JobResult | None:
-        """The result once the job has ended; None while it runs. Ask no more after a result."""
-        ended = self.handle.wait(timeout)
-        if ended is None:
-            return None
-        result = self._collect(ended)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return result
+        """Return the result once the job has ended, None while it runs after `timeout` seconds.
+
+        Outputs and model are in the artefact store by then, and the job folder is gone, unless the job was stopped.
+
+        Raises:
+            PostgradError: the artefact store cannot be written. The job folder is kept.
+        """
+        if self._result is None and (ended := self._handle.wait(timeout)) is not None:
+            self._result = self._collected(ended)
+            if ended.cause != "stopped":
+                shutil.rmtree(self._folder, ignore_errors=True)
+        return self._result
 
     def stop(self) -> None:
-        """End the job; its folder and checkpoints stay for a later start."""
-        self.handle.stop()
+        """End the job. Its folder stays, so that starting the same job again goes on from there. Idempotent."""
+        self._handle.stop()
 
     def progress(self) -> str:
-        """How far the job is, for a person."""
+        """One line on how far the job is, for a person."""
         try:
-            found: dict[str, Any] = json.loads((self.folder / "progress.json").read_text())
+            facts: dict[str, Any] = json.loads((self._folder / "progress.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return "starting"
-        loss = "" if found["loss"] is None else f", step {found['step']}, loss {found['loss']:.3f}"
-        return f"training {found['unit']} of {found['units']}{loss}"
+        return f"{facts['state']} (part {facts['unit']} of {facts['units']})"
 
-    def _collect(self, ended: Exit) -> JobResult:
-        written = self._written()
-        failure = written.failure or self._ended_badly(ended, written)
+    # --- what the job left --------------------------------------------------------------------------------------------
+
+    def _collected(self, ended: Exit) -> JobResult:
+        written, unreadable = self._written()
+        failure = written.failure or self._bad_end(ended) or unreadable
         units: list[UnitResult] = []
         for unit in written.units:
-            wrong = self._wrong_output(unit)
-            if wrong is not None:
-                failure = failure or wrong
-                break
-            stored = self.artifacts.put_file(self.folder / unit.outputs)
-            units.append(unit.model_copy(update={"outputs": stored}))
+            if (problem := self._problem(unit)) is not None:
+                failure = failure or _invalid(f"The outputs of unit {unit.name} are not valid: {problem}.")
+                continue
+            units.append(unit.model_copy(update={"outputs": self._artifacts.put_file(self._folder / unit.outputs)}))
+        failure = failure or self._incomplete(written)
         model = None
-        if failure is None and written.model is not None:
-            model = self.artifacts.put_folder(self.folder / written.model)
-        return written.model_copy(
-            update={
-                "units": tuple(units),
-                "model": model,
-                "usage": ended.usage,
-                "failure": failure,
-                "log_tail": self._log_tail() if failure else "",
-            }
+        if failure is None and self.spec.save_model:
+            model = self._artifacts.put_folder(self._folder / "model")
+        tail = self._log_tail()
+        if failure is not None and not failure.evidence:
+            failure = failure.model_copy(update={"evidence": tail})
+        return JobResult(
+            job=self.spec.job,
+            units=tuple(units),
+            model=model,
+            usage=ended.usage,
+            failure=failure,
+            log_tail=tail if failure else "",
         )
 
-    def _written(self) -> JobResult:
+    def _written(self) -> tuple[JobResult, Failure | None]:
+        """The worker's result; an empty one and the failure that this is, when it left none."""
+        nothing = JobResult(job=self.spec.job)
         try:
-            return JobResult.model_validate_json((self.folder / "result.json").read_text(encoding="utf-8"))
-        except (OSError, ValidationError):
-            return JobResult(job=self.spec.job)
+            written = JobResult.model_validate_json((self._folder / "result.json").read_text(encoding="utf-8"))
+        except OSError:
+            return nothing, _crash("The training program ended without a result.")
+        except ValidationError as error:
+            return nothing, _invalid(f"The result file is not valid: {error.error_count()} problems in {error.title}.")
+        return written, None
 
-    def _ended_badly(self, ended: Exit, written: JobResult) -> Failure | None:
+    def _bad_end(self, ended: Exit) -> Failure | None:
         if ended.cause is not None:
-            return Failure(
-                boundary="resource",
-                kind=KINDS.get(ended.cause, ended.cause),
-                message=MESSAGES.get(ended.cause, ended.cause),
-                evidence=self._log_tail(),
-            )
-        if ended.code != 0:
-            how = f"signal {-ended.code}" if ended.code < 0 else f"exit code {ended.code}"
-            kind = "oom" if ended.code == -9 else "crash"
-            message = f"The training program ended with {how}."
-            return Failure(boundary="train", kind=kind, message=message, evidence=self._log_tail())
-        missing = [unit.name for unit in self.spec.units][len(written.units) :]
-        if missing or (self.spec.save_model and written.model is None):
-            what = f"units {', '.join(missing)}" if missing else "the model"
-            message = f"The job ended without {what}."
-            return Failure(boundary="predict", kind="invalid_output", message=message, evidence=self._log_tail())
+            return _ended_by(ended, self.spec.limits)
+        if ended.code < 0:
+            name = signal.Signals(-ended.code).name
+            hint = " Most often that is the system itself, short of memory." if name == "SIGKILL" else ""
+            return _crash(f"The training program was ended by {name} from outside Postgrad.{hint}")
+        return _crash(f"The training program ended with exit code {ended.code}.") if ended.code else None
+
+    def _incomplete(self, written: JobResult) -> Failure | None:
+        missing = [unit.name for unit in self.spec.units if unit.name not in {done.name for done in written.units}]
+        if missing:
+            return _invalid(f"The job ended without outputs of {', '.join(missing)}.")
+        if self.spec.save_model and not (self._folder / "model" / "postgrad.json").is_file():
+            return _invalid("The job ended without its model.")
         return None
 
-    def _wrong_output(self, unit: UnitResult) -> Failure | None:
-        """What is wrong with an output file: ids, shape, numbers."""
+    def _problem(self, unit: UnitResult) -> str | None:
+        """What is wrong with an output file, or None."""
         import numpy as np
 
+        if unit.name not in self._asked:
+            return "nothing of that name was asked"
+        ids = self._asked[unit.name]
         try:
-            with np.load(self.folder / unit.outputs, allow_pickle=False) as file:
-                ids, probs, score = tuple(str(i) for i in file["ids"]), file["probs"], file["score"]
-        except (OSError, ValueError, KeyError) as problem:
-            return _invalid(unit, f"the file cannot be read ({problem})")
-        if ids != self.asked.get(unit.name):
-            return _invalid(unit, "the answers are not to the questions that were asked")
+            with np.load(self._folder / unit.outputs, allow_pickle=False) as file:
+                answered = tuple(str(name) for name in file["ids"])
+                probs, score = file["probs"], file["score"]
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            return f"the file cannot be read ({error})"
+        if answered != ids:
+            return "the answers are not to the questions that were asked"
         if probs.shape != (len(ids), len(self.spec.labels)) or score.shape != (len(ids),):
-            return _invalid(unit, f"shapes {probs.shape} and {score.shape}")
+            wanted = f"{(len(ids), len(self.spec.labels))} and {(len(ids),)}"
+            return f"probabilities and scores have shapes {probs.shape} and {score.shape}, not {wanted}"
         if not (np.isfinite(probs).all() and np.isfinite(score).all()):
-            return _invalid(unit, "some answers are not numbers")
+            return "some probabilities or scores are not finite numbers"
+        if (probs < 0).any() or (np.abs(probs.sum(1) - 1.0) > ROUNDING).any():
+            return "some rows of probabilities do not sum to 1"
         return None
 
     def _log_tail(self) -> str:
         try:
-            text = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+            with (self._folder / "log.txt").open("rb") as log:
+                log.seek(max(0, log.seek(0, 2) - TAIL_BYTES))
+                text = log.read().decode("utf-8", errors="replace")
         except OSError:
             return ""
         return "\n".join(text.strip().splitlines()[-TAIL_LINES:])
 
 
-def _invalid(unit: UnitResult, what: str) -> Failure:
-    return Failure(boundary="predict", kind="invalid_output", message=f"The outputs of {unit.name} are invalid: {what}.")
-
-
-@dataclass
 class Executor:
-    """Writes job folders under `scratch` and starts them."""
+    """Writes job folders under `scratch` and starts them on an engine that is open."""
 
-    engine: Engine
-    artifacts: Artifacts
-    scratch: Path
+    def __init__(self, engine: Engine, artifacts: Artifacts, scratch: Path) -> None:
+        self.engine = engine
+        self.artifacts = artifacts
+        self.scratch = scratch
 
-    def start(
-        self, spec: JobSpec, inputs: Mapping[str, tuple[Sequence[Row], Sequence[Row]]]
-    ) -> RunningJob:
-        """Start a job.
+    def start(self, spec: JobSpec, inputs: Inputs) -> RunningJob:
+        """Start a job. One that was stopped or killed goes on, if spec and rows are the very same.
 
         Args:
-            inputs: unit name -> (train rows, rows to be asked); of the latter only id and text reach the folder.
+            inputs: unit name -> (train rows, rows to be answered). Of the latter only id and text reach the job.
+
+        Raises:
+            PostgradError: the folder cannot be written, or the engine cannot start a process.
         """
+        names = [spec.job, *(unit.name for unit in spec.units)]
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise PostgradError(f"'{name}' cannot be the name of a job or unit: it names files.")
         folder = self.scratch / spec.job
-        text = spec.model_dump_json(indent=1)
-        self._clean(folder, text)
-        for unit in spec.units:
-            train, asked = inputs[unit.name]
-            _write_lines(folder / unit.train, ({"id": r.id, "text": r.text, "label": r.label} for r in train))
-            _write_lines(folder / unit.predict, ({"id": r.id, "text": r.text} for r in asked))
-        (folder / "job.json").write_text(text, encoding="utf-8")
-        handle = self.engine.start(folder, spec.limits)
-        asked_ids = {name: tuple(row.id for row in asked) for name, (_, asked) in inputs.items()}
-        return RunningJob(spec, folder, handle, asked_ids, self.artifacts)
+        files = _files(spec, inputs)
+        try:
+            if not _holds(folder, files):
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                for name, data in files.items():
+                    (folder / name).write_bytes(data)
+            handle = self.engine.start(folder.resolve(), spec.limits)
+        except OSError as error:
+            raise PostgradError(
+                f"Cannot start job {spec.job} in {folder}: {error.strerror or error}. Nothing is lost: put that right, "
+                "then go on with `postgrad resume`."
+            ) from error
+        asked = {name: tuple(row.id for row in rows) for name, (_, rows) in inputs.items()}
+        return RunningJob(spec, folder.resolve(), handle, asked, self.artifacts)
 
-    def _clean(self, folder: Path, text: str) -> None:
-        """An empty folder; checkpoints stay when they are of the very same job."""
-        old = folder / "job.json"
-        same = old.exists() and old.read_text(encoding="utf-8") == text
-        if folder.exists() and not same:
-            shutil.rmtree(folder)
-        for name in ("result.json", "progress.json"):
-            (folder / name).unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
+    def clear(self) -> None:
+        """Remove the folders of jobs that were stopped and will not go on. None may be running."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def _write_lines(path: Path, rows: Any) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+def _files(spec: JobSpec, inputs: Inputs) -> dict[str, bytes]:
+    """Everything that a job folder starts with. `job.json` is last: a folder that holds it is complete."""
+    files: dict[str, bytes] = {}
+    for unit in spec.units:
+        train, asked = inputs[unit.name]
+        files[unit.train] = _lines(row._asdict() for row in train)
+        files[unit.predict] = _lines({"id": row.id, "text": row.text} for row in asked)
+    files["job.json"] = spec.model_dump_json(indent=1).encode()
+    return files
+
+
+def _lines(rows: Iterable[dict[str, str]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
+    with suppress(OSError):
+        return all((folder / name).read_bytes() == data for name, data in files.items())
+    return False
+
+
+def _ended_by(ended: Exit, limits: Limits) -> Failure:
+    """The failure for a job that the engine ended."""
+    used = ended.usage
+    if ended.cause == "stopped":
+        return Failure(boundary="controller", kind="stopped", message="The job was stopped by the run.")
+    kind, message = {
+        "timeout": ("timeout", f"The job reached its limit of {limits.wall_s:.0f} s."),
+        "memory": (
+            "oom",
+            f"The job reached its limit of {limits.memory_mb} MB: it used {used.max_rss_mb:.0f} MB after "
+            f"{used.wall_s:.0f} s.",
+        ),
+        "hung": ("hung", f"The job neither computed nor reported anything for {limits.hung_s:.0f} s."),
+    }.get(ended.cause or "", (ended.cause or "unknown", "The engine ended the job."))
+    return Failure(boundary="resource", kind=kind, message=message)
+
+
+def _crash(message: str) -> Failure:
+    return Failure(boundary="train", kind="crash", message=message)
+
+
+def _invalid(message: str) -> Failure:
+    return Failure(boundary="predict", kind="invalid_output", message=message)

@@ -54,19 +54,17 @@ class Progress:
 
     def start(self, unit: int, name: str) -> None:
         self.unit, self.name, self.history = unit, name, []
-        self._write("preparing")
+        self.say("preparing")
 
     def report(self, step: int, loss: float) -> None:
         """Called by the backend."""
         if math.isfinite(loss):
             self.history.append((step, loss))
         if time.monotonic() - self._written >= PROGRESS_EVERY_S:
-            self._write(f"step {step}, loss {loss:.4f}")
+            self.say(f"step {step}, loss {loss:.4f}")
 
     def say(self, state: str) -> None:
-        self._write(state)
-
-    def _write(self, state: str) -> None:
+        """Log a line and show it."""
         self._written = time.monotonic()
         print(f"unit {self.unit} of {self.units} ({self.name}): {state}", flush=True)
         facts = {"unit": self.unit, "units": self.units, "name": self.name, "state": state}
@@ -91,12 +89,13 @@ class Worker:
         done = self._done_before()
         failure: Failure | None = None
         model: str | None = None
+        saved = self.folder / "model" / "postgrad.json"
         self._write(done, failure, model)
         try:
             with boundary("recipe"):
                 params = self._checked()
             for number, unit in enumerate(self.spec.units, 1):
-                if unit.name in done and not self.spec.save_model:
+                if unit.name in done and (not self.spec.save_model or saved.exists()):
                     continue
                 self.progress.start(number, unit.name)
                 done[unit.name] = self._unit(unit, params)

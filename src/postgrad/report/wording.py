@@ -111,7 +111,6 @@ def kind_name(kind: str) -> str:
 
 
 def method(recipe: Recipe) -> str:
-    """The family a recipe belongs to: its backend, with how it trains where the recipe says so in a word."""
-    params = recipe.stage.params
-    how = next((params[name] for name in ("tune", "tuning", "method", "head") if isinstance(params.get(name), str)), "")
-    return f"{recipe.stage.backend} {how}".strip().replace("_", " ")
+    """The family a recipe belongs to: its backend, with what of an encoder it trains."""
+    tune = recipe.stage.params.get("tune")
+    return f"{recipe.stage.backend}, {tune}" if isinstance(tune, str) else recipe.stage.backend

@@ -146,8 +146,9 @@ def _check_hub_form(reference: str) -> tuple[str, str]:
 def _from_hub(reference: str, cache: Path | None) -> Path:
     repository, revision = _check_hub_form(reference)
     try:
+        from httpx2 import HTTPError
         from huggingface_hub import constants, snapshot_download
-        from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import LocalEntryNotFoundError
     except ModuleNotFoundError as missing:
         raise UserError(
             f"The base model {reference} needs the library 'huggingface_hub', which is not installed. Install it with: "

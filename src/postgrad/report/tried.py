@@ -1,0 +1,104 @@
+"""What was tried and what it did, by kind of change. Sums up recorded differences; it compares nothing anew."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+from postgrad.records import Difference, Estimate
+from postgrad.tree import Experiment, State, Tree
+
+Z95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One kind of change over the whole run.
+
+    Attributes:
+        kind: the proposals' kind.
+        nodes: the experiments of this kind, in index order.
+        better, worse, tie: how many complete ones came out how against what they changed. The first of its kind, which
+            had nothing to be compared with, is in none of the three.
+        raced, failed, open: stopped early as clearly behind; ended in a failure; without a score.
+        effects: the differences of the complete ones, in index order.
+        effect: their mean with its interval; None where nothing was comparable. `n` counts the differences.
+        cost_s: wall seconds of the jobs.
+    """
+
+    kind: str
+    nodes: tuple[str, ...]
+    better: int
+    worse: int
+    tie: int
+    raced: int
+    failed: int
+    open: int
+    effects: tuple[Difference, ...]
+    effect: Estimate | None
+    cost_s: float
+
+    @property
+    def outcome(self) -> str:
+        """One or two words: what the interval of the mean effect says."""
+        if self.effect is None:
+            return "stopped early" if self.raced else "failed" if self.failed else "not compared"
+        if self.effect.low > 0:
+            return "helped"
+        return "hurt" if self.effect.high < 0 else "not clear"
+
+
+def mean_effect(effects: tuple[Difference, ...]) -> Estimate | None:
+    """The mean of differences that were read on the same items, with a 95 % interval.
+
+    Item noise is counted as shared by all of them, so averaging does not shrink it; only the spread between the
+    effects shrinks with their number. That is wider than a meta-analysis of independent studies would be, and honest
+    here.
+    """
+    if not effects:
+        return None
+    center = fmean(effect.value for effect in effects)
+    if len(effects) == 1:
+        return Estimate(value=center, low=effects[0].low, high=effects[0].high, n=1)
+    of_items = fmean(((effect.high - effect.low) / (2 * Z95)) ** 2 for effect in effects)
+    of_effects = variance(effect.value for effect in effects) / len(effects)
+    reach = Z95 * math.sqrt(of_items + of_effects)
+    return Estimate(value=center, low=center - reach, high=center + reach, n=len(effects))
+
+
+def what_was_tried(tree: Tree) -> tuple[Tried, ...]:
+    """Every kind of change, best mean effect first; kinds without one come last, in the order they were first tried."""
+    kinds: dict[str, list[Experiment]] = {}
+    for node in tree.all():
+        kinds.setdefault(node.proposed.proposal.kind, []).append(node)
+    found = [_sum_up(kind, nodes) for kind, nodes in kinds.items()]
+    return tuple(sorted(found, key=lambda one: -one.effect.value if one.effect else math.inf))
+
+
+def compared(node: Experiment) -> Difference | None:
+    """The difference of a complete experiment to what it changed, where it is a number."""
+    found = node.analysis.difference if node.analysis is not None and node.state is State.DONE else None
+    if found is None or not all(map(math.isfinite, (found.value, found.low, found.high))):
+        return None
+    return found
+
+
+def _sum_up(kind: str, nodes: list[Experiment]) -> Tried:
+    pairs = [(node.analysis.verdict, found) for node in nodes if node.analysis and (found := compared(node))]
+    verdicts = [verdict for verdict, _ in pairs]
+    states = [node.state for node in nodes]
+    effects = tuple(found for _, found in pairs)
+    return Tried(
+        kind=kind,
+        nodes=tuple(node.id for node in nodes),
+        better=verdicts.count("better"),
+        worse=verdicts.count("worse"),
+        tie=verdicts.count("tie"),
+        raced=states.count(State.RACED),
+        failed=states.count(State.FAILED),
+        open=states.count(State.PENDING) + states.count(State.UNSCORED),
+        effects=effects,
+        effect=mean_effect(effects),
+        cost_s=sum(node.cost_s for node in nodes),
+    )

@@ -1,0 +1,94 @@
+"""The one sentence on top: is the tuned model better? In plain words, and no surer than the evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from postgrad.records import Difference, SealedScore
+from postgrad.report import wording
+
+if TYPE_CHECKING:
+    from postgrad.report.view import RunView
+
+LEVEL = 0.05
+CLOSE = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Attributes:
+    tone: better, none (no difference shown), worse, or open (no sealed read).
+    claim: the sentence without its figures.
+    figures: the figures behind it; empty where there are none.
+    remarks: what a person who signs off has to know besides.
+    """
+
+    tone: Literal["better", "none", "worse", "open"]
+    claim: str
+    figures: str
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        return f"{self.claim}: {self.figures}." if self.figures else f"{self.claim}."
+
+
+def verdict_of(view: RunView) -> Verdict:
+    """Judge a run. A sealed difference counts when its interval leaves out zero and its test agrees."""
+    champion, baseline = view.score_of("champion"), view.score_of("baseline")
+    if view.sealed is None or champion is None or baseline is None:
+        return _open(view)
+    metric = wording.metric_name(view.sealed.metric)
+    if champion.experiment == baseline.experiment:
+        figures = f"{metric} {wording.estimate(champion.estimate, 2)} on {wording.plural(view.sealed.n, 'sealed item')}"
+        return Verdict("none", "Nothing beat the baseline, which is the champion", figures, _remarks(view))
+    gap = view.sealed.difference
+    tone, claim = _claim(gap)
+    return Verdict(tone, claim, _figures(metric, champion, baseline, gap), _remarks(view))
+
+
+def _claim(gap: Difference) -> tuple[Literal["better", "none", "worse"], str]:
+    if gap.p < LEVEL and gap.low > 0:
+        return "better", "The tuned model is better than the baseline"
+    if gap.p < LEVEL and gap.high < 0:
+        return "worse", "The tuned model is worse than the baseline"
+    return "none", "No real difference shown between the tuned model and the baseline"
+
+
+def _figures(metric: str, champion: SealedScore, baseline: SealedScore, gap: Difference) -> str:
+    digits = 3 if min(abs(gap.value), abs(gap.low), abs(gap.high)) < CLOSE / 5 or abs(gap.value) < CLOSE else 2
+    return (
+        f"{metric} {wording.number(champion.estimate.value, digits)} vs "
+        f"{wording.number(baseline.estimate.value, digits)}, "
+        f"difference {wording.difference(gap, digits)}, {wording.p_value(gap.p)}"
+    )
+
+
+def _open(view: RunView) -> Verdict:
+    best = view.champion
+    if best is None or best.evaluation is None:
+        return Verdict("open", f"Not finished: no experiment has a score, and {view.unsealed_reason}", "")
+    figures = f"{best.id} has {wording.metric_name(view.metric)} {wording.estimate(best.evaluation.estimate, 2)}"
+    return Verdict(
+        "open",
+        "Not finished: the best so far, measured on the search split only",
+        figures,
+        (f"The sealed split has not been read: {view.unsealed_reason}.",),
+    )
+
+
+def _remarks(view: RunView) -> tuple[str, ...]:
+    remarks = []
+    gap = view.sealed.difference if view.sealed else None
+    asked = view.task.min_effect
+    if gap is not None and gap.p < LEVEL and 0 < gap.low <= gap.value < asked:
+        remarks.append(f"The difference is smaller than the {asked:g} that the task asked for.")
+    if gap is not None and gap.low <= 0 and gap.high >= asked > 0 and gap.value != 0:
+        remarks.append(f"A gain of the {asked:g} that the task asked for is not ruled out: more test items would tell.")
+    for guard in view.guards:
+        if guard.holds is not True:
+            remarks.append(f"The guard on {wording.metric_name(guard.metric)} ({guard.limit}) does not hold.")
+    if view.sealed is not None and view.lineage.model is None:
+        remarks.append("The final weights are not on record: their way from the base model cannot be shown.")
+    return tuple(remarks)

@@ -1,0 +1,370 @@
+"""Everything a report shows, read off a run's events: one frozen value for the page, the Markdown and the screen.
+
+It measures nothing and reads no label of an evaluation split. The texts it is given are those of the search items.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from postgrad.budget import Ledger, Spent
+from postgrad.errors import UserError
+from postgrad.evaluate.splits import SplitPlan, group_of
+from postgrad.records import (
+    Analysed,
+    Body,
+    Budget,
+    Certified,
+    Confusion,
+    DataCard,
+    DataPrepared,
+    Estimate,
+    Event,
+    JobFinished,
+    Lesson,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    SealedDone,
+    SealedRead,
+    SealedScore,
+    SearchEnded,
+    TaskSpec,
+)
+from postgrad.report.tried import Tried, compared, what_was_tried
+from postgrad.report.verdict import Verdict, verdict_of
+from postgrad.tree import Experiment, State, Tree
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When an experiment was closed: controller seconds."""
+
+    experiment: Experiment
+    clock: float
+
+
+@dataclass(frozen=True)
+class Reign:
+    """A champion of the search, from `clock` (controller seconds) on, when `closed` experiments had ended."""
+
+    experiment: str
+    clock: float
+    closed: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class BadCase:
+    """A confused pair with the texts of some of its items; a text that is not at hand is left out."""
+
+    confusion: Confusion
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GuardCheck:
+    """A guard of the task against the champion. The search value decides; the sealed one is for the record."""
+
+    metric: str
+    limit: str
+    search: float | None
+    sealed: float | None
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where the final weights come from: base model, final job, model artefact. `model` is None where none is kept."""
+
+    base_model: str | None
+    job: str | None
+    model: str | None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as a report shows it.
+
+    Attributes:
+        champion: the certified champion; before that, the best of the search so far.
+        baseline: the experiment that the champion is compared with on the sealed split.
+        moments: closed experiments in the order they were closed.
+        reigns: the champions of the search, in order.
+        optimism_gap: search estimate minus sealed estimate of the champion.
+        leaked: where -> how many rows were taken out because an evaluation split holds them too.
+        model_dir, report: paths of the final model and of this report, where they are known.
+    """
+
+    run: str
+    started_at: float
+    task: TaskSpec
+    postgrad: str
+    machine: dict[str, str]
+    packages: dict[str, str]
+    resumed: int
+    plan: SplitPlan | None
+    card: DataCard | None
+    tree: Tree
+    ledger: Ledger
+    moments: tuple[Moment, ...]
+    reigns: tuple[Reign, ...]
+    tried: tuple[Tried, ...]
+    champion: Experiment | None
+    baseline: Experiment | None
+    search_ended: SearchEnded | None
+    certified: Certified | None
+    sealed: SealedRead | None
+    ended: RunEnded | None
+    bad_cases: tuple[BadCase, ...]
+    lessons: tuple[Lesson, ...]
+    undecided: tuple[Experiment, ...]
+    guards: tuple[GuardCheck, ...]
+    lineage: Lineage
+    model_dir: str | None
+    report: str | None
+
+    @property
+    def spent(self) -> Spent:
+        return self.ledger.spent
+
+    @property
+    def granted(self) -> Budget:
+        return self.ledger.granted
+
+    @property
+    def looks(self) -> dict[str, int]:
+        return self.ledger.looks
+
+    @property
+    def metric(self) -> str:
+        return self.task.metric
+
+    @property
+    def failures(self) -> tuple[Experiment, ...]:
+        return self.tree.failed()
+
+    @property
+    def raced(self) -> tuple[Experiment, ...]:
+        return tuple(node for node in self.tree.all() if node.state is State.RACED)
+
+    @property
+    def leaked(self) -> dict[str, int]:
+        return {where: count for where, count in (self.plan.removed if self.plan else {}).items() if count}
+
+    @property
+    def optimism_gap(self) -> float | None:
+        score = self.score_of("champion")
+        if score is None or self.champion is None or self.champion.evaluation is None:
+            return None
+        gap = self.champion.evaluation.estimate.value - score.estimate.value
+        return gap if math.isfinite(gap) else None
+
+    @property
+    def unsealed_reason(self) -> str | None:
+        """Why there is no sealed score, or None when there is one."""
+        if self.sealed is not None:
+            return None
+        if self.ended is not None:
+            return f"the run ended without a sealed read: {self.ended.reason}"
+        if self.certified is not None:
+            return "the champion is certified and its final training is not finished"
+        if self.search_ended is not None:
+            return "the search has ended and the finalists are not certified yet"
+        return "the search has not ended"
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict_of(self)
+
+    def score_of(self, role: str) -> SealedScore | None:
+        """The sealed score of a role; None before the read, or where there is no such model."""
+        scores = self.sealed.scores if self.sealed else ()
+        return next((score for score in scores if score.role == role), None)
+
+
+# --- building -------------------------------------------------------------------------------------------------------
+
+
+def build_view(
+    events: Sequence[Event],
+    texts: Mapping[str, str] | None = None,
+    *,
+    plan: SplitPlan | None = None,
+    model_dir: Path | None = None,
+    report: Path | None = None,
+) -> RunView:
+    """Read a run off its events; a run under way gives what there is so far.
+
+    Args:
+        texts: row id -> text of the search items, for the bad cases. Never of select or sealed items.
+        plan: the split plan, for what the contamination check removed.
+
+    Raises:
+        UserError: the events do not begin with RunStarted.
+    """
+    if not events or not isinstance(events[0].body, RunStarted):
+        raise UserError("These events are no run: the first one has to say what was started. Is the log complete?")
+    started = events[0].body
+    last = {event.body.type: event.body for event in events}
+    tree = Tree.from_events(events)
+    certified = _only(last, Certified)
+    sealed = _only(last, SealedDone)
+    champion = tree[certified.champion] if certified else tree[tree.champion] if tree.champion else None
+    prepared = _only(last, DataPrepared)
+    read = sealed.read if sealed else None
+    return RunView(
+        run=started.run,
+        started_at=events[0].at,
+        task=started.task,
+        postgrad=started.postgrad,
+        machine=started.machine,
+        packages=started.packages,
+        resumed=sum(isinstance(event.body, RunResumed) for event in events),
+        plan=plan,
+        card=prepared.card if prepared else None,
+        tree=tree,
+        ledger=Ledger.from_events(started.task.budget, events),
+        moments=_moments(events, tree),
+        reigns=_reigns(events, tree),
+        tried=what_was_tried(tree),
+        champion=champion,
+        baseline=tree[certified.baseline] if certified else _reference(tree),
+        search_ended=_only(last, SearchEnded),
+        certified=certified,
+        sealed=read,
+        ended=_only(last, RunEnded),
+        bad_cases=_bad_cases(champion, texts or {}),
+        lessons=_lessons(tree),
+        undecided=_undecided(tree, started.task.min_effect),
+        guards=_guards(started.task, champion, read),
+        lineage=_lineage(events, champion),
+        model_dir=str(model_dir) if model_dir and model_dir.is_dir() else None,
+        report=str(report) if report else None,
+    )
+
+
+def _only[B: Body](last: Mapping[str, Body], kind: type[B]) -> B | None:
+    return next((body for body in last.values() if isinstance(body, kind)), None)
+
+
+def _moments(events: Sequence[Event], tree: Tree) -> tuple[Moment, ...]:
+    return tuple(Moment(tree[e.body.experiment], e.clock) for e in events if isinstance(e.body, Analysed))
+
+
+def _reigns(events: Sequence[Event], tree: Tree) -> tuple[Reign, ...]:
+    reigns: list[Reign] = []
+    closed = 0
+    for event in events:
+        if not isinstance(event.body, Analysed):
+            continue
+        closed += 1
+        name = event.body.champion
+        if name is None or (reigns and reigns[-1].experiment == name):
+            continue
+        evaluation = tree[name].evaluation
+        if evaluation is not None:
+            reigns.append(Reign(name, event.clock, closed, evaluation.estimate))
+    return tuple(reigns)
+
+
+def _reference(tree: Tree) -> Experiment | None:
+    """What the baseline will be: the cheapest classic model."""
+    return next((node for node in tree.all() if node.proposed.proposal.kind == "reference.classic"), None)
+
+
+def _bad_cases(champion: Experiment | None, texts: Mapping[str, str]) -> tuple[BadCase, ...]:
+    confusions = champion.analysis.confusions if champion and champion.analysis else ()
+    by_group = {group_of(name): text for name, text in texts.items()}
+    cases = []
+    for confusion in confusions:
+        found = (texts.get(name) or by_group.get(group_of(name)) for name in confusion.ids)
+        cases.append(BadCase(confusion, tuple(dict.fromkeys(text for text in found if text))))
+    return tuple(cases)
+
+
+def _lessons(tree: Tree) -> tuple[Lesson, ...]:
+    found = [node.analysis.lesson for node in tree.all() if node.analysis and node.analysis.lesson]
+    return tuple(sorted(found, key=lambda lesson: -abs(lesson.effect.value)))
+
+
+def _undecided(tree: Tree, min_effect: float) -> tuple[Experiment, ...]:
+    """Ties that may still be a gain of the size the user asked for: the interval holds zero and `min_effect`."""
+    pairs = [(node, found) for node in tree.all() if (found := compared(node))]
+    left = [(node, found) for node, found in pairs if found.low <= 0 and found.high >= max(min_effect, 1e-9)]
+    return tuple(node for node, _ in sorted(left, key=lambda pair: -pair[1].value))
+
+
+def _guards(task: TaskSpec, champion: Experiment | None, read: SealedRead | None) -> tuple[GuardCheck, ...]:
+    metrics = champion.evaluation.metrics if champion and champion.evaluation else {}
+    sealed = next((score.metrics for score in read.scores if score.role == "champion"), {}) if read else {}
+    checks = []
+    for guard in task.guards:
+        value = metrics.get(guard.metric)
+        bounds = [f"at least {guard.min:g}"] if guard.min is not None else []
+        bounds += [f"at most {guard.max:g}"] if guard.max is not None else []
+        holds = None
+        if value is not None:
+            holds = (guard.min is None or value >= guard.min) and (guard.max is None or value <= guard.max)
+        checks.append(GuardCheck(guard.metric, " and ".join(bounds), value, sealed.get(guard.metric), holds))
+    return tuple(checks)
+
+
+def _lineage(events: Sequence[Event], champion: Experiment | None) -> Lineage:
+    if champion is None:
+        return Lineage(None, None, None)
+    base = champion.proposed.proposal.recipe.base_model
+    for event in reversed(events):
+        body = event.body
+        if isinstance(body, JobFinished) and body.purpose == "sealed" and body.experiment == champion.id:
+            return Lineage(base, body.job, body.result.model)
+    return Lineage(base, None, None)
+
+
+# --- the one object and the one sentence ----------------------------------------------------------------------------
+
+
+def headline(view: RunView) -> str:
+    """The result in one or two plain sentences."""
+    return view.verdict.headline
+
+
+def summary(view: RunView) -> dict[str, Any]:
+    """The object that `postgrad run --json` ends with. `sealed` is None, with `sealed_reason`, before the read."""
+    champion = view.champion
+    found: dict[str, Any] = {
+        "run": view.run,
+        "task": view.task.name,
+        "experiments": len(view.tree),
+        "failures": len(view.failures),
+        "champion": champion
+        and {"experiment": champion.id, "recipe_hash": champion.proposed.proposal.recipe.hash},
+        "sealed": _sealed_summary(view),
+        "optimism_gap": view.optimism_gap,
+        "looks": dict(view.looks),
+        "spent": view.spent.model_dump(mode="json"),
+        "granted": view.granted.model_dump(mode="json"),
+        "model_dir": view.model_dir,
+        "report": view.report,
+    }
+    if view.sealed is None:
+        found["sealed_reason"] = view.unsealed_reason
+    return found
+
+
+def _sealed_summary(view: RunView) -> dict[str, Any] | None:
+    champion, baseline = view.score_of("champion"), view.score_of("baseline")
+    if view.sealed is None or champion is None or baseline is None:
+        return None
+    gap = view.sealed.difference
+    return {
+        "metric": view.sealed.metric,
+        "baseline": baseline.estimate.value,
+        "champion": champion.estimate.value,
+        "difference": gap.value,
+        "ci95": [gap.low, gap.high],
+        "p": gap.p,
+    }
