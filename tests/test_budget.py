@@ -231,7 +231,9 @@ def test_the_scarcest_limit_decides() -> None:
 
 
 def test_no_dollars_means_do_without_and_no_experiments_means_stop() -> None:
-    assert ledger_of(a_start(Budget(wall_s=100.0, usd=0.0, gpu_hours=0.0))).remaining(0.0).fraction == 1.0
+    without = [a_start(Budget(usd=0.0, gpu_hours=0.0)), job_started("a")]
+    assert ledger_of(*without).remaining(0.0).fraction == 1.0
+    assert ledger_of(*without, job_finished("a", usage=Usage(usd=0.01))).remaining(0.0).empty
     assert ledger_of(a_start(Budget(experiments=0))).remaining(0.0).empty
 
 

@@ -20,19 +20,19 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "postgrad"
 # from its own unit.
 LAYERS = (
     {"records", "errors", "registry", "tree"},
-    {"budget", "spec", "search", "data", "train", "metrics", "engines", "store"},
+    {"budget"},
+    {"search", "data", "train", "metrics", "engines", "store"},
+    {"spec"},
     {"research", "execute", "evaluate", "analyze", "memory"},
     {"session", "prepare", "finish", "loop", "runner", "replay"},
     {"report", "bench", "testing"},
     {"cli", "__main__"},
 )
-# The files of these layers may import each other: the records and what is read off them, and the spine, which would be
-# one file if files were not kept short.
-OPEN_LAYERS = (LAYERS[0], LAYERS[3])
-# Units of one layer that may be imported all the same: (who, what).
-SIBLINGS = {("search", "budget"), ("cli", "__main__"), ("__main__", "cli")}
-# The task file is checked against the names in these tables, and nothing else of their folders.
-REGISTRIES = {"search", "data", "train", "metrics", "engines"}
+# The files of these layers may import each other: the records and what is read off them, the spine, which would be one
+# file if files were not kept short, and the command line.
+OPEN_LAYERS = (LAYERS[0], LAYERS[-3], LAYERS[-1])
+# The task file is checked against the names of the researchers, and nothing else of their folder.
+NAMES_ONLY = {("spec", "postgrad.research")}
 
 HEAVY = {
     "torch",
@@ -111,9 +111,7 @@ def _layer(unit: str) -> int:
 
 
 def _allowed(who: str, what: str, module: str) -> bool:
-    if who == what or any({who, what} <= layer for layer in OPEN_LAYERS) or (who, what) in SIBLINGS:
-        return True
-    if who == "spec" and what in REGISTRIES and module == f"postgrad.{what}":
+    if who == what or any({who, what} <= layer for layer in OPEN_LAYERS) or (who, module) in NAMES_ONLY:
         return True
     return _layer(what) < _layer(who)
 

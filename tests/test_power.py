@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from postgrad.evaluate.power import DISCORDANT, smallest_effect
+from postgrad.evaluate.power import DISCORDANT, items_needed, smallest_effect
 
 
 def test_more_items_show_smaller_effects() -> None:
@@ -14,6 +14,12 @@ def test_more_items_show_smaller_effects() -> None:
     assert effects == sorted(effects, reverse=True)
     assert effects[0] == 1.0
     assert effects[-1] < 0.005
+
+
+@pytest.mark.parametrize("effect", [0.01, 0.05, 0.2, 0.5])
+def test_the_two_directions_agree(effect: float) -> None:
+    assert smallest_effect(items_needed(effect)) == pytest.approx(effect, rel=0.02)
+    assert smallest_effect(items_needed(effect)) <= effect
 
 
 def test_no_items_show_nothing() -> None:

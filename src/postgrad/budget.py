@@ -264,6 +264,7 @@ class Ledger:
         }
         limits = {name: limit for name, limit in granted.model_dump().items() if limit is not None}
         left = {name: max(0, limit - used[name]) for name, limit in limits.items()}
-        scarce = {name: limit for name, limit in limits.items() if limit > 0 or name not in _MAY_BE_ZERO}
+        unused = {name for name in _MAY_BE_ZERO if limits.get(name) == 0 and used[name] == 0}
+        scarce = {name: limit for name, limit in limits.items() if name not in unused}
         shares = [left[name] / limit if limit > 0 else 0.0 for name, limit in scarce.items()]
         return Remaining(**left, fraction=min(shares, default=1.0))

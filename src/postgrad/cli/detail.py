@@ -11,7 +11,8 @@ from rich.text import Text
 
 from postgrad.cli.output import span
 from postgrad.cli.reading import Reading, recipe_changes
-from postgrad.records import Difference, Estimate, Value
+from postgrad.records import Value
+from postgrad.report import wording
 from postgrad.tree import Experiment
 
 COLOURS = {
@@ -25,12 +26,6 @@ COLOURS = {
 }
 BAD_CASES_SHOWN = 10
 EVIDENCE_LINES = 15
-
-
-def interval(found: Estimate | Difference, *, sign: bool = False) -> str:
-    """ "0.712 [0.690, 0.735]"."""
-    form = "+.3f" if sign else ".3f"
-    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
 def detail(reading: Reading, node: Experiment) -> RenderableType:
@@ -59,17 +54,21 @@ def _facts(node: Experiment) -> RenderableType:
     table.add_row("move", f"{choice.move} on {parents}" + (f": {choice.reason}" if choice.reason else ""))
     table.add_row("change", proposal.change)
     table.add_row("hypothesis", proposal.hypothesis)
-    table.add_row("expected", f"{proposal.expected_effect:+.3f}; refuted by: {proposal.refuted_by}")
+    table.add_row("expected", f"{wording.signed(proposal.expected_effect)}; refuted by: {proposal.refuted_by}")
     if node.evaluation is not None:
         found = node.evaluation
         units = "" if found.complete else f", stopped after {found.units} of {found.units_planned} units"
-        table.add_row(found.metric, Text(f"{interval(found.estimate)} on {found.estimate.n} search items{units}"))
+        table.add_row(
+            found.metric, Text(f"{wording.estimate(found.estimate)} on {found.estimate.n} search items{units}")
+        )
         if found.threshold is not None:
             table.add_row("threshold", f"{found.threshold:.4g}")
-        others = [f"{name} {value:.3f}" for name, value in found.metrics.items() if name != found.metric]
+        others = [f"{name} {wording.number(value)}" for name, value in found.metrics.items() if name != found.metric]
         table.add_row("also", ", ".join(others))
     for again in node.select:
-        table.add_row("select", Text(f"{interval(again.estimate)} on {again.estimate.n} items, seed {again.seed}"))
+        table.add_row(
+            "select", Text(f"{wording.estimate(again.estimate)} on {again.estimate.n} items, seed {again.seed}")
+        )
     _add_analysis(table, node)
     table.add_row("cost", span(node.cost_s))
     return Padding(table, (1, 0))
@@ -81,7 +80,7 @@ def _add_analysis(table: Table, node: Experiment) -> None:
         return
     if analysis.difference is not None:
         gap = analysis.difference
-        table.add_row("difference", Text(f"{interval(gap, sign=True)} to {analysis.against}, p {gap.p:.2g}"))
+        table.add_row("difference", Text(f"{wording.difference(gap)} to {analysis.against}, {wording.p_value(gap.p)}"))
     table.add_row("cause", analysis.cause)
     if analysis.lesson is not None:
         table.add_row("lesson", analysis.lesson.claim)
@@ -106,7 +105,7 @@ def _recipe(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
 
 
 def _shown(value: Value) -> str:
-    return "-" if value is None else str(value)
+    return wording.NONE if value is None else wording.setting(value)
 
 
 def _failures(node: Experiment) -> Iterator[RenderableType]:
@@ -129,6 +128,6 @@ def _bad_cases(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
     for case in cases[:BAD_CASES_SHOWN]:
         yield Text(f"  {case.count:>3}  {case.truth} → {case.predicted}")
         for text in case.texts:
-            yield Text(f"       “{text[:200]}”", style="dim")
+            yield Text(f"       “{wording.short(text, 200)}”", style="dim")
     if len(cases) > BAD_CASES_SHOWN:
         yield Text(f"  and {len(cases) - BAD_CASES_SHOWN} more pairs: --json lists them all", style="dim")

@@ -10,8 +10,10 @@ from postgrad.cli.runs import RunLine, describe, find_run
 from postgrad.errors import UserError, near_miss
 from postgrad.evaluate.splits import SplitPlan, load_rows
 from postgrad.records import DataPrepared, Recipe, Record, Row, Value
+from postgrad.report import read_view
+from postgrad.report.view import RunView
 from postgrad.store.sqlite import SqliteStore
-from postgrad.tree import Experiment, Tree
+from postgrad.tree import Experiment
 
 CHAMPION = "champion"
 TEXTS_SHOWN = 3
@@ -36,10 +38,10 @@ class BadCase(Record):
 
 @dataclass(frozen=True)
 class Reading:
-    """One run, read once. `rows` are the search rows by id; none before the data is prepared."""
+    """One run. `rows` are the search rows by id; none before the data is prepared."""
 
     line: RunLine
-    tree: Tree
+    view: RunView
     rows: Mapping[str, Row]
 
     def experiment(self, name: str) -> Experiment:
@@ -48,7 +50,7 @@ class Reading:
         Raises:
             UserError: there is none.
         """
-        known = self.tree.experiments
+        known = self.view.tree.experiments
         if name == CHAMPION and self.line.champion:
             return known[self.line.champion]
         number = name.removeprefix("e")
@@ -59,7 +61,7 @@ class Reading:
         raise UserError(f"The run {self.line.run} has no experiment '{name}'.{near_miss(name, known)} {there}")
 
     def parent_recipe(self, node: Experiment) -> Recipe | None:
-        return self.tree[node.parent].proposed.proposal.recipe if node.parent else None
+        return self.view.tree[node.parent].proposed.proposal.recipe if node.parent else None
 
     def bad_cases(self, node: Experiment) -> list[BadCase]:
         """The confusions of an experiment, with texts."""
@@ -82,13 +84,13 @@ def read_run(runs_dir: Path, name: str) -> Reading:
     """
     folder = find_run(runs_dir, name)
     with SqliteStore.open(folder, write=False) as store:
-        events = store.events()
-        prepared = next((event.body for event in events if isinstance(event.body, DataPrepared)), None)
+        view = read_view(store)
+        prepared = next((event.body for event in store.events() if isinstance(event.body, DataPrepared)), None)
         rows: dict[str, Row] = {}
         if prepared is not None:
             plan = SplitPlan.model_validate_json(store.artifacts.read(prepared.plan))
             rows = {row.id: row for row in load_rows(store.artifacts.read(plan.rows["search"]))}
-    return Reading(line=describe(folder), tree=Tree.from_events(events), rows=rows)
+    return Reading(line=describe(folder), view=view, rows=rows)
 
 
 def settings(recipe: Recipe) -> dict[str, Value]:

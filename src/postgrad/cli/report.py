@@ -20,12 +20,13 @@ def command(
 ) -> None:
     """Write report.html and report.md of a run, and say where they are."""
     from postgrad.cli.runs import open_run
-    from postgrad.report import read_view, write_report
+    from postgrad.report import TEXT, read_view, write_report
 
     with open_run(runs_dir, run) as store:
-        paths = write_report(read_view(store), output or store.folder)
+        folder = output or store.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        page = write_report(read_view(store), folder)
     if as_json:
-        print_json({"run": store.folder.name, "files": paths})
-        return
-    for path in paths:
-        console().print(str(path), soft_wrap=True)
+        print_json({"run": store.folder.name, "report": page, "markdown": folder / TEXT})
+    else:
+        console().print(f"{page}\n{folder / TEXT}", soft_wrap=True)

@@ -43,7 +43,7 @@ def command(
 
 def _tree_document(reading: Reading) -> dict[str, Any]:
     line = reading.line.model_dump()
-    return {**line, "experiments": [_node_document(node) for node in reading.tree.all()]}
+    return {**line, "experiments": [_node_document(node) for node in reading.view.tree.all()]}
 
 
 def _node_document(node: Experiment) -> dict[str, Any]:
@@ -82,35 +82,11 @@ def _experiment_document(reading: Reading, node: Experiment) -> dict[str, Any]:
 
 
 def _print_tree(reading: Reading) -> None:
-    from rich.text import Text
-    from rich.tree import Tree as Drawing
+    from postgrad.report.terminal import champion_sparkline, terminal_tree
 
-    line, tree = reading.line, reading.tree
-    head = Text.assemble((line.run, "bold"), f"  {line.state}, {len(tree)} experiments, metric {line.metric}")
-    drawing = Drawing(head, guide_style="dim")
-    branches: dict[str, Drawing] = {}
-    # An experiment comes after its parent, so the parent's branch is there.
-    for node in tree.all():
-        above = branches[node.parent] if node.parent else drawing
-        branches[node.id] = above.add(_label(node, champion=node.id == line.champion))
-    console().print(drawing)
-    if line.champion:
-        console().print(f"\n[dim]The champion in detail:[/dim] postgrad show {line.run} {line.champion}")
-
-
-def _label(node: Experiment, *, champion: bool) -> Any:
-    from rich.text import Text
-
-    from postgrad.cli.detail import COLOURS, interval
-
-    verdict = node.analysis.verdict if node.analysis else "pending"
-    score = interval(node.evaluation.estimate) if node.evaluation else "no score"
-    if node.failure is not None:
-        score = f"{node.failure.boundary}/{node.failure.kind}"
-    return Text.assemble(
-        (node.id, "bold green" if champion else "bold"),
-        f"  {score}  ",
-        (verdict, COLOURS[verdict]),
-        f"  {node.proposed.proposal.change}",
-        ("  champion" if champion else "", "green"),
-    )
+    screen, line = console(), reading.line
+    screen.print(terminal_tree(reading.view))
+    screen.print(f"\n[dim]{line.state}, metric {line.metric}[/dim]")
+    if line.champion is not None:
+        screen.print(f"[dim]champion over the experiments[/dim] {champion_sparkline(reading.view)}")
+        screen.print(f"[dim]the champion in detail:[/dim] postgrad show {line.run} {line.champion}")

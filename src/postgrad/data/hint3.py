@@ -50,17 +50,19 @@ PUBLISHED: dict[tuple[str, str], str] = {
 }
 
 
-def check_hint3(source: str) -> str:
+def check_hint3(source: str, part: str) -> str:
     """Return BOT/VERSION of `hint3:BOT/VERSION`.
 
     Raises:
-        UserError: no such name.
+        UserError: no such name, or it has no such part.
     """
     name = source.removeprefix(PREFIX)
     known = sorted({known for known, _ in HASHES})
     if name not in known:
         listed = ", ".join(PREFIX + each for each in known)
         raise UserError(f"There is no built-in data set '{source}'.{near_miss(name, known)} Known: {listed}.")
+    if (name, part) not in HASHES:
+        raise UserError(f"{source} has a train and a test file, and no {part} file. Leave '{part}' out of the task.")
     return name
 
 
@@ -72,9 +74,7 @@ def hint3_file(source: str, part: str) -> Path:
     Raises:
         UserError: no such name or part, the file has another hash, or it is not here and cannot be downloaded.
     """
-    name = check_hint3(source)
-    if (name, part) not in HASHES:
-        raise UserError(f"{source} has a train and a test file, and no {part} file. Leave '{part}' out of the task.")
+    name = check_hint3(source, part)
     bot, version = name.split("/")
     relative = Path(version, part, f"{bot}_{part}.csv")
     return _find(relative, f"dataset/{relative.as_posix()}", HASHES[name, part])

@@ -21,14 +21,14 @@ from postgrad.records import Row
 MISSING = frozenset({"nan", "NaN", "NAN", "<NA>", "NULL"})
 
 
-def resolve_source(source: str, root: Path) -> str:
+def resolve_source(source: str, root: Path, part: str = "train") -> str:
     """Return the source with its path absolute (taken from `root`); names of data sets stay as they are.
 
     Raises:
-        UserError: the file is missing or of an unknown format, or the name is not known. Nothing is read.
+        UserError: the file is missing or of an unknown format, or the name or its part is not known. Nothing is read.
     """
     if source.startswith(hint3.PREFIX):
-        hint3.check_hint3(source)
+        hint3.check_hint3(source, part)
         return source
     reference = _hub_reference(source, root)
     if reference is not None:

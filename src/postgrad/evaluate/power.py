@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil, sqrt
+
 DISCORDANT = 0.2
 LEVEL = 0.05
 POWER = 0.8
@@ -17,18 +19,22 @@ def smallest_effect(n_items: int) -> float:
 
     Returns a share in (0, 1]; 1.0 where the items cannot show any difference.
     """
-    from math import sqrt
-
     from scipy.optimize import brentq
+
+    if _root_items(1.0) >= sqrt(n_items):
+        return 1.0
+    return float(brentq(lambda effect: sqrt(n_items) * effect - _root_items(effect) * effect, 1e-9, 1.0))
+
+
+def items_needed(effect: float) -> int:
+    """How many items show a paired difference of `effect`, in (0, 1], under the same assumptions."""
+    return ceil(_root_items(effect) ** 2)
+
+
+def _root_items(effect: float) -> float:
+    """The square root of the sample size."""
     from scipy.stats import norm
 
     level, power = float(norm.ppf(1 - LEVEL / 2)), float(norm.ppf(POWER))
-
-    def missing(effect: float) -> float:
-        """Below zero while `n_items` are too few for this effect."""
-        discordant = max(DISCORDANT, effect)
-        return sqrt(n_items) * effect - level * sqrt(discordant) - power * sqrt(discordant - effect * effect)
-
-    if missing(1.0) <= 0:
-        return 1.0
-    return float(brentq(missing, 0.0, 1.0))
+    discordant = max(DISCORDANT, effect)
+    return (level * sqrt(discordant) + power * sqrt(discordant - effect * effect)) / effect

@@ -13,6 +13,7 @@ from typing import Iterable, Literal, Mapping, Sequence
 
 from postgrad.data.text import stable_unit
 from postgrad.errors import UserError
+from postgrad.evaluate.probes import background, disturbed
 from postgrad.records import Record, Row, TaskSpec
 
 SMALL = 2000
@@ -127,12 +128,15 @@ def _fold_of(rows: Sequence[Row], folds: int, salt: str) -> dict[str, int | None
     return fold
 
 
-def _cv_units(rows: Sequence[Row], out_of_scope: str | None, salt: str) -> tuple[UnitPlan, ...]:
-    """Stratified group folds; with rejection, each fold leaves intents out as well."""
+def _cv_units(
+    rows: Sequence[Row], out_of_scope: str | None, salt: str
+) -> tuple[tuple[UnitPlan, ...], tuple[Row, ...]]:
+    """Stratified group folds and the rows they ask; with rejection, each fold leaves intents out as well."""
     labels = sorted({row.label for row in rows if row.label != out_of_scope})
-    has_negatives = any(row.label == out_of_scope for row in rows)
-    leave_out = out_of_scope is not None and not has_negatives
-    held = _label_folds(labels, FOLDS, salt) if leave_out else [()] * FOLDS
+    leaves_out = out_of_scope is not None and not any(row.label == out_of_scope for row in rows)
+    held = _label_folds(labels, FOLDS, salt) if leaves_out else [()] * FOLDS
+    copies = disturbed(rows, salt) if leaves_out else ()
+    others = background(rows, out_of_scope, salt) if leaves_out and out_of_scope is not None else ()
     fold = _fold_of(rows, FOLDS, salt)
     units = []
     for f in range(FOLDS):
@@ -140,15 +144,16 @@ def _cv_units(rows: Sequence[Row], out_of_scope: str | None, salt: str) -> tuple
         items = [r for r in rows if fold[group_of(r.id)] == f or r.label in gone]
         # A text that stands under two labels is asked in one role only: its group leaves the train rows.
         train = _without(rows, items)
+        asked = [*items, *(c for c in copies if fold[group_of(c.id)] == f and c.label not in gone), *others]
         units.append(
             UnitPlan(
                 name=f"{salt}{f}",
                 train=tuple(row.id for row in train),
-                items=tuple(row.id for row in items),
+                items=tuple(row.id for row in asked),
                 held_out=held[f],
             )
         )
-    return tuple(units)
+    return tuple(units), (*rows, *copies, *others)
 
 
 def _holdout_units(
@@ -191,8 +196,9 @@ def split_task(task: TaskSpec, parts: Parts) -> tuple[SplitPlan, dict[str, tuple
     removed = {"train": before - len(rest), "dev": len(parts.dev) - len(dev)}
     oos = task.data.out_of_scope
     if not dev and len(rest) < SMALL:
-        search_units, select_units = _cv_units(rest, oos, "s"), _cv_units(rest, oos, "t")
-        stored = {"train": rest, "search": rest, "select": rest, "sealed": sealed}
+        search_units, asked = _cv_units(rest, oos, "s")
+        select_units, asked_again = _cv_units(rest, oos, "t")
+        stored = {"train": rest, "search": list(asked), "select": list(asked_again), "sealed": sealed}
         mode: Literal["cv", "holdout"] = "cv"
     else:
         search, select, rest = _holdout_parts(rest, dev, salt)

@@ -31,7 +31,7 @@ def percentile(answers: Answers, params: Mapping[str, Value]) -> float:
 
 
 def weighted_mcc(answers: Answers, params: Mapping[str, Value]) -> float:
-    """The threshold with the best MCC when out-of-scope questions are weighted to a share `prior` (default 0.5).
+    """The threshold with the best MCC when out-of-scope questions are weighted to a share `prior` (default 0.45).
 
     The share of rejections in a test set is unknown while only train rows are at hand, so it is assumed, not fitted.
     """
@@ -42,12 +42,17 @@ def weighted_mcc(answers: Answers, params: Mapping[str, Value]) -> float:
     outside = answers.truth < 0
     if not outside.any() or outside.all():
         return percentile(answers, params)
-    prior = float(params.get("prior", 0.5) or 0.5)
+    prior = float(params.get("prior", 0.45) or 0.45)
     weights = np.where(outside, prior / outside.sum(), (1 - prior) / (~outside).sum())[None, :] * len(outside)
     grid = candidates(answers.score)
     values = np.array([float(MCC().values(rejected(answers, t), weights)[0]) for t in grid])
     best = np.flatnonzero(values >= np.nanmax(values) - 1e-12)
     return float(grid[best[len(best) // 2]])
+
+
+def reject_all(answers: Answers, params: Mapping[str, Value]) -> float:
+    """Above every score: the constant answer."""
+    return float(answers.score.max(initial=0.0)) + 1.0
 
 
 def candidates(score: NDArray[np.float64], count: int = 200) -> NDArray[np.float64]:
@@ -69,7 +74,7 @@ def rejected(answers: Answers, threshold: float) -> Answers:
     return Answers(answers.truth, predicted, answers.argmax, answers.score, answers.labels)
 
 
-RULES: dict[str, Rule] = {"percentile": percentile, "weighted_mcc": weighted_mcc}
+RULES: dict[str, Rule] = {"percentile": percentile, "weighted_mcc": weighted_mcc, "reject_all": reject_all}
 
 
 def choose_threshold(answers: Answers, inference: Mapping[str, Value]) -> float:

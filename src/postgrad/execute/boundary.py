@@ -1,4 +1,4 @@
-"""Where an exception inside a job becomes a `Failure` with an address. Nothing is swallowed: it is named and re-raised."""
+"""Where an exception inside a job becomes a `Failure` with an address. Nothing is swallowed: it is named and raised."""
 
 from __future__ import annotations
 

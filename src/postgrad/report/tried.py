@@ -10,6 +10,7 @@ from postgrad.records import Difference, Estimate
 from postgrad.tree import Experiment, State, Tree
 
 Z95 = 1.959964
+REFERENCE = "reference."
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,14 @@ def mean_effect(effects: tuple[Difference, ...]) -> Estimate | None:
 
 
 def what_was_tried(tree: Tree) -> tuple[Tried, ...]:
-    """Every kind of change, best mean effect first; kinds without one come last, in the order they were first tried."""
+    """Every kind of change, best mean effect first; kinds without one come last, in the order they were first tried.
+
+    References are no change and are left out.
+    """
     kinds: dict[str, list[Experiment]] = {}
     for node in tree.all():
-        kinds.setdefault(node.proposed.proposal.kind, []).append(node)
+        if not node.proposed.proposal.kind.startswith(REFERENCE):
+            kinds.setdefault(node.proposed.proposal.kind, []).append(node)
     found = [_sum_up(kind, nodes) for kind, nodes in kinds.items()]
     return tuple(sorted(found, key=lambda one: -one.effect.value if one.effect else math.inf))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Sequence, TypeVar
 
 from postgrad.budget import Ledger, Spent
 from postgrad.errors import UserError
@@ -37,6 +37,8 @@ from postgrad.records import (
 from postgrad.report.tried import Tried, compared, what_was_tried
 from postgrad.report.verdict import Verdict, verdict_of
 from postgrad.tree import Experiment, State, Tree
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def build_view(
     )
 
 
-def _only[B: Body](last: Mapping[str, Body], kind: type[B]) -> B | None:
+def _only(last: Mapping[str, Body], kind: type[T]) -> T | None:
     return next((body for body in last.values() if isinstance(body, kind)), None)
 
 

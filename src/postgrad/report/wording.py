@@ -9,6 +9,7 @@ import math
 from datetime import UTC, datetime
 
 from postgrad.records import Difference, Estimate, Recipe, Value
+from postgrad.tree import Experiment, State
 
 METRIC_NAMES = {
     "accuracy": "accuracy",
@@ -105,6 +106,22 @@ def settings(values: dict[str, Value]) -> str:
     return ", ".join(f"{key} {setting(value)}" for key, value in values.items())
 
 
+def recipe_lines(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    """A recipe as (what, settings) lines, in the order in which things happen."""
+    lines = [("base model", recipe.base_model or "none")]
+    lines += [(f"data: {step.op}", settings(step.params) or "as it comes") for step in recipe.data]
+    members = recipe.stage.params.get("members")
+    if isinstance(members, tuple) and all(isinstance(member, dict) for member in members):
+        others = {key: value for key, value in recipe.stage.params.items() if key != "members"}
+        lines.append((f"train: {recipe.stage.backend}", settings(others) or plural(len(members), "member")))
+        lines += [(f"member {i}", setting(member)) for i, member in enumerate(members, start=1)]
+    else:
+        lines.append((f"train: {recipe.stage.backend}", settings(recipe.stage.params) or "as it comes"))
+    if recipe.inference:
+        lines.append(("answer", settings(recipe.inference)))
+    return tuple(lines)
+
+
 def kind_name(kind: str) -> str:
     """A proposal's kind as words: "reference.classic" is "reference: classic"."""
     return kind.replace(".", ": ").replace("_", " ")
@@ -114,3 +131,17 @@ def method(recipe: Recipe) -> str:
     """The family a recipe belongs to: its backend, with what of an encoder it trains."""
     tune = recipe.stage.params.get("tune")
     return f"{recipe.stage.backend}, {tune}" if isinstance(tune, str) else recipe.stage.backend
+
+
+def about(node: Experiment) -> str:
+    """What a tooltip says about an experiment: three lines."""
+    proposal = node.proposed.proposal
+    score = estimate(node.evaluation.estimate if node.evaluation else None)
+    result = {
+        State.DONE: score,
+        State.RACED: f"stopped early at {score}",
+        State.FAILED: f"failed: {node.failure.kind}" if node.failure else "failed",
+        State.UNSCORED: "not scored",
+        State.PENDING: "under way",
+    }[node.state]
+    return f"{node.id}  {result}\n{method(proposal.recipe)}\n{short(proposal.change, 120)}"

@@ -8,7 +8,7 @@ from postgrad.records import Proposal, Recipe, Stage, TaskSpec
 def reference_recipes(task: TaskSpec) -> tuple[Proposal, ...]:
     """The constant answer, the cheapest classic model, and the untouched base model with a nearest-prototype answer."""
     found = [
-        ("reference.constant", Recipe(stage=Stage(backend="constant")), "one answer to everything", "scores about 0"),
+        ("reference.constant", Recipe(stage=Stage(backend="constant"), inference={"threshold": "reject_all"}), "one answer to everything", "scores about 0"),
         (
             "reference.classic",
             Recipe(stage=Stage(backend="classic")),

