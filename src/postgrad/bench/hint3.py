@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from postgrad.bench.base import BenchSpec
 from postgrad.bench.published import compare_with_published, holm
+from postgrad.bench.signals import correlations, signals
 from postgrad.budget import parse_budget
 from postgrad.data.hint3 import HINT3_OUT_OF_SCOPE
 from postgrad.data.sources import load_rows
@@ -26,7 +27,7 @@ from postgrad.loop import Loop
 from postgrad.records import DataSpec, EngineSpec, Event, Row, SearchSpec, TaskSpec
 from postgrad.runner import drive, opened, start_run
 from postgrad.session import Session
-from postgrad.spec import DEFAULT_BASE_MODEL
+from postgrad.spec.keys import DEFAULT_BASE_MODEL
 from postgrad.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -224,39 +225,28 @@ def _frozen(
 
 
 def _signal(session: Session, search: Search, place: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Rank correlation between the search score and the test score over the recipes that were tried (one seed each)."""
-    from scipy.stats import spearmanr
-
+    """Rank correlation of search signals with the test score over the recipes that were tried, one training each."""
     nodes = [node for node in session.tree.scored() if node.proposed.proposal.kind != "reference.constant"]
     say(f"  signal: {len(nodes)} recipes")
-    found = {}
-    for node in nodes:
-        answers = _answers(session, node.id, [FROZEN_SEED], place, "signal")
-        if answers:
-            found[node.id] = answers[FROZEN_SEED]
-    pairs: list[dict[str, Any]] = []
     version = search.versions[-1]
     questions = _questions(session, search.bot, version)
-    for name, outputs in found.items():
-        node = session.tree[name]
-        assert node.evaluation is not None
-        values = all_metrics(sealed_items(outputs, questions, node.evaluation.threshold))
-        pairs.append(
+    recipes: list[dict[str, Any]] = []
+    for node in nodes:
+        answers = _answers(session, node.id, [FROZEN_SEED], place, "signal")
+        evaluation, items = node.evaluation, session.items(node)
+        if not answers or evaluation is None or items is None:
+            continue
+        values = all_metrics(sealed_items(answers[FROZEN_SEED], questions, evaluation.threshold))
+        recipes.append(
             {
-                "experiment": name,
+                "experiment": node.id,
                 "kind": node.proposed.proposal.kind,
-                "search": node.score,
                 "test": values["mcc"],
                 "test_auroc": values["auroc"],
+                "signals": {"search_mcc": node.score, **signals(items)},
             }
         )
-    rho = spearmanr([p["search"] for p in pairs], [p["test"] for p in pairs]) if len(pairs) > 2 else None
-    return {
-        "version": version,
-        "spearman": round(float(rho.statistic), 3) if rho else None,
-        "p": round(float(rho.pvalue), 5) if rho else None,
-        "recipes": pairs,
-    }
+    return {"version": version, "correlations": correlations(recipes), "recipes": recipes}
 
 
 def summarise(done: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

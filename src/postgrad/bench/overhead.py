@@ -21,7 +21,7 @@ from postgrad.engines.base import Exit
 from postgrad.records import Budget, DataSpec, EngineSpec, Event, JobResult, JobSpec, Limits, TaskSpec, Usage
 from postgrad.records import UnitResult, content_hash
 from postgrad.runner import drive, opened, start_run
-from postgrad.spec import DEFAULT_BASE_MODEL
+from postgrad.spec.keys import DEFAULT_BASE_MODEL
 
 LABELS = 12
 ROWS_EACH = 20

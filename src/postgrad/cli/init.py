@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Names of a train file that say nothing about the task.
 PLAIN_NAMES = ("train", "training", "data", "dataset")
+FAR = os.path.join(os.pardir, os.pardir)
 
 
 def command(
@@ -98,19 +99,25 @@ def _check_values(metric: str | None, budget: str | None, base_model: str | None
 
 
 def _source(source: str | None, part: str, output: Path) -> str | None:
-    """A source as the task file names it: a path from the task file's folder, or the name of a data set."""
+    """A source as the task file names it: a path from the task file's folder where it is near, else an absolute one;
+    or the name of a data set."""
     from postgrad.data.sources import resolve_source
 
     if source is None:
         return None
     found = resolve_source(source, Path.cwd(), part)
-    return os.path.relpath(found, output.absolute().parent) if Path(found).is_absolute() else found
+    if not Path(found).is_absolute():
+        return found
+    near = os.path.relpath(found, output.absolute().parent)
+    return found if near.startswith(FAR) else near
 
 
 def _task_name(train: str) -> str:
     """What the rows are called: the file's name, or its folder's where the file is called train."""
-    path = Path(train.rpartition(":")[2]).absolute()
+    path = Path(train).absolute()
     stem = path.parent.name if path.stem.lower() in PLAIN_NAMES else path.stem
+    if ":" in train:
+        stem = train.rpartition(":")[2]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64] or "my-task"
 
 

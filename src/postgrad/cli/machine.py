@@ -49,7 +49,7 @@ def look(runs_dir: Path) -> list[Finding]:
         Finding(name="postgrad", status="ok", found=__version__),
         _python(),
         _libraries(),
-        _training_libraries(),
+        training_libraries(),
         _models(),
         _cores(),
         _threads(),
@@ -93,7 +93,7 @@ def _libraries() -> Finding:
     return Finding(name="core libraries", status="ok", found=listed)
 
 
-def _training_libraries() -> Finding:
+def training_libraries() -> Finding:
     found, missing = _installed(TRAIN)
     listed = ", ".join(f"{name} {number}" for name, number in found.items())
     if missing:

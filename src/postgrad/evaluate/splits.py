@@ -17,8 +17,7 @@ from postgrad.evaluate.probes import background, disturbed
 from postgrad.records import Record, Row, TaskSpec
 
 SMALL = 2000
-FOLDS = 5
-HELD_OUT_SHARE = 0.2
+FOLDS = 4
 HOLDOUT_SHARE = 0.1
 HOLDOUT_UNITS = 3
 HOLDOUT_CAP = 2000
@@ -102,13 +101,11 @@ def _without(rows: Sequence[Row], *others: Sequence[Row]) -> list[Row]:
 
 
 def _label_folds(labels: Sequence[str], folds: int, salt: str) -> list[tuple[str, ...]]:
-    """Deal labels to folds so that each fold leaves out about a fifth of them, and at least two stay."""
+    """Deal the labels to folds, so that each label is left out once; nothing where fewer than two would stay."""
     ranked = sorted(labels, key=lambda label: stable_unit(label, salt))
-    size = min(max(1, round(HELD_OUT_SHARE * len(ranked))), len(ranked) - 2)
-    if size < 1:
+    if len(ranked) < 3:
         return [() for _ in range(folds)]
-    doubled = ranked * (1 + folds * size // len(ranked))
-    return [tuple(dict.fromkeys(doubled[f * size : (f + 1) * size])) for f in range(folds)]
+    return [tuple(ranked[f::folds]) for f in range(folds)]
 
 
 def _fold_of(rows: Sequence[Row], folds: int, salt: str) -> dict[str, int | None]:

@@ -15,10 +15,11 @@ from postgrad.records import Value
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 
 Rule = Callable[["Answers", Mapping[str, Value]], float]
 
+GRID = 60
+SMOOTH = 5
 DEFAULT: dict[str, Value] = {"threshold": "weighted_mcc"}
 
 
@@ -44,26 +45,16 @@ def weighted_mcc(answers: Answers, params: Mapping[str, Value]) -> float:
         return percentile(answers, params)
     prior = float(params.get("prior", 0.45) or 0.45)
     weights = np.where(outside, prior / outside.sum(), (1 - prior) / (~outside).sum())[None, :] * len(outside)
-    grid = candidates(answers.score)
+    grid = np.quantile(answers.score, np.linspace(0.02, 0.9, GRID))
     values = np.array([float(MCC().values(rejected(answers, t), weights)[0]) for t in grid])
-    best = np.flatnonzero(values >= np.nanmax(values) - 1e-12)
-    return float(grid[best[len(best) // 2]])
+    # A moving mean, so that the threshold sits on a plateau and not on one lucky question.
+    smooth = np.convolve(np.pad(np.nan_to_num(values), SMOOTH // 2, mode="edge"), np.ones(SMOOTH) / SMOOTH, "valid")
+    return float(grid[int(np.argmax(smooth))])
 
 
 def reject_all(answers: Answers, params: Mapping[str, Value]) -> float:
     """Above every score: the constant answer."""
     return float(answers.score.max(initial=0.0)) + 1.0
-
-
-def candidates(score: NDArray[np.float64], count: int = 200) -> NDArray[np.float64]:
-    """Cut points between neighbouring scores, thinned to `count` quantiles."""
-    import numpy as np
-
-    unique = np.unique(score)
-    middle = (unique[:-1] + unique[1:]) / 2 if len(unique) > 1 else unique
-    if len(middle) <= count:
-        return middle
-    return np.quantile(middle, np.linspace(0, 1, count))
 
 
 def rejected(answers: Answers, threshold: float) -> Answers:

@@ -128,12 +128,13 @@ def _facts(view: RunView) -> tuple[Fact, ...]:
 
 def _sealed(view: RunView) -> tuple[SealedRow, ...]:
     rows = []
+    tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
+    tone = tones.get(view.verdict.tone, "neutral")
     for score in view.sealed.scores if view.sealed else ():
         node = view.tree.experiments.get(score.experiment)
         change = node.proposed.proposal.change if node else ""
-        rows.append(
-            SealedRow(wording.ROLE_NAMES[score.role], score, change, "good" if score.role == "champion" else "neutral")
-        )
+        own = tone if score.role == "champion" else "neutral"
+        rows.append(SealedRow(wording.ROLE_NAMES[score.role], score, change, own))
     return tuple(rows)
 
 
@@ -187,7 +188,7 @@ def _gap(view: RunView) -> Check:
         f"{wording.signed(gap)} (search minus sealed, champion): the luck of having been chosen, and whatever "
         "differs between the training data and the sealed rows."
     )
-    return Check("optimism gap", True, words)
+    return Check("optimism gap", None, words)
 
 
 # --- money, time, commands ------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from postgrad.report.view import RunView
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+NO_BREAK = "\u00a0"
 _SIGN = re.compile(r"(?:(?<=[ \[])|^)-(?=\d)")
 
 
@@ -40,11 +41,12 @@ def _environment() -> Environment:
         "estimate": wording.estimate,
         "difference": wording.difference,
         "interval": wording.interval,
-        "p_value": wording.p_value,
     }
     made.filters.update({name: _with_minus(show) for name, show in numbers.items()})
     made.filters.update(
         minus=lambda shown: minus(str(shown)),
+        setting=wording.setting,
+        p_value=lambda p: wording.p_value(p).replace(" ", NO_BREAK),
         metric=wording.metric_name,
         kind=wording.kind_name,
         method=wording.method,

@@ -12,7 +12,7 @@ from typing import Iterable, Sequence
 from markupsafe import Markup
 
 from postgrad.budget import format_duration
-from postgrad.records import Difference, Estimate
+from postgrad.records import Difference, Estimate, SealedScore
 from postgrad.report import wording
 from postgrad.report.svg import (
     Scale,
@@ -48,8 +48,8 @@ __all__ = [
     "terminal_tree",
 ]
 
-WIDTH, HEIGHT = 960.0, 380.0
-LEFT, RIGHT, TOP, BOTTOM = 50.0, 14.0, 34.0, 66.0
+WIDTH, HEIGHT = 960.0, 370.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 14.0, 40.0, 46.0
 STRIP = 24.0
 METHODS = 7
 BAR_WIDTH, BAR_HEIGHT = 300.0, 24.0
@@ -153,9 +153,9 @@ def _axes(view: RunView, frame: _Frame) -> Iterable[Markup]:
         yield line(x(seconds), frame.floor, x(seconds), frame.floor + 4, "axis")
     yield line(x.start, frame.floor, x.end, frame.floor, "axis")
     yield line(x.start, y.start, x.end, y.start, "grid")
-    yield text(x.start, frame.floor + 36, "controller time", "tick")
+    yield text(x.end, frame.floor + 36, "time", "tick", "end")
     yield text(x.start - 8, frame.floor - 8, "none", "tick", "end")
-    yield text(x.start - 42, TOP - 18, f"{wording.metric_name(view.metric)} on the search split", "name")
+    yield text(x.start - 42, TOP - 24, f"{wording.metric_name(view.metric)} on the search split", "name")
     yield from _experiment_ticks(view, frame)
 
 
@@ -163,14 +163,14 @@ def _experiment_ticks(view: RunView, frame: _Frame) -> Iterable[Markup]:
     """How many experiments had ended by then, on the upper edge."""
     if not view.moments:
         return
-    step = max(1, round(round_step(len(view.moments), 8)))
-    taken = LEFT + 230
-    yield text(frame.x.end, TOP - 18, "experiments ended", "tick", "end")
+    step = max(1, round(round_step(len(view.moments), 10)))
+    taken = -math.inf
+    yield text(frame.x.end, TOP - 24, "experiments ended", "tick", "end")
     for count in range(step, len(view.moments) + 1, step):
         place = frame.x(view.moments[count - 1].clock)
         yield line(place, TOP - 4, place, TOP, "axis")
-        if abs(place - taken) > 20 and place < frame.x.end - 4:
-            yield text(place, TOP - 6, str(count), "tick", "middle")
+        if place - taken > 20 and place < frame.x.end - 4:
+            yield text(place, TOP - 8, str(count), "tick", "middle")
             taken = place
 
 
@@ -253,11 +253,12 @@ def _name_of_champion(view: RunView, frame: _Frame) -> Iterable[Markup]:
 # --- intervals in tables --------------------------------------------------------------------------------------------
 
 
-def estimate_scale(estimates: Sequence[Estimate]) -> Scale:
-    """One axis for several intervals."""
-    ends = [value for found in estimates for value in (found.low, found.value, found.high) if math.isfinite(value)]
+def estimate_scale(scores: Sequence[SealedScore]) -> Scale:
+    """One axis for the sealed intervals. The constant answer, far below the rest, is drawn at its edge."""
+    found = [score.estimate for score in scores if score.role != "constant"] or [score.estimate for score in scores]
+    ends = [value for one in found for value in (one.low, one.value, one.high) if math.isfinite(value)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    pad = 0.05 * (high - low) or 0.05
+    pad = 0.12 * (high - low) or 0.05
     return Scale(low - pad, high + pad, 6.0, BAR_WIDTH - 6)
 
 
@@ -269,8 +270,8 @@ def _axis(scale: Scale, values: Sequence[float], show: Sequence[str]) -> Markup:
 
 def estimate_axis(scale: Scale) -> Markup:
     """The axis above a column of intervals."""
-    digits = max(1, decimals(round_step(scale.high - scale.low, 4)))
-    values = [value for value in ticks(scale.low, scale.high, 4) if 14 < scale(value) < BAR_WIDTH - 14]
+    digits = max(1, decimals(round_step(scale.high - scale.low, 6)))
+    values = [value for value in ticks(scale.low, scale.high) if 14 < scale(value) < BAR_WIDTH - 14]
     return _axis(scale, values, [wording.number(value, digits) for value in values])
 
 
@@ -280,10 +281,17 @@ def estimate_bar(found: Estimate, scale: Scale, tone: str, reference: float | No
     marks = []
     if reference is not None and math.isfinite(reference):
         marks.append(line(scale(reference), 0, scale(reference), BAR_HEIGHT, "baseline"))
-    if math.isfinite(found.low) and math.isfinite(found.high):
-        marks.append(line(scale(found.low), middle, scale(found.high), middle, f"whisker {tone}"))
-    if math.isfinite(found.value):
-        marks.append(dot(scale(found.value), middle, 5, f"mark {tone}"))
+    if found.high < scale.low or found.low > scale.high:
+        left = found.high < scale.low
+        x, to = (scale.start - 4, 1) if left else (scale.end + 4, -1)
+        corners = [(x, middle), (x + 9 * to, middle - 5), (x + 9 * to, middle + 5)]
+        marks.append(tag("polygon", points=points(corners), class_=f"mark {tone}"))
+        label = f"{wording.number(found.value, 2)}, off the axis"
+        marks.append(text(x + 14 * to, middle + 4, label, "tick", "start" if left else "end"))
+    elif math.isfinite(found.value):
+        if math.isfinite(found.low) and math.isfinite(found.high):
+            marks.append(line(scale.clip(found.low), middle, scale.clip(found.high), middle, f"whisker {tone}"))
+        marks.append(dot(scale.clip(found.value), middle, 5, f"mark {tone}"))
     return picture(BAR_WIDTH, BAR_HEIGHT, wording.estimate(found), *marks, class_="bar")
 
 
@@ -302,8 +310,8 @@ def effect_scale(tried: Sequence[Tried]) -> Scale:
 
 def effect_axis(scale: Scale) -> Markup:
     """The axis above the column of effects."""
-    digits = max(1, decimals(round_step(scale.high - scale.low, 4)))
-    values = [value for value in ticks(scale.low, scale.high, 4) if 18 < scale(value) < BAR_WIDTH - 18]
+    digits = max(1, decimals(round_step(scale.high - scale.low, 6)))
+    values = [value for value in ticks(scale.low, scale.high) if 18 < scale(value) < BAR_WIDTH - 18]
     return _axis(scale, values, [wording.signed(value, digits) for value in values])
 
 

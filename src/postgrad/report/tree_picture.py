@@ -84,7 +84,7 @@ def search_tree(view: RunView, about: str = "Search tree") -> Markup:
         return picture(WIDTH, 40, "No experiment yet", text(SIDE, 24, "no experiment yet", "tick"), class_="tree")
     of = lanes(tree)
     width = max(WIDTH, len(tree) * 6.5)
-    step = (width - 2 * SIDE - 60) / max(1, len(tree) - 1)
+    step = (width - 2 * SIDE - 20) / max(1, len(tree) - 1)
     step = min(step, 56.0)
     rows = max(of.values()) + 1
     height_of_lane = 30.0 if rows <= 12 else 22.0 if rows <= 24 else 16.0

@@ -41,6 +41,19 @@ class Tried:
     cost_s: float
 
     @property
+    def counts(self) -> str:
+        """What became of them: "2 better, 1 tie, 1 stopped early"."""
+        named = {
+            "better": self.better,
+            "tie": self.tie,
+            "worse": self.worse,
+            "stopped early": self.raced,
+            "failed": self.failed,
+            "without a score": self.open,
+        }
+        return ", ".join(f"{count} {name}" for name, count in named.items() if count)
+
+    @property
     def outcome(self) -> str:
         """One or two words: what the interval of the mean effect says."""
         if self.effect is None:

@@ -114,12 +114,25 @@ def recipe_lines(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     if isinstance(members, tuple) and all(isinstance(member, dict) for member in members):
         others = {key: value for key, value in recipe.stage.params.items() if key != "members"}
         lines.append((f"train: {recipe.stage.backend}", settings(others) or plural(len(members), "member")))
-        lines += [(f"member {i}", setting(member)) for i, member in enumerate(members, start=1)]
+        lines += [(f"member {i}", _member(member)) for i, member in enumerate(members, start=1)]
     else:
         lines.append((f"train: {recipe.stage.backend}", settings(recipe.stage.params) or "as it comes"))
     if recipe.inference:
         lines.append(("answer", settings(recipe.inference)))
     return tuple(lines)
+
+
+def _member(member: Value) -> str:
+    """One model of an ensemble: its stage, then its weights."""
+    if not isinstance(member, dict):
+        return setting(member)
+    stage = member.get("stage")
+    rest = settings({key: value for key, value in member.items() if key != "stage"})
+    if not isinstance(stage, dict):
+        return setting(member)
+    params = stage.get("params")
+    shown = settings(params) if isinstance(params, dict) else ""
+    return "; ".join(part for part in (f"{stage.get('backend')} {shown}".strip(), rest) if part)
 
 
 def kind_name(kind: str) -> str:

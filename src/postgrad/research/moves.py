@@ -82,7 +82,7 @@ def _second_seed(recipe: Recipe) -> Recipe:
 
 FROZEN = Stage(backend="embedder", params={"tune": "frozen", "head": "logistic", "score": "knn"})
 CLASSIC = Stage(backend="classic", params={"score": "log_prob"})
-TUNED = Stage(backend="embedder", params={"tune": "full", "score": "blend"})
+TUNED = Stage(backend="embedder", params={"tune": "full", "epochs": 3, "score": "blend"})
 
 PLAYS: tuple[Play, ...] = (
     Play(
@@ -92,7 +92,7 @@ PLAYS: tuple[Play, ...] = (
         0.06,
         0.04,
         _not_yet("tune", "full"),
-        lambda r: edit.with_main(r, tune="full", head="linear"),
+        lambda r: edit.with_main(r, tune="full", head="linear", epochs=3),
     ),
     Play(
         "method.partial",
@@ -147,6 +147,15 @@ PLAYS: tuple[Play, ...] = (
         0.03,
         _not_yet("head", "prototype"),
         lambda r: edit.with_main(r, head="prototype"),
+    ),
+    Play(
+        "train.longer",
+        "train four times as long",
+        "A few epochs leave near intents mixed.",
+        0.0,
+        0.02,
+        _both(_trained, lambda r, t: int(str(edit.setting(edit.main_stage(r), "epochs"))) < 10),
+        lambda r: edit.with_main(r, epochs=4 * int(str(edit.setting(edit.main_stage(r), "epochs")))),
     ),
     Play(
         "train.label_smoothing",

@@ -38,7 +38,7 @@ class EmbedderParams(Record):
 
     tune: Literal["frozen", "full", "partial", "lora"] = "full"
     head: Literal["linear", "cosine", "logistic", "prototype", "knn"] = "linear"
-    epochs: int = Field(12, ge=0, le=200)
+    epochs: int = Field(6, ge=0, le=200)
     batch_size: int = Field(32, ge=2, le=1024)
     lr: float = Field(1e-4, gt=0)
     head_lr: float = Field(1e-3, gt=0)
@@ -82,7 +82,7 @@ class Embedder:
             found["epochs"] = Dimension(low=10, high=200, log=True, integer=True)
         if given.tune != "frozen":
             found["lr"] = Dimension(low=2e-5, high=4e-4, log=True)
-            found["epochs"] = Dimension(low=6, high=24, integer=True)
+            found["epochs"] = Dimension(low=2, high=16, log=True, integer=True)
         if given.tune == "lora":
             found["lr"] = Dimension(low=1e-4, high=3e-3, log=True)
             found["lora_r"] = Dimension(choices=(4, 8, 16, 32))

@@ -1,0 +1,129 @@
+"""`postgrad check`: every problem of a task at once, and what a run of it would do. Spends nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Iterator
+
+import typer
+
+from postgrad.cli.output import JsonOption, console, print_json, span
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from postgrad.cli.outlook import Outlook
+
+LABELS_SHOWN = 6
+
+
+def command(
+    task: Annotated[Path, typer.Argument(help="The task file, e.g. task.yaml.", show_default=False)],
+    budget: Annotated[str | None, typer.Option(help="Instead of the task's: '20m', '8h'.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Report every problem of a task, and what a run of it would do and cost. Exit code 2 when it cannot be run."""
+    from postgrad.cli.outlook import outlook
+    from postgrad.errors import UserError
+    from postgrad.spec import load_task
+
+    try:
+        found = outlook(load_task(task, {"budget": budget} if budget else None))
+    except UserError as problem:
+        if not as_json:
+            raise
+        print_json({"ok": False, "problems": [str(problem)]})
+        raise typer.Exit(UserError.exit_code) from problem
+    if as_json:
+        print_json({"ok": not found.problems, **found.model_dump(mode="json")})
+    else:
+        screen = console()
+        for part in _parts(found, task):
+            screen.print(part)
+    raise typer.Exit(UserError.exit_code if found.problems else 0)
+
+
+def _parts(found: Outlook, path: Path) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    yield _facts(found)
+    if found.splits:
+        yield _splits(found)
+        yield _costs(found)
+    for warning in found.warnings:
+        yield Text.assemble(("note  ", "yellow"), warning)
+    for number, problem in enumerate(found.problems, start=1):
+        yield Text.assemble((f"problem {number}  ", "bold red"), problem)
+    if found.problems:
+        yield Text(f"\n{path} cannot be run yet.", style="red")
+    else:
+        yield Text.assemble(("\nReady. ", "green"), f"Start it with: postgrad run {path}")
+
+
+def _facts(found: Outlook) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from postgrad.budget import format_budget
+
+    task, card = found.task, found.card
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("task", Text(f"{task.name}: {task.objective.strip()}"))
+    if card is not None:
+        rows = ", ".join(f"{count:,} {part}" for part, count in card.rows.items())
+        table.add_row("rows", f"{rows}; {card.words_median:g} words in the middle one")
+        counts = sorted(card.labels.values())
+        spread = f", {counts[0]} to {counts[-1]} train rows each" if counts else ""
+        table.add_row("labels", Text(f"{len(counts)}{spread}"))
+    if task.data.out_of_scope is not None:
+        rejected = [f"{count:,} of {part}" for part, count in (card.out_of_scope if card else {}).items() if count]
+        table.add_row("rejects", Text(f"{task.data.out_of_scope} ({', '.join(rejected) or 'no row of it'})"))
+    table.add_row("metric", f"{task.metric}, differences from {task.min_effect:g} on matter")
+    table.add_row("models", ", ".join(task.base_models) or "none: classic models only")
+    table.add_row("search", f"{task.researcher} with {task.search.policy}, seed {task.seed}")
+    table.add_row("engine", f"{task.engine.kind}: {found.workers} jobs side by side, {found.threads} threads each")
+    table.add_row("budget", format_budget(task.budget))
+    return table
+
+
+def _splits(found: Outlook) -> RenderableType:
+    """How the rows are used, and what that can show."""
+    how = "cross-validation over them" if found.mode == "cv" else "rows of their own"
+    table = _table("split", "texts", "questions", "trainings", "smallest effect")
+    for line in found.splits:
+        effect = f"{line.smallest_effect:.3f}"
+        table.add_row(line.split, f"{line.texts:,}", f"{line.questions:,}", str(line.trainings), effect)
+    return _titled(
+        f"Splits: {found.train_rows:,} rows to train on; search and select are {how}. The smallest effect is the "
+        "difference in accuracy that would be seen four times in five.",
+        table,
+    )
+
+
+def _costs(found: Outlook) -> RenderableType:
+    """The forecast. The run measures the machine's real speed as it goes."""
+    table = _table("experiment", "time", "in the budget")
+    for line in found.costs:
+        fits = "-" if line.fits is None else f"up to {line.fits:,}"
+        table.add_row(line.what, span(line.seconds), fits)
+    title = "Forecast: one experiment on one core, from the sizes alone; a run measures as it goes."
+    return _titled(title, table)
+
+
+def _table(*names: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for number, name in enumerate(names):
+        table.add_column(name, justify="right" if number else "left")
+    return table
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(Text(f"\n{title}"), table, Text())
