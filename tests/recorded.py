@@ -45,6 +45,7 @@ from postgrad.records import (
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 
 LABELS = ("refund", "opening hours", "gift card")
+OUT_OF_MEMORY = Failure(boundary="resource", kind="oom", message="Out of memory.")
 CONSTANT = Recipe(stage=Stage(backend="constant"))
 CLASSIC = Recipe(stage=Stage(backend="classic", params={"word_max": 2, "C": 1.0}))
 TUNED = Recipe(data=(Step(op="dedup"),), stage=Stage(backend="classic", params={"word_max": 3, "C": 1.0}))
@@ -61,11 +62,15 @@ def task() -> TaskSpec:
     return TaskSpec(name="shop", objective="Route messages", data=data, metric="accuracy", budget=Budget(wall_s=600))
 
 
-def write_run(root: Path, *, upto: int | None = None) -> Path:
-    """Write a finished run under `root`, or the first `upto` events of one, and return its folder."""
+def write_run(root: Path, *, upto: int | None = None, final_fails: bool = False) -> Path:
+    """Write a finished run under `root`, or the first `upto` events of one, and return its folder.
+
+    With `final_fails` it stops where the training of the final model failed.
+    """
     folder = new_run_folder(root, "shop")
     with SqliteStore.create(folder) as store:
-        for body in events(store, folder.name)[:upto]:
+        bodies = events(store, folder.name)[:upto]
+        for body in [*bodies[:-3], _final_job("e0002", OUT_OF_MEMORY)] if final_fails else bodies:
             store.append(body)
     return folder
 
@@ -177,8 +182,8 @@ def _failed(index: int, recipe: Recipe, parent: str, failure: Failure, analysis:
     return [proposed, *_job(proposed.experiment, "search", result), closed]
 
 
-def _final_job(name: str) -> Body:
-    result = JobResult(job=f"{name}-sealed-sealed-0", usage=Usage(wall_s=3.0, cpu_s=2.5))
+def _final_job(name: str, failure: Failure | None = None) -> Body:
+    result = JobResult(job=f"{name}-sealed-sealed-0", usage=Usage(wall_s=3.0, cpu_s=2.5), failure=failure)
     return JobFinished(job=result.job, experiment=name, purpose="sealed", result=result)
 
 

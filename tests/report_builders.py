@@ -236,7 +236,9 @@ class RunWriter:
         for score in read.scores:
             job = f"{score.experiment}-sealed-sealed-2000"
             kept = model if score.role == "champion" else None
-            self.add(JobStarted(job=job, experiment=score.experiment, purpose="sealed", units=("sealed",), reserved_s=9))
+            self.add(
+                JobStarted(job=job, experiment=score.experiment, purpose="sealed", units=("sealed",), reserved_s=9)
+            )
             self.add(self._finished(score.experiment, job, "sealed", 9.0, None, kept), 4.0)
         self.add(SealedDone(read=read))
         self.add(RunEnded(reason="the budget is spent", wall_s=self.clock), 0.5)

@@ -20,10 +20,10 @@ from postgrad.spec import load_task
 HEADER = "text,label\n"
 
 
-def refused(path: Path, **columns: str) -> str:
+def refused(path: Path, input: str = "text", target: str = "label") -> str:
     """The message for loading `path`; it names the file."""
     with pytest.raises(UserError) as caught:
-        load_rows(str(path), **{"input": "text", "target": "label", **columns})
+        load_rows(str(path), input=input, target=target)
     message = str(caught.value)
     assert path.name in message or len(path.name) > 200
     return message

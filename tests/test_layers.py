@@ -25,7 +25,7 @@ LAYERS = (
     {"spec"},
     {"research", "execute", "evaluate", "analyze", "memory"},
     {"session", "prepare", "finish", "loop", "runner", "replay"},
-    {"report", "bench", "testing"},
+    {"report", "bench", "testing", "export"},
     {"cli", "__main__"},
 )
 # The files of these layers may import each other: the records and what is read off them, the spine, which would be one

@@ -147,7 +147,7 @@ def test_added_ids_count_up() -> None:
 
 def test_normalise_does_what_its_parameters_say() -> None:
     row = rows_of(("  Où  Est\tMON Colis? ", "A"))
-    off = {"lower": False, "strip": False, "collapse": False}
+    off: dict[str, Any] = {"lower": False, "strip": False, "collapse": False}
     assert run("normalise", row)[0][0].text == "où est mon colis?"
     assert run("normalise", row, **{**off, "strip": True})[0][0].text == "Où  Est\tMON Colis?"
     assert run("normalise", row, **{**off, "collapse": True})[0][0].text == " Où Est MON Colis? "

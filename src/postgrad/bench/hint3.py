@@ -89,7 +89,11 @@ class Hint3:
         "budget": ("10m", "budget of one search"),
         "repeats": ("3", "whole searches for each bot"),
         "policy": ("greedy", "search policy"),
-        "signal": ("yes", "also train every recipe that was tried and report the rank correlation with the test score"),
+        "signal": (
+            "first",
+            "train every recipe that was tried and report rank correlations with the test score: "
+            "of the first repeat, of all, or no",
+        ),
     }
 
     def run(self, spec: BenchSpec, say: Callable[[str], None]) -> dict[str, Any]:

@@ -18,8 +18,19 @@ import psutil
 
 from postgrad.bench.base import BenchSpec
 from postgrad.engines.base import Exit
-from postgrad.records import Budget, DataSpec, EngineSpec, Event, JobResult, JobSpec, Limits, TaskSpec, Usage
-from postgrad.records import UnitResult, content_hash
+from postgrad.records import (
+    Budget,
+    DataSpec,
+    EngineSpec,
+    Event,
+    JobResult,
+    JobSpec,
+    Limits,
+    TaskSpec,
+    UnitResult,
+    Usage,
+    content_hash,
+)
 from postgrad.runner import drive, opened, start_run
 from postgrad.spec.keys import DEFAULT_BASE_MODEL
 

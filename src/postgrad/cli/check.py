@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Iterator
 
 import typer
 
-from postgrad.cli.output import JsonOption, console, print_json, span
+from postgrad.cli.output import JsonOption, console, facts, print_json, span
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,7 +47,7 @@ def command(
 def _parts(found: Outlook, path: Path) -> Iterator[RenderableType]:
     from rich.text import Text
 
-    yield _facts(found)
+    yield facts(_facts(found))
     if found.splits:
         yield _splits(found)
         yield _costs(found)
@@ -61,32 +61,26 @@ def _parts(found: Outlook, path: Path) -> Iterator[RenderableType]:
         yield Text.assemble(("\nReady. ", "green"), f"Start it with: postgrad run {path}")
 
 
-def _facts(found: Outlook) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
+def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
+    """The task, its rows and the machine in short."""
     from postgrad.budget import format_budget
 
     task, card = found.task, found.card
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("task", Text(f"{task.name}: {task.objective.strip()}"))
+    yield "task", f"{task.name}: {task.objective.strip()}"
     if card is not None:
         rows = ", ".join(f"{count:,} {part}" for part, count in card.rows.items())
-        table.add_row("rows", f"{rows}; {card.words_median:g} words in the middle one")
+        yield "rows", f"{rows}; {card.words_median:g} words in the middle one"
         counts = sorted(card.labels.values())
-        spread = f", {counts[0]} to {counts[-1]} train rows each" if counts else ""
-        table.add_row("labels", Text(f"{len(counts)}{spread}"))
+        yield "labels", f"{len(counts)}" + (f", {counts[0]} to {counts[-1]} train rows each" if counts else "")
     if task.data.out_of_scope is not None:
         rejected = [f"{count:,} of {part}" for part, count in (card.out_of_scope if card else {}).items() if count]
-        table.add_row("rejects", Text(f"{task.data.out_of_scope} ({', '.join(rejected) or 'no row of it'})"))
-    table.add_row("metric", f"{task.metric}, differences from {task.min_effect:g} on matter")
-    table.add_row("models", ", ".join(task.base_models) or "none: classic models only")
-    table.add_row("search", f"{task.researcher} with {task.search.policy}, seed {task.seed}")
-    table.add_row("engine", f"{task.engine.kind}: {found.workers} jobs side by side, {found.threads} threads each")
-    table.add_row("budget", format_budget(task.budget))
-    return table
+        yield "rejects", f"{task.data.out_of_scope} ({', '.join(rejected) or 'no row of it'})"
+    yield "metric", f"{task.metric}, differences from {task.min_effect:g} on matter"
+    yield "models", ", ".join(task.base_models) or "none: classic models only"
+    yield "search", f"{task.researcher} with {task.search.policy}, seed {task.seed}"
+    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
+    yield "engine", f"{task.engine.kind}: {found.workers} jobs side by side, {threads} each"
+    yield "budget", format_budget(task.budget)
 
 
 def _splits(found: Outlook) -> RenderableType:

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from postgrad.cli.output import span
+from postgrad.cli.output import facts, span
 from postgrad.cli.reading import Reading, recipe_changes
 from postgrad.records import Value
 from postgrad.report import wording
@@ -39,51 +39,39 @@ def _parts(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
     yield Text.assemble(
         (node.id, "bold"), f"  of {reading.line.run}  ", (verdict, COLOURS[verdict]), (crown, "bold green")
     )
-    yield _facts(node)
+    yield Padding(facts(_facts(node)), (1, 0))
     yield from _recipe(reading, node)
     yield from _failures(node)
     yield from _bad_cases(reading, node)
 
 
-def _facts(node: Experiment) -> RenderableType:
+def _facts(node: Experiment) -> Iterator[tuple[str, str]]:
+    """What it was for, what it scored, and what that means."""
     proposal, choice = node.proposed.proposal, node.proposed.choice
     parents = " and ".join(name for name in (choice.parent, choice.other) if name) or "nothing before"
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("move", f"{choice.move} on {parents}" + (f": {choice.reason}" if choice.reason else ""))
-    table.add_row("change", proposal.change)
-    table.add_row("hypothesis", proposal.hypothesis)
-    table.add_row("expected", f"{wording.signed(proposal.expected_effect)}; refuted by: {proposal.refuted_by}")
+    yield "move", f"{choice.move} on {parents}" + (f": {choice.reason}" if choice.reason else "")
+    yield "change", proposal.change
+    yield "hypothesis", proposal.hypothesis
+    yield "expected", f"{wording.signed(proposal.expected_effect)}; refuted by: {proposal.refuted_by}"
     if node.evaluation is not None:
         found = node.evaluation
         units = "" if found.complete else f", stopped after {found.units} of {found.units_planned} units"
-        table.add_row(
-            found.metric, Text(f"{wording.estimate(found.estimate)} on {found.estimate.n} search items{units}")
-        )
+        yield found.metric, f"{wording.estimate(found.estimate)} on {found.estimate.n} search items{units}"
         if found.threshold is not None:
-            table.add_row("threshold", f"{found.threshold:.4g}")
+            yield "threshold", f"{found.threshold:.4g}"
         others = [f"{name} {wording.number(value)}" for name, value in found.metrics.items() if name != found.metric]
-        table.add_row("also", ", ".join(others))
+        yield "also", ", ".join(others)
     for again in node.select:
-        table.add_row(
-            "select", Text(f"{wording.estimate(again.estimate)} on {again.estimate.n} items, seed {again.seed}")
-        )
-    _add_analysis(table, node)
-    table.add_row("cost", span(node.cost_s))
-    return Padding(table, (1, 0))
-
-
-def _add_analysis(table: Table, node: Experiment) -> None:
-    analysis = node.analysis
-    if analysis is None:
-        return
-    if analysis.difference is not None:
-        gap = analysis.difference
-        table.add_row("difference", Text(f"{wording.difference(gap)} to {analysis.against}, {wording.p_value(gap.p)}"))
-    table.add_row("cause", analysis.cause)
-    if analysis.lesson is not None:
-        table.add_row("lesson", analysis.lesson.claim)
+        yield "select", f"{wording.estimate(again.estimate)} on {again.estimate.n} items, seed {again.seed}"
+    if node.analysis is not None:
+        gap = node.analysis.difference
+        if gap is not None:
+            against = node.analysis.against
+            yield "difference", f"{wording.difference(gap)} to {against}, {wording.p_value(gap.p)}"
+        yield "cause", node.analysis.cause
+        if node.analysis.lesson is not None:
+            yield "lesson", node.analysis.lesson.claim
+    yield "cost", span(node.cost_s)
 
 
 def _recipe(reading: Reading, node: Experiment) -> Iterator[RenderableType]:

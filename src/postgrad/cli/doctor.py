@@ -35,6 +35,7 @@ def command(runs_dir: RunsDirOption = RUNS_DIR, as_json: JsonOption = False) -> 
 
 def _print(findings: list[Finding]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     screen = console()
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
@@ -42,9 +43,9 @@ def _print(findings: list[Finding]) -> None:
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for finding in findings:
-        table.add_row(MARKS[finding.status], finding.name, finding.found)
+        table.add_row(MARKS[finding.status], finding.name, Text(finding.found))
         if finding.advice:
-            table.add_row("", "", f"[dim]→ {finding.advice}[/dim]")
+            table.add_row("", "", Text(f"→ {finding.advice}", style="dim"))
     screen.print(table)
     counts = {status: sum(finding.status == status for finding in findings) for status in ("fail", "warn")}
     screen.print(f"\n{counts['fail']} to repair, {counts['warn']} to know about.")

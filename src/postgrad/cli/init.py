@@ -129,17 +129,18 @@ def _objective(guess: InitGuess, rejects: str | None) -> str:
 
 def _ask(guess: InitGuess, given: dict[str, str | None]) -> dict[str, str | None]:
     """Ask for what no option named. Enter takes the guess."""
+    from rich.markup import escape
     from rich.prompt import Confirm, Prompt
 
     from postgrad.metrics import METRICS
     from postgrad.spec.keys import DEFAULT_BUDGET, default_metric
 
     screen = console(error=True)
-    screen.print(_found(guess))
+    screen.print(_found(guess), markup=False)
     answers = dict(given)
     if answers["out_of_scope"] is None:
         maybe = guess.out_of_scope or guess.maybe_out_of_scope
-        question = f"Does the label [bold]{maybe}[/bold] mean: none of the others, reject it?"
+        question = f"Does the label '{escape(maybe or '')}' mean: none of the others, reject it?"
         if maybe is not None:
             means_it = Confirm.ask(question, console=screen, default=guess.out_of_scope is not None)
             answers["out_of_scope"] = maybe if means_it else ""

@@ -23,7 +23,7 @@ def command(runs_dir: RunsDirOption = RUNS_DIR, as_json: JsonOption = False) -> 
     elif lines:
         _print(lines)
     else:
-        console().print(f"No runs in {runs_dir}. Start one with: postgrad run task.yaml")
+        console().print(f"No runs in {runs_dir}. Start one with: postgrad run task.yaml", markup=False)
 
 
 def _print(lines: list[RunLine]) -> None:
@@ -48,6 +48,6 @@ def _print(lines: list[RunLine]) -> None:
     console().print(table)
     for line in lines:
         if line.note:
-            console().print(f"[dim]{line.run}:[/dim] {line.note}", markup=True)
+            console().print(f"{line.run}: {line.note}", style="dim", markup=False)
     if any(line.state == "interrupted" for line in lines):
         console().print("\n[dim]An interrupted run goes on with:[/dim] postgrad resume RUN")

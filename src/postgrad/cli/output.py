@@ -14,7 +14,7 @@ import tempfile
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Callable, Iterable
 
 import typer
 
@@ -22,6 +22,7 @@ from postgrad.errors import Interrupted, PostgradError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 RunsDirOption = Annotated[
@@ -73,6 +74,19 @@ def span(seconds: float | None) -> str:
     return "-" if seconds is None else format_duration(seconds)
 
 
+def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+    """Names and what is known of them, in two columns. The texts are shown as they are: a "[" in them is no markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in pairs:
+        table.add_row(name, Text(text))
+    return table
+
+
 def exit_code_of(call: Callable[[], object], *, as_json: bool) -> int:
     """Make the call, show what a person has to know, and return the exit code.
 
@@ -88,26 +102,30 @@ def exit_code_of(call: Callable[[], object], *, as_json: bool) -> int:
     except Interrupted as stopped:
         return _show("stopped", str(stopped) or "Stopped.", stopped.exit_code, as_json)
     except OSError as problem:
-        text = _machine_trouble(problem)
-        if text is None:
-            raise
-        return _show("error", text, UserError.exit_code, as_json)
+        if problem.errno in FULL_DISK:
+            return _show("failed", _full_disk(problem), PostgradError.exit_code, as_json)
+        if problem.errno in REFUSED:
+            return _show("error", _refused(problem), UserError.exit_code, as_json)
+        raise
     return 0
 
 
-def _machine_trouble(problem: OSError) -> str | None:
-    """What to do about a full disk or a folder that refuses, or None: then it is a bug."""
-    where = f" ({problem.filename})" if problem.filename else ""
-    if problem.errno in FULL_DISK:
-        return (
-            f"The disk is full{where}. Nothing that was stored is lost. Make room, then go on with: postgrad resume RUN"
-        )
-    if problem.errno in REFUSED:
-        return (
-            f"The system refused: {problem.strerror}{where}. Postgrad needs to read the task's files and to write its "
-            "runs. Give it the rights, or name another folder with --runs-dir."
-        )
-    return None
+def _full_disk(problem: OSError) -> str:
+    return (
+        f"The disk is full{_place(problem)}. Nothing that was stored is lost. Make room, then go on with: "
+        "postgrad resume RUN"
+    )
+
+
+def _refused(problem: OSError) -> str:
+    return (
+        f"The system refused: {problem.strerror}{_place(problem)}. Postgrad reads the task's files and writes its "
+        "runs. Give it the rights, or name another folder with --runs-dir or --output."
+    )
+
+
+def _place(problem: OSError) -> str:
+    return f" ({problem.filename})" if problem.filename else ""
 
 
 def _show(kind: str, text: str, code: int, as_json: bool) -> int:

@@ -29,4 +29,4 @@ def command(
     if as_json:
         print_json({"run": store.folder.name, "report": page, "markdown": folder / TEXT})
     else:
-        console().print(f"{page}\n{folder / TEXT}", soft_wrap=True)
+        console().print(f"{page}\n{folder / TEXT}", soft_wrap=True, markup=False)

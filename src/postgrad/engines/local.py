@@ -260,6 +260,8 @@ def environment(private: Path, threads: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
         "POSTGRAD_PARENT": str(os.getpid()),
         **names,
         **passed_on,

@@ -125,9 +125,7 @@ def _fold_of(rows: Sequence[Row], folds: int, salt: str) -> dict[str, int | None
     return fold
 
 
-def _cv_units(
-    rows: Sequence[Row], out_of_scope: str | None, salt: str
-) -> tuple[tuple[UnitPlan, ...], tuple[Row, ...]]:
+def _cv_units(rows: Sequence[Row], out_of_scope: str | None, salt: str) -> tuple[tuple[UnitPlan, ...], tuple[Row, ...]]:
     """Stratified group folds and the rows they ask; with rejection, each fold leaves intents out as well."""
     labels = sorted({row.label for row in rows if row.label != out_of_scope})
     leaves_out = out_of_scope is not None and not any(row.label == out_of_scope for row in rows)

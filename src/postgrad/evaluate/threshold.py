@@ -7,14 +7,11 @@ experiment is not the score of its own threshold tuning.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Mapping
+from typing import Callable, Mapping
 
 from postgrad.errors import UserError, near_miss
 from postgrad.metrics.base import Answers
 from postgrad.records import Value
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Rule = Callable[["Answers", Mapping[str, Value]], float]
 
@@ -28,7 +25,7 @@ def percentile(answers: Answers, params: Mapping[str, Value]) -> float:
     import numpy as np
 
     inside = answers.score[answers.truth >= 0]
-    return float(np.quantile(inside, float(params.get("q", 0.1) or 0.1))) if len(inside) else 0.0
+    return float(np.quantile(inside, _number(params, "q", 0.1))) if len(inside) else 0.0
 
 
 def weighted_mcc(answers: Answers, params: Mapping[str, Value]) -> float:
@@ -43,13 +40,18 @@ def weighted_mcc(answers: Answers, params: Mapping[str, Value]) -> float:
     outside = answers.truth < 0
     if not outside.any() or outside.all():
         return percentile(answers, params)
-    prior = float(params.get("prior", 0.45) or 0.45)
+    prior = _number(params, "prior", 0.45)
     weights = np.where(outside, prior / outside.sum(), (1 - prior) / (~outside).sum())[None, :] * len(outside)
     grid = np.quantile(answers.score, np.linspace(0.02, 0.9, GRID))
     values = np.array([float(MCC().values(rejected(answers, t), weights)[0]) for t in grid])
     # A moving mean, so that the threshold sits on a plateau and not on one lucky question.
     smooth = np.convolve(np.pad(np.nan_to_num(values), SMOOTH // 2, mode="edge"), np.ones(SMOOTH) / SMOOTH, "valid")
     return float(grid[int(np.argmax(smooth))])
+
+
+def _number(params: Mapping[str, Value], key: str, default: float) -> float:
+    value = params.get(key)
+    return float(value) if isinstance(value, int | float) else default
 
 
 def reject_all(answers: Answers, params: Mapping[str, Value]) -> float:

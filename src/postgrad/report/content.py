@@ -10,7 +10,7 @@ from postgrad.records import Difference, SealedScore
 from postgrad.report import wording
 from postgrad.report.tried import compared
 from postgrad.report.view import RunView
-from postgrad.tree import Experiment
+from postgrad.tree import Experiment, State
 
 Tone = Literal["good", "bad", "neutral"]
 
@@ -83,6 +83,7 @@ class Contents:
     budget: tuple[Line, ...]
     looks: tuple[tuple[str, int, str], ...]
     commands: tuple[tuple[str, str], ...]
+    unscored: int
     shown: int = SHOWN
 
 
@@ -101,7 +102,17 @@ def contents(view: RunView) -> Contents:
         budget=_budget(view),
         looks=tuple((split, view.looks[split], why) for split, why in LOOKS.items()),
         commands=_commands(view),
+        unscored=sum(node.state in (State.FAILED, State.UNSCORED) for node in view.tree.all()),
     )
+
+
+def result_word(node: Experiment) -> str:
+    """How an experiment came out, in a word or two."""
+    if node.analysis is None:
+        return "under way"
+    if node.analysis.verdict == "tie" and node.analysis.difference is None:
+        return "not compared"
+    return {"raced": "stopped early", "unscored": "not scored"}.get(node.analysis.verdict, node.analysis.verdict)
 
 
 def _facts(view: RunView) -> tuple[Fact, ...]:
@@ -115,7 +126,9 @@ def _facts(view: RunView) -> tuple[Fact, ...]:
     facts = [
         Fact("experiments", str(experiments), ", ".join(ended)),
         Fact("time", format_duration(spent.wall_s), f"{time}, {format_duration(spent.cpu_s)} of CPU"),
-        Fact("sealed reads", str(looks["sealed"]), f"after {looks['search']} search and {looks['select']} select looks"),
+        Fact(
+            "sealed reads", str(looks["sealed"]), f"after {looks['search']} search and {looks['select']} select looks"
+        ),
         Fact("optimism gap", wording.signed(gap), "search minus sealed" if gap is not None else "no sealed read yet"),
     ]
     failing = [check for check in (_contamination(view), *_guards(view), _lineage(view)) if check.holds is False]

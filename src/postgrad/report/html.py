@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Callable
 
 from postgrad.budget import format_budget, format_duration
 from postgrad.report import pictures, wording
-from postgrad.report.content import contents
+from postgrad.report.content import contents, result_word
 from postgrad.report.view import RunView
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 NO_BREAK = "\u00a0"
+_INTERVAL = re.compile(r"(\[[^\],]*), ")
 _SIGN = re.compile(r"(?:(?<=[ \[])|^)-(?=\d)")
 
 
 def html_report(view: RunView) -> str:
     """The page of a run, finished or not."""
-    return _environment().get_template("report.html.j2").render(view=view, page=contents(view), pictures=pictures)
+    template = _environment().get_template("report.html.j2")
+    return template.render(view=view, page=contents(view), pictures=pictures, result_word=result_word)
 
 
 def _environment() -> Environment:
@@ -61,8 +63,8 @@ def _environment() -> Environment:
 
 
 def minus(shown: str) -> str:
-    """A typographic minus before numbers, and a dash for "none"."""
-    return "–" if shown == wording.NONE else _SIGN.sub("−", shown)
+    """A typographic minus before numbers, no line break inside an interval, and a dash for "none"."""
+    return "–" if shown == wording.NONE else _INTERVAL.sub(rf"\1,{NO_BREAK}", _SIGN.sub("−", shown))
 
 
 def _with_minus(show: Callable[..., str]) -> Callable[..., str]:

@@ -58,7 +58,9 @@ def terminal_tree(view: RunView, *, changes: int = 60) -> RichTree:
     from rich.tree import Tree as RichTree
 
     path = {node.id for node in view.tree.path(view.champion.id)} if view.champion else set()
-    root = RichTree(Text(f"{view.run}  {wording.plural(len(view.tree), 'experiment')}", style="bold"), guide_style="dim")
+    root = RichTree(
+        Text(f"{view.run}  {wording.plural(len(view.tree), 'experiment')}", style="bold"), guide_style="dim"
+    )
     branches: dict[str | None, RichTree] = {None: root}
     for node in view.tree.all():
         above = branches[node.parent]

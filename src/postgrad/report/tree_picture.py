@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WIDTH = 960.0
 SIDE, TOP, BOTTOM = 22.0, 22.0, 30.0
 SHADES = 7
+LABEL = 80.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def search_tree(view: RunView, about: str = "Search tree") -> Markup:
     of = lanes(tree)
     width = max(WIDTH, len(tree) * 6.5)
     step = (width - 2 * SIDE - 20) / max(1, len(tree) - 1)
-    step = min(step, 56.0)
+    step = min(step, 96.0)
     rows = max(of.values()) + 1
     height_of_lane = 30.0 if rows <= 12 else 22.0 if rows <= 24 else 16.0
     places = {
@@ -139,12 +140,28 @@ def _nodes(view: RunView, places: dict[str, _Place], path: set[str], step: float
         extra = [dot(place.x, place.y, radius + 3.5, "ring")] if chosen else []
         yield tag("a", *titled(wording.about(node)), *extra, mark, href=f"#{node.id}")
         if chosen:
-            label = f"{node.id}  {wording.number(node.score)}"
-            left = place.x > 0.8 * (SIDE + len(view.tree) * step) and place.x > 200
-            shift = -(radius + 8) if left else radius + 8
-            yield text(place.x + shift, place.y - radius - 5, label, "name halo", "end" if left else "start")
+            x, y, anchor = _free_corner(place, tuple(places.values()), radius, SIDE + (len(view.tree) - 1) * step)
+            yield text(x, y, f"{node.id}  {wording.number(node.score)}", "name halo", anchor)
         elif node.id in path and step > 24:
             yield text(place.x, place.y - radius - 5, str(node.index), "tick halo", "middle")
+
+
+def _free_corner(
+    place: _Place, others: tuple[_Place, ...], radius: float, right_end: float
+) -> tuple[float, float, str]:
+    """Where the champion's name covers no other mark: above or below it, to the right or to the left."""
+    room = max(right_end + 20.0, WIDTH)
+    corners = []
+    for below in (False, True):
+        y = place.y + radius + 15 if below else place.y - radius - 5
+        for left in (False, True):
+            x = place.x - radius - 8 if left else place.x + radius + 8
+            start = x - LABEL if left else x
+            hits = sum(start - 8 < other.x < start + LABEL + 8 and y - 16 < other.y < y + 6 for other in others)
+            outside = start < 0 or start + LABEL > room
+            corners.append((hits + 100 * outside, x, y, "end" if left else "start"))
+    _, x, y, anchor = min(corners, key=lambda corner: corner[0])
+    return x, y, anchor
 
 
 def _node(node: Experiment, place: _Place, radius: float, shade_: int) -> Markup:

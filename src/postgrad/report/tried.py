@@ -45,7 +45,7 @@ class Tried:
         """What became of them: "2 better, 1 tie, 1 stopped early"."""
         named = {
             "better": self.better,
-            "tie": self.tie,
+            "tie" if self.tie == 1 else "ties": self.tie,
             "worse": self.worse,
             "stopped early": self.raced,
             "failed": self.failed,

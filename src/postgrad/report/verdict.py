@@ -72,7 +72,7 @@ def _open(view: RunView) -> Verdict:
     figures = f"{best.id} has {wording.metric_name(view.metric)} {wording.estimate(best.evaluation.estimate, 2)}"
     return Verdict(
         "open",
-        "Not finished: the best so far, measured on the search split only",
+        "Not finished, and measured on the search split only",
         figures,
         (f"The sealed split has not been read: {view.unsealed_reason}.",),
     )

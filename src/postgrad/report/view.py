@@ -110,6 +110,7 @@ class RunView:
     resumed: int
     plan: SplitPlan | None
     card: DataCard | None
+    labels: tuple[str, ...]
     tree: Tree
     ledger: Ledger
     moments: tuple[Moment, ...]
@@ -228,6 +229,7 @@ def build_view(
         resumed=sum(isinstance(event.body, RunResumed) for event in events),
         plan=plan,
         card=prepared.card if prepared else None,
+        labels=prepared.labels if prepared else (),
         tree=tree,
         ledger=Ledger.from_events(started.task.budget, events),
         moments=_moments(events, tree),
@@ -342,8 +344,7 @@ def summary(view: RunView) -> dict[str, Any]:
         "task": view.task.name,
         "experiments": len(view.tree),
         "failures": len(view.failures),
-        "champion": champion
-        and {"experiment": champion.id, "recipe_hash": champion.proposed.proposal.recipe.hash},
+        "champion": champion and {"experiment": champion.id, "recipe_hash": champion.proposed.proposal.recipe.hash},
         "sealed": _sealed_summary(view),
         "optimism_gap": view.optimism_gap,
         "looks": dict(view.looks),

@@ -49,9 +49,7 @@ def _checked(recipe: Recipe) -> Recipe:
 def main_index(recipe: Recipe) -> int:
     """The member that costs most: the one a change of method is about."""
     found = members(recipe)
-    costs = [
-        BACKENDS.get(m["stage"]["backend"]).nominal_cost(m["stage"].get("params", {}), 100, 100) for m in found
-    ]
+    costs = [BACKENDS.get(m["stage"]["backend"]).nominal_cost(m["stage"].get("params", {}), 100, 100) for m in found]
     return costs.index(max(costs))
 
 

@@ -8,7 +8,12 @@ from postgrad.records import Proposal, Recipe, Stage, TaskSpec
 def reference_recipes(task: TaskSpec) -> tuple[Proposal, ...]:
     """The constant answer, the cheapest classic model, and the untouched base model with a nearest-prototype answer."""
     found = [
-        ("reference.constant", Recipe(stage=Stage(backend="constant"), inference={"threshold": "reject_all"}), "one answer to everything", "scores about 0"),
+        (
+            "reference.constant",
+            Recipe(stage=Stage(backend="constant"), inference={"threshold": "reject_all"}),
+            "one answer to everything",
+            "scores about 0",
+        ),
         (
             "reference.classic",
             Recipe(stage=Stage(backend="classic")),
@@ -19,7 +24,9 @@ def reference_recipes(task: TaskSpec) -> tuple[Proposal, ...]:
     if task.base_models:
         stage = Stage(backend="embedder", params={"tune": "frozen", "head": "prototype", "score": "max_logit"})
         recipe = Recipe(base_model=task.base_models[0], stage=stage)
-        found.append(("reference.base_model", recipe, "the untouched base model, nearest prototype", "needs no training"))
+        found.append(
+            ("reference.base_model", recipe, "the untouched base model, nearest prototype", "needs no training")
+        )
     return tuple(
         Proposal(
             recipe=recipe,

@@ -119,9 +119,7 @@ def _open(tree: Tree, params: UCTParams) -> frozenset[str]:
     return frozenset(found)
 
 
-def _most_promising(
-    nodes: list[Experiment], values: dict[str, Value], visits: int, exploration: float
-) -> Experiment:
+def _most_promising(nodes: list[Experiment], values: dict[str, Value], visits: int, exploration: float) -> Experiment:
     """The highest upper confidence bound, UCB1 with a scaled confidence term."""
 
     def bound(node: Experiment) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Mapping, get_type_hints
 
@@ -62,10 +63,10 @@ def _messages(where: str, record: type[Record] | None, wrong: ValidationError) -
         elif error["type"] == "missing":
             message = f"{key} is missing. {HELP.get(key, '')}".rstrip()
         elif error["type"] == "model_type":
-            message = f"{key}: expected keys ({', '.join(_keys_of(where, record))}), found {_shown(error['input'])}."
+            message = f"{key}: expected keys ({', '.join(_keys_of(where, record))}), found {shown(error['input'])}."
         else:
             quote = " Put quotation marks around it." if isinstance(error["input"], bool) else ""
-            message = f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, found {_shown(error['input'])}.{quote}"
+            message = f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, found {shown(error['input'])}.{quote}"
         found.setdefault(key, message)
     return list(found.values())
 
@@ -76,8 +77,9 @@ def _keys_of(where: str, record: type[Record] | None) -> tuple[str, ...]:
     return tuple(record.model_fields) if record else ()
 
 
-def _shown(value: object) -> str:
-    return reprlib.repr(value)
+def shown(value: object) -> str:
+    """A value as messages show it: short, whatever it is."""
+    return f"a {type(value).__name__}" if isinstance(value, list | dict) else reprlib.repr(value)
 
 
 def unknown_keys(fields: Mapping[str, Any], known: tuple[str, ...], where: str, problems: list[str]) -> None:
@@ -110,10 +112,10 @@ def _check_data(sections: dict[str, Any], root: Path, problems: list[str]) -> No
             found[part] = resolve_source(source, root, part)
         except UserError as wrong:
             problems.append(f"data.{part}: {wrong}")
-    for part, source in found.items():
-        twin = next((other for other in found if other < part and found[other] == source), None)
-        if twin and Path(source).is_file():
-            problems.append(f"data.{part} and data.{twin} are the same file, {source}. Measure on rows of their own.")
+    for first, second in combinations(found, 2):
+        paths = Path(found[first]), Path(found[second])
+        if all(path.is_file() for path in paths) and paths[0].samefile(paths[1]):
+            problems.append(f"data.{first} and data.{second} are the same file. Measure on rows of their own.")
     if data.input == data.target:
         problems.append(f"data.input and data.target are both '{data.input}'. Name two different columns.")
     sections["data"] = data.model_copy(update=found)
@@ -180,7 +182,7 @@ def _check_models(sections: dict[str, Any], root: Path, problems: list[str]) -> 
     name = sections.get("name", "task")
     if not _NAME.fullmatch(name):
         problems.append(
-            f"name is {_shown(name)}, and it names folders: letters, digits, '.', '_' and '-' were expected, at most "
+            f"name is {shown(name)}, and it names folders: letters, digits, '.', '_' and '-' were expected, at most "
             f"64, such as '{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-._')[:64] or 'my-task'}'."
         )
     found = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -11,7 +10,7 @@ import yaml
 from postgrad.budget import parse_budget
 from postgrad.errors import UserError, near_miss
 from postgrad.records import TaskSpec
-from postgrad.spec.check import check_sections, check_values, unknown_keys
+from postgrad.spec.check import check_sections, check_values, shown, unknown_keys
 from postgrad.spec.keys import DEFAULT_BASE_MODEL, DEFAULT_BUDGET, default_metric
 
 MAX_BYTES = 1_000_000
@@ -143,5 +142,5 @@ def _budget_fields(value: Any, problems: list[str]) -> Any:
         return {}
     if isinstance(value, dict):
         return value
-    problems.append(f"budget: found {reprlib.repr(value)}, which has no unit. Write it as '20m' or '40 experiments'.")
+    problems.append(f"budget: found {shown(value)}, which has no unit. Write it as '20m' or '40 experiments'.")
     return {}

@@ -5,6 +5,7 @@ The store is the only truth. The tree, the ledger, resume and the report are rea
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from postgrad.records import Body, Event
@@ -13,6 +14,11 @@ from postgrad.store.artifacts import Artifacts
 
 class Store(Protocol):
     """One run. A single writer appends; any number of readers look on."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        ...
 
     @property
     def artifacts(self) -> Artifacts:

@@ -25,7 +25,7 @@ def make_tiny_encoder(folder: Path, words: Iterable[str] = (), seed: int = 0) ->
     """
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel
 
     tokenizer = _tokenizer(words)
@@ -40,7 +40,7 @@ def make_tiny_encoder(folder: Path, words: Iterable[str] = (), seed: int = 0) ->
             max_position_embeddings=LENGTH,
             initializer_range=0.2,
         )
-        BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+        BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     transformer = Transformer(str(folder), max_seq_length=LENGTH)
     encoder = SentenceTransformer(modules=[transformer, Pooling(WIDTH)], device="cpu")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from postgrad.records import Dimension, Record, Value
 from postgrad.train import scores
@@ -37,6 +37,12 @@ class ClassicParams(Record):
     class_weight: Literal["balanced", "none"] = "balanced"
     score: Literal["max_prob", "log_prob", "knn"] = "max_prob"
     negatives: Literal["class", "none"] = "class"
+
+    @model_validator(mode="after")
+    def _counts_something(self) -> ClassicParams:
+        if not (self.word_max or self.char_max):
+            raise ValueError("word_max and char_max are both 0: nothing is counted; set one of them")
+        return self
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def make_vectorizers(params: ClassicParams) -> tuple[Any, ...]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     made = []
-    shared = {"sublinear_tf": params.sublinear, "min_df": params.min_df, "dtype": "float64"}
+    shared = {"sublinear_tf": params.sublinear, "min_df": params.min_df}
     if params.word_max:
         made.append(TfidfVectorizer(ngram_range=(1, params.word_max), **shared))
     if params.char_max:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from postgrad.records import Dimension, Record, Stage, Value
 from postgrad.registry import Registry
@@ -22,11 +22,36 @@ class Member(Record):
     weight: float = Field(1.0, ge=0)
     score_weight: float = Field(1.0, ge=0)
 
+    @field_validator("stage")
+    @classmethod
+    def _is_known(cls, stage: Stage) -> Stage:
+        backend_of(stage).Params.model_validate(stage.params)
+        return stage
+
 
 class EnsembleParams(Record):
     """The members, at least two."""
 
     members: tuple[Member, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> EnsembleParams:
+        for name in ("weight", "score_weight"):
+            if not any(getattr(member, name) for member in self.members):
+                raise ValueError(f"every member has {name} 0; give at least one a positive {name}")
+        return self
+
+
+def backend_of(stage: Stage) -> Backend:
+    """The backend of a stage.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    from postgrad.train import BACKENDS
+
+    backends: Registry[Backend] = BACKENDS
+    return backends.get(stage.backend)
 
 
 @dataclass(frozen=True)
@@ -59,17 +84,11 @@ class Ensemble:
 
     Params = EnsembleParams
 
-    def _backend(self, name: str) -> Backend:
-        from postgrad.train import BACKENDS
-
-        backends: Registry[Backend] = BACKENDS
-        return backends.get(name)
-
     def space(self, params: Mapping[str, Value]) -> dict[str, Dimension]:
         """The numbers of every member as `members.I.NAME`, and the weights."""
         found: dict[str, Dimension] = {}
         for i, member in enumerate(EnsembleParams.model_validate(dict(params)).members):
-            own = self._backend(member.stage.backend).space(member.stage.params)
+            own = backend_of(member.stage).space(member.stage.params)
             found |= {f"members.{i}.stage.params.{name}": dimension for name, dimension in own.items()}
             found[f"members.{i}.weight"] = Dimension(low=0.25, high=4.0, log=True)
             found[f"members.{i}.score_weight"] = Dimension(low=0.25, high=4.0, log=True)
@@ -77,20 +96,18 @@ class Ensemble:
 
     def nominal_cost(self, params: Mapping[str, Value], rows: int, texts: int) -> float:
         members = EnsembleParams.model_validate(dict(params)).members
-        return sum(self._backend(m.stage.backend).nominal_cost(m.stage.params, rows, texts) for m in members)
+        return sum(backend_of(m.stage).nominal_cost(m.stage.params, rows, texts) for m in members)
 
     def fit(self, job: FitJob) -> Fitted:
         params = EnsembleParams.model_validate(job.params.model_dump())
         models = []
         for i, member in enumerate(params.members):
-            backend = self._backend(member.stage.backend)
+            backend = backend_of(member.stage)
             own: Any = backend.Params.model_validate(member.stage.params)
             models.append(backend.fit(replace(job, params=own, checkpoint=job.checkpoint / str(i), seed=job.seed + i)))
         return EnsembleModel(params.members, tuple(models))
 
     def load(self, folder: Path) -> Fitted:
         members = tuple(Member.model_validate(m) for m in json.loads((folder / "ensemble.json").read_text()))
-        models = tuple(
-            self._backend(member.stage.backend).load(folder / f"member-{i}") for i, member in enumerate(members)
-        )
+        models = tuple(backend_of(member.stage).load(folder / f"member-{i}") for i, member in enumerate(members))
         return EnsembleModel(members, models)

@@ -141,7 +141,7 @@ def embed(encoder: Any, texts: Sequence[str]) -> NDArray[np.float32]:
     import numpy as np
 
     if not texts:
-        return np.zeros((0, int(encoder.get_sentence_embedding_dimension())), np.float32)
+        return np.zeros((0, int(encoder.get_embedding_dimension())), np.float32)
     made = encoder.encode(
         list(texts), batch_size=BATCH, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
     )

@@ -160,14 +160,14 @@ class Tuner:
         for start in range(0, len(order), self.params.batch_size):
             loss = self._loss(order[start : start + self.params.batch_size])
             if not bool(torch.isfinite(loss)):
-                raise TrainingDiverged(f"loss is {float(loss)} at step {self.step}")
+                raise TrainingDiverged(f"the loss is {loss.item()} at step {self.step}")
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(self.trained, GRADIENT_NORM)
             self.optimizer.step()
             self.schedule.step()
             self.step += 1
-            losses.append(float(loss))
+            losses.append(loss.item())
         return sum(losses) / max(1, len(losses))
 
     def _loss(self, batch: list[int]) -> torch.Tensor:

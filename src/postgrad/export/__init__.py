@@ -1,0 +1,65 @@
+"""A champion as a folder that works without Postgrad: the model's own files, `predict.py`, a model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from postgrad.errors import UserError
+from postgrad.records import Certified
+from postgrad.report import read_view
+from postgrad.report.card import model_card
+from postgrad.store.sqlite import SqliteStore
+
+REQUIREMENTS = {
+    "constant": ("numpy",),
+    "classic": ("numpy", "scipy", "scikit-learn", "safetensors"),
+    "embedder": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
+}
+
+
+def export_champion(store: SqliteStore, folder: Path) -> Path:
+    """Copy the champion's model to a new `folder`, with what it needs to answer; return the folder.
+
+    Raises:
+        UserError: the run has no certified champion, or the folder holds something.
+    """
+    certified = next((e.body for e in reversed(store.events()) if isinstance(e.body, Certified)), None)
+    model = store.folder / "model"
+    if certified is None or not model.exists():
+        raise UserError(
+            f"The run '{store.folder.name}' has no certified champion yet. Finish it with: "
+            f"postgrad resume {store.folder.name}"
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"The folder {folder} is not empty. Name a new one, so that nothing is overwritten.")
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    facts = json.loads((model / "postgrad.json").read_text(encoding="utf-8"))
+    facts |= {"threshold": certified.threshold, "run": store.folder.name, "experiment": certified.champion}
+    (folder / "postgrad.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+    shutil.copy(Path(__file__).with_name("predict.py"), folder / "predict.py")
+    (folder / "README.md").write_text(model_card(read_view(store)), encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join(requirements(facts["recipe"]["stage"])) + "\n")
+    return folder
+
+
+def requirements(stage: dict[str, object]) -> list[str]:
+    """The libraries a stage needs to answer, in the versions that trained it."""
+    names = set(_needed(stage))
+    lines = []
+    for name in sorted(names):
+        try:
+            lines.append(f"{name}=={version(name).split('+')[0]}")
+        except PackageNotFoundError:
+            lines.append(name)
+    return lines
+
+
+def _needed(stage: dict[str, object]) -> tuple[str, ...]:
+    if stage["backend"] != "ensemble":
+        return REQUIREMENTS.get(str(stage["backend"]), ("numpy",))
+    params = stage["params"]
+    members = params["members"] if isinstance(params, dict) else []
+    return tuple(name for member in members for name in _needed(member["stage"]))
