@@ -16,13 +16,13 @@ BUDGET ?= 5m
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check --quiet
+PIP := $(PY) -m pip --disable-pip-version-check -qq
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 STAMP := $(VENV)/.setup-done
 # Spinning threads on busy cores are 30 to 100 times slower than one thread that waits.
 THREADS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow lint format schema clean
 
 help:  ## Show this list
 	@echo "make TARGET, where TARGET is:"
@@ -69,6 +69,10 @@ test: lint  ## Lint, then run the tests that are not slow
 
 test-slow: setup  ## Run the slow tests, one at a time
 	$(THREADS) $(PY) -m pytest -m slow
+
+schema: setup  ## Write the JSON schema of task files again
+	$(PY) -c 'import json; from postgrad.spec import task_schema; print(json.dumps(task_schema(), indent=2))' \
+		> docs/task.schema.json
 
 clean:  ## Remove caches and build results; .venv and runs/ stay
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

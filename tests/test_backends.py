@@ -21,7 +21,7 @@ from postgrad.train.constant import Constant
 from postgrad.train.embedder import Embedder
 from postgrad.train.ensemble import Ensemble
 
-SMALL: dict[str, Any] = {"batch_size": 8, "lr": 2e-3, "head_lr": 2e-2, "epochs": 4, "precision": "fp32"}
+SMALL: dict[str, Any] = {"batch_size": 8, "lr": 2e-3, "head_lr": 2e-2, "epochs": 10, "precision": "fp32"}
 FROZEN: dict[str, Any] = {**SMALL, "tune": "frozen"}
 
 
@@ -71,7 +71,15 @@ class TestEmbedder(WithEncoder):
         SMALL,
         {**SMALL, "tune": "partial", "layers": 1, "head": "cosine", "score": "energy", "negatives": "class"},
         {**SMALL, "tune": "lora", "lora_r": 4, "score": "blend", "negatives": "uniform"},
-        {**SMALL, "contrastive_epochs": 2, "epochs": 2, "head": "prototype", "score": "knn"},
+        {
+            **SMALL,
+            "contrastive_epochs": 2,
+            "epochs": 10,
+            "lr": 1e-3,
+            "batch_size": 16,
+            "head": "prototype",
+            "score": "knn",
+        },
         {**SMALL, "contrastive_epochs": 2, "epochs": 0, "contrastive_loss": "pairs", "head": "logistic"},
         {**FROZEN, "epochs": 40, "score": "max_prob", "negatives": "uniform"},
         {**FROZEN, "head": "logistic", "score": "mahalanobis", "negatives": "class"},
@@ -139,7 +147,7 @@ class TestEnsemble(WithEncoder):
     )
 
     def test_it_is_the_weighted_mean_of_its_members(self, tmp_path: Path) -> None:
-        heads = ("logistic", "svm")
+        heads = ("logistic", "nb")
         params = {
             "members": [
                 {"stage": {"backend": "classic", "params": {"head": heads[0]}}, "weight": 3.0, "score_weight": 1.0},

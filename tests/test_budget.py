@@ -166,7 +166,7 @@ def test_the_grant_is_the_task_s_until_a_resume_changes_it() -> None:
 
 def test_a_job_is_reserved_for_and_then_charged() -> None:
     usage = Usage(wall_s=20.0, cpu_s=36.0, gpu_s=7.2, usd=0.25, max_rss_mb=300.0)
-    before = [a_start(Budget(cpu_hours=1.0)), proposed("a"), job_started("a", reserved_s=360.0)]
+    before: list[Body] = [a_start(Budget(cpu_hours=1.0)), proposed("a"), job_started("a", reserved_s=360.0)]
     under_way = ledger_of(*before)
     assert under_way.reserved == 360.0
     assert under_way.spent.jobs == 0
@@ -231,14 +231,14 @@ def test_the_scarcest_limit_decides() -> None:
 
 
 def test_no_dollars_means_do_without_and_no_experiments_means_stop() -> None:
-    without = [a_start(Budget(usd=0.0, gpu_hours=0.0)), job_started("a")]
+    without: list[Body] = [a_start(Budget(usd=0.0, gpu_hours=0.0)), job_started("a")]
     assert ledger_of(*without).remaining(0.0).fraction == 1.0
     assert ledger_of(*without, job_finished("a", usage=Usage(usd=0.01))).remaining(0.0).empty
     assert ledger_of(a_start(Budget(experiments=0))).remaining(0.0).empty
 
 
 def test_more_budget_after_running_out_goes_on() -> None:
-    out = [a_start(Budget(experiments=1)), proposed("a"), RunEnded(reason="budget", wall_s=2.0)]
+    out: list[Body] = [a_start(Budget(experiments=1)), proposed("a"), RunEnded(reason="budget", wall_s=2.0)]
     assert ledger_of(*out).remaining(3.0).empty
     left = ledger_of(*out, RunResumed(budget=Budget(experiments=4))).remaining(3.0)
     assert (left.experiments, left.fraction) == (3, 0.75)

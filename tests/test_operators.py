@@ -187,6 +187,13 @@ def test_typos_change_every_copy_a_little() -> None:
         assert abs(len(row.text) - len(before.text)) <= 6
 
 
+def test_typos_at_a_low_rate_are_of_every_kind() -> None:
+    rows = rows_of(("please cancel the order", "A"))
+    made = {row.text for seed in range(10) for row in run("typos", rows, seed, share=4.0, rate=0.001)[0][1:]}
+    assert {len(text) - len(rows[0].text) for text in made} == {-1, 0, 1}
+    assert len(made) > 20
+
+
 def test_typos_skip_texts_without_letters() -> None:
     done, report = run("typos", rows_of(("12345", "A"), ("hello there", "B")), share=1.0)
     assert (len(done), report.added) == (3, 1)

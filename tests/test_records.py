@@ -23,7 +23,7 @@ ALL = sorted(
 )
 
 # No lone surrogates: they are not Unicode text. No NaN: it equals nothing, itself included.
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 FLOAT = st.floats(allow_nan=False)
 PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),

@@ -275,6 +275,15 @@ def test_guess_finds_the_columns(tmp_path: Path, header: str, line: str, expecte
     assert guess.out_of_scope is None and guess.maybe_out_of_scope is None
 
 
+def test_guess_takes_the_columns_that_were_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label,team\nhello there,A,x\nhello you,A,y\nbye you,B,x\n")
+    guess = guess_columns(path, target="team")
+    assert (guess.input, guess.target, guess.labels) == ("text", "team", {"x": 2, "y": 1})
+    with pytest.raises(UserError, match=r"no column 'teem'\. Did you mean 'team'"):
+        guess_columns(path, target="teem")
+
+
 def test_guess_finds_the_out_of_scope_label(tmp_path: Path) -> None:
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     train.write_text("text,label\na,A\nb,B\nc,other\n")

@@ -126,7 +126,8 @@ def test_a_view_hides_what_ended_later() -> None:
     assert [node.state for node in view.all()] == [State.DONE] * 2 + [State.PENDING] * 4
     assert ids(view.scored()) == ["b", "a"]
     assert view["d"].evaluation is None
-    assert view["d"].started == view["d"].results == ()
+    assert view["d"].started == ()
+    assert view["d"].results == ()
     assert view["b"] == FAMILY["b"]
 
 

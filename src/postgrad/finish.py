@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Callable, Sequence
 
 from postgrad.errors import PostgradError
-from postgrad.evaluate.evaluator import join, measure, read_outputs
+from postgrad.evaluate.evaluator import frozen_threshold, join, measure, read_outputs
 from postgrad.evaluate.sealed import Entrant, Questions, read_sealed
 from postgrad.evaluate.statistics import difference
-from postgrad.evaluate.threshold import choose_threshold
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import dump_items, load_items
 from postgrad.records import Certified, Evaluated, Evaluation, Recipe, SealedDone
@@ -28,12 +27,12 @@ RESERVE_START = 0.2
 
 
 def ranked_finalists(session: Session) -> list[Experiment]:
-    """The best experiments by search score, one for each recipe, references included."""
+    """The best experiments by search score, one for each recipe, references included. None of them breaks a guard."""
     seen: set[str] = set()
     chosen = []
     for node in session.tree.scored():
         name = node.proposed.proposal.recipe.hash
-        if name not in seen:
+        if name not in seen and node.evaluation is not None and session.guards_hold(node.evaluation):
             seen.add(name)
             chosen.append(node)
         if len(chosen) == FINALISTS:
@@ -63,8 +62,8 @@ def certify(session: Session, run_jobs: RunJobs) -> None:
     finalists = [session.tree[name] for name in ended.finalists]
     if not finalists:
         raise PostgradError(
-            "No experiment gave a score, not even the constant answer, so there is no champion. "
-            f"`postgrad show {session.run}` lists what failed and why."
+            "No experiment gave a score and kept every guard, so there is no champion. "
+            f"`postgrad show {session.run}` lists what failed and why; the task's guards may be out of reach."
         )
     affordable = _affordable(session, finalists)
     if len(affordable) > 1:
@@ -179,7 +178,7 @@ def _threshold(session: Session, node: Experiment) -> float | None:
     if session.plan.out_of_scope is None:
         return None
     parts = session.raw_items(node.id, "search") + session.raw_items(node.id, "select")
-    return choose_threshold(join(parts).answers, node.proposed.proposal.recipe.inference)
+    return frozen_threshold(join(parts), node.proposed.proposal.recipe.inference)
 
 
 def sealed_job(session: Session, experiment: str, *, save_model: bool, seed: int = SEALED_SEED) -> Job:

@@ -201,7 +201,7 @@ class Loop:
         session.append(
             Proposed(
                 experiment=f"e{index:04d}",
-                choice=choice,
+                choice=proposal.carried_out or choice,
                 proposal=proposal,
                 incumbent=self._champion(view),
                 nominal_s=nominal,
@@ -240,20 +240,11 @@ class Loop:
 
     def _better(self, champion: str | None, node: Experiment, tree: Tree) -> str | None:
         """The champion after one more scored experiment: a higher search score that breaks no guard."""
-        if node.evaluation is None or not self._guards_hold(node.evaluation):
+        if node.evaluation is None or not self.session.guards_hold(node.evaluation):
             return champion
         if champion is None or node.evaluation.estimate.value > (tree[champion].score or float("-inf")):
             return node.id
         return champion
-
-    def _guards_hold(self, evaluation: Evaluation) -> bool:
-        for guard in self.session.task.guards:
-            value = evaluation.metrics.get(guard.metric)
-            if value is None:
-                return False
-            if (guard.min is not None and value < guard.min) or (guard.max is not None and value > guard.max):
-                return False
-        return True
 
     # --- run ------------------------------------------------------------------------------------------------------
 

@@ -174,7 +174,11 @@ class Choice(Record):
 
 
 class Proposal(Record):
-    """A hypothesis and the one change to the parent's recipe that tests it."""
+    """A hypothesis and the one change to the parent's recipe that tests it.
+
+    `kind` is "<group>.<name>". `carried_out` is the choice that the recipe answers, where the one that was asked for had
+    nothing new to offer.
+    """
 
     recipe: Recipe
     kind: str
@@ -184,6 +188,7 @@ class Proposal(Record):
     refuted_by: str
     proposer: str
     seed: int
+    carried_out: Choice | None = None
 
 
 # --- jobs -----------------------------------------------------------------------------------------------------------

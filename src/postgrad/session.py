@@ -19,6 +19,7 @@ from postgrad.records import (
     Body,
     Certified,
     DataPrepared,
+    Evaluation,
     Event,
     JobFinished,
     JobResult,
@@ -144,6 +145,16 @@ class Session:
 
     def remaining(self) -> Remaining:
         return self.ledger.remaining(self.store.clock())
+
+    def guards_hold(self, evaluation: Evaluation) -> bool:
+        """True when the metrics of an evaluation keep every guard of the task; a metric without a value breaks one."""
+        for guard in self.task.guards:
+            value = evaluation.metrics.get(guard.metric)
+            if value is None:
+                return False
+            if (guard.min is not None and value < guard.min) or (guard.max is not None and value > guard.max):
+                return False
+        return True
 
     # --- costs ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
+from postgrad.evaluate.probes import is_disturbed
 from postgrad.metrics.items import Items
 
 EDGE = 1e-3
@@ -46,7 +47,7 @@ def signals(items: Items) -> dict[str, float]:
 def _origin(key: str) -> str:
     if "+background" in key:
         return "everyday"
-    return "disturbed" if "+typos" in key or "+word_dropout" in key else "row"
+    return "disturbed" if is_disturbed(key) else "row"
 
 
 def correlations(recipes: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:

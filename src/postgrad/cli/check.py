@@ -23,7 +23,10 @@ def command(
     budget: Annotated[str | None, typer.Option(help="Instead of the task's: '20m', '8h'.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Report every problem of a task, and what a run of it would do and cost. Exit code 2 when it cannot be run."""
+    """Report every problem of a task, and what a run of it would do and cost.
+
+    Exit code 2 when the task cannot be run.
+    """
     from postgrad.cli.outlook import outlook
     from postgrad.errors import UserError
     from postgrad.spec import load_task
@@ -71,7 +74,8 @@ def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
         rows = ", ".join(f"{count:,} {part}" for part, count in card.rows.items())
         yield "rows", f"{rows}; {card.words_median:g} words in the middle one"
         counts = sorted(card.labels.values())
-        yield "labels", f"{len(counts)}" + (f", {counts[0]} to {counts[-1]} train rows each" if counts else "")
+        spread = f"{counts[0]} to {counts[-1]}" if len(set(counts)) > 1 else f"{counts[0] if counts else 0}"
+        yield "labels", f"{len(counts)}, {spread} train rows each"
     if task.data.out_of_scope is not None:
         rejected = [f"{count:,} of {part}" for part, count in (card.out_of_scope if card else {}).items() if count]
         yield "rejects", f"{task.data.out_of_scope} ({', '.join(rejected) or 'no row of it'})"

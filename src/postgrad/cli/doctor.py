@@ -21,7 +21,10 @@ MARKS = {
 
 
 def command(runs_dir: RunsDirOption = RUNS_DIR, as_json: JsonOption = False) -> None:
-    """Look at this machine: cores, memory, disk, libraries, models. Exit code 1 when something must be repaired."""
+    """Look at this machine: cores, memory, disk, libraries, models.
+
+    Exit code 1 when something must be repaired before a run.
+    """
     from postgrad.cli.machine import look
 
     findings = look(Path(runs_dir))

@@ -43,7 +43,7 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Replace a task file that is there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at a data file and write a task file with comments. Asks for what it cannot see, on a terminal."""
+    """Look at your data and write a task file with comments. On a terminal, ask what is not clear."""
     from postgrad.data.guess import guess_columns
     from postgrad.spec import write_task
 
@@ -51,6 +51,8 @@ def command(
     others = [Path(source) for source in (dev, test) if source is not None]
     guess = guess_columns(Path(train), others, input=input, target=target)
     given = {"out_of_scope": out_of_scope, "objective": objective, "metric": metric, "budget": budget}
+    if not as_json:
+        console(error=True).print(_found(guess), markup=False)
     if not (yes or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
         given = _ask(guess, given)
     if given["out_of_scope"] is None:
@@ -136,12 +138,11 @@ def _ask(guess: InitGuess, given: dict[str, str | None]) -> dict[str, str | None
     from postgrad.spec.keys import DEFAULT_BUDGET, default_metric
 
     screen = console(error=True)
-    screen.print(_found(guess), markup=False)
     answers = dict(given)
     if answers["out_of_scope"] is None:
         maybe = guess.out_of_scope or guess.maybe_out_of_scope
-        question = f"Does the label '{escape(maybe or '')}' mean: none of the others, reject it?"
         if maybe is not None:
+            question = f"Does the label '{escape(maybe)}' mean: none of the others, reject it?"
             means_it = Confirm.ask(question, console=screen, default=guess.out_of_scope is not None)
             answers["out_of_scope"] = maybe if means_it else ""
         else:
@@ -172,7 +173,6 @@ def _found(guess: InitGuess) -> str:
 
 def _say(guess: InitGuess, out_of_scope: str | None, output: Path) -> None:
     screen = console()
-    screen.print(_found(guess), markup=False)
     if out_of_scope:
         screen.print(f"Inputs of the label '{out_of_scope}' are to be rejected.", markup=False)
     elif out_of_scope is None and guess.maybe_out_of_scope:

@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Mapping, Sequence
 
+from postgrad.evaluate.probes import is_disturbed
 from postgrad.evaluate.splits import SplitPlan, UnitPlan, group_of
 from postgrad.evaluate.statistics import estimate, point
 from postgrad.evaluate.threshold import choose_threshold, rejected
@@ -108,8 +109,22 @@ def cross_fitted(parts: Sequence[Items], inference: Mapping[str, Value], rejects
     answered = []
     for i, part in enumerate(parts):
         others = join([other for j, other in enumerate(parts) if j != i])
-        answered.append(apply_threshold(part, choose_threshold(others.answers, inference)))
+        answered.append(apply_threshold(part, frozen_threshold(others, inference)))
     return join(answered)
+
+
+def frozen_threshold(items: Items, inference: Mapping[str, Value]) -> float:
+    """The recipe's threshold from these items.
+
+    Where in-scope questions have disturbed copies, the copies alone speak for the in-scope side: tidy train rows score
+    higher than what customers write, and a threshold set with them rejects too much.
+    """
+    import numpy as np
+
+    inside = items.answers.truth >= 0
+    copies = np.array([is_disturbed(str(key)) for key in items.keys], dtype=bool)
+    chosen = ~inside | copies if (inside & copies).any() else np.ones(len(items), dtype=bool)
+    return choose_threshold(items.take(np.flatnonzero(chosen)).answers, inference)
 
 
 def _halves(items: Items) -> list[Items]:
@@ -141,6 +156,6 @@ def measure(
     """
     rejects = plan.out_of_scope is not None
     items = cross_fitted(parts, inference, rejects)
-    threshold = choose_threshold(join(parts).answers, inference) if rejects else None
+    threshold = frozen_threshold(join(parts), inference) if rejects else None
     scored = estimate(METRICS.get(metric), items, seed=seed)
     return Measured(estimate=scored, metrics=all_metrics(items), threshold=threshold), items

@@ -15,6 +15,7 @@ from postgrad.data.text import stable_unit
 from postgrad.records import Row, Value
 
 BACKGROUND_SHARE = 0.2
+DISTURBERS = ("typos", "word_dropout")
 BACKGROUND_CAP = 150
 
 
@@ -25,9 +26,14 @@ def disturbed(rows: Sequence[Row], salt: str) -> tuple[Row, ...]:
     for row in ordered:
         halves[stable_unit(row.id, f"{salt}disturbed") < 0.5].append(row)
     made: list[Row] = []
-    for op, half in (("typos", halves[0]), ("word_dropout", halves[1])):
+    for op, half in zip(DISTURBERS, halves, strict=True):
         made += _added(op, half, {"share": 1.0}, salt, None)
     return tuple(made)
+
+
+def is_disturbed(item_id: str) -> bool:
+    """True for the id of a disturbed copy."""
+    return any(f"+{op}" in item_id for op in DISTURBERS)
 
 
 def background(rows: Sequence[Row], out_of_scope: str, salt: str) -> tuple[Row, ...]:

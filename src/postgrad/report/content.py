@@ -131,10 +131,11 @@ def _facts(view: RunView) -> tuple[Fact, ...]:
         ),
         Fact("optimism gap", wording.signed(gap), "search minus sealed" if gap is not None else "no sealed read yet"),
     ]
-    failing = [check for check in (_contamination(view), *_guards(view), _lineage(view)) if check.holds is False]
-    unknown = [check for check in (_contamination(view), _lineage(view)) if check.holds is None]
+    checks = (_contamination(view), *_guards(view), _lineage(view))
+    failing = [check for check in checks if check.holds is False]
+    unknown = [check for check in checks if check.holds is None]
     value = "failing" if failing else "open" if unknown else "all hold"
-    names = ", ".join(check.name for check in failing or unknown) or "contamination, lineage, guards"
+    names = ", ".join(check.name for check in failing or unknown or checks)
     facts.append(Fact("checks", value, names, "bad" if failing else "neutral" if unknown else "good"))
     return tuple(facts)
 

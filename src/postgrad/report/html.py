@@ -37,7 +37,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    numbers = {
+    numbers: dict[str, Callable[..., str]] = {
         "number": wording.number,
         "signed": wording.signed,
         "estimate": wording.estimate,

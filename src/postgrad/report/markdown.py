@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 # What means something wherever it stands; underscores at the edge of a word; the rest only where a line begins.
-_ANYWHERE = re.compile(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w))")
+_ANYWHERE = re.compile(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))")
 _AT_START = re.compile(r"^([-+](?=[-+\s]|$)|[#>=]|\d+[.)](?=\s|$))")
 _HTML = re.compile(r"<(?! )|&(?=#|\w+;)")
 _ADDRESS = re.compile(r"(?i)\b(https?|ftp|www|mailto)([:.])|@")

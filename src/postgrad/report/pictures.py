@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 from typing import Iterable, Sequence
 
 from markupsafe import Markup
@@ -52,6 +53,7 @@ WIDTH, HEIGHT = 960.0, 370.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 14.0, 40.0, 46.0
 STRIP = 24.0
 METHODS = 7
+OUTLYING = 5.0
 BAR_WIDTH, BAR_HEIGHT = 300.0, 24.0
 
 
@@ -189,11 +191,10 @@ def _finish(view: RunView, frame: _Frame) -> Iterable[Markup]:
 
 def _steps(view: RunView, frame: _Frame) -> list[tuple[float, float, Estimate]]:
     """(from pixel, to pixel, estimate) of every reign that can be drawn."""
-    ends = [reign.clock for reign in view.reigns[1:]]
-    last = view.moments[-1].clock if view.moments else 0.0
+    ends = [*(reign.clock for reign in view.reigns), view.moments[-1].clock if view.moments else 0.0]
     return [
         (frame.x(reign.clock), frame.x(end), reign.estimate)
-        for reign, end in zip(view.reigns, [*ends, last], strict=True)
+        for reign, end in zip(view.reigns, ends[1:], strict=True)
         if math.isfinite(reign.estimate.value)
     ]
 
@@ -242,7 +243,7 @@ def _mark(view: RunView, moment: Moment, frame: _Frame) -> Iterable[Markup]:
 def _name_of_champion(view: RunView, frame: _Frame) -> Iterable[Markup]:
     node = view.champion
     moment = next((one for one in view.moments if node is not None and one.experiment.id == node.id), None)
-    if node is None or node.score is None or moment is None or node.score < frame.y.low:
+    if node is None or node.score is None or moment is None or not frame.y.low <= node.score <= frame.y.high:
         return
     place, height = frame.x(moment.clock), frame.y(node.score)
     label = f"{node.id}  {wording.number(node.score)}"
@@ -282,12 +283,7 @@ def estimate_bar(found: Estimate, scale: Scale, tone: str, reference: float | No
     if reference is not None and math.isfinite(reference):
         marks.append(line(scale(reference), 0, scale(reference), BAR_HEIGHT, "baseline"))
     if found.high < scale.low or found.low > scale.high:
-        left = found.high < scale.low
-        x, to = (scale.start - 4, 1) if left else (scale.end + 4, -1)
-        corners = [(x, middle), (x + 9 * to, middle - 5), (x + 9 * to, middle + 5)]
-        marks.append(tag("polygon", points=points(corners), class_=f"mark {tone}"))
-        label = f"{wording.number(found.value, 2)}, off the axis"
-        marks.append(text(x + 14 * to, middle + 4, label, "tick", "start" if left else "end"))
+        marks += _off_axis(found.high < scale.low, wording.number(found.value, 2), tone, scale)
     elif math.isfinite(found.value):
         if math.isfinite(found.low) and math.isfinite(found.high):
             marks.append(line(scale.clip(found.low), middle, scale.clip(found.high), middle, f"whisker {tone}"))
@@ -295,15 +291,25 @@ def estimate_bar(found: Estimate, scale: Scale, tone: str, reference: float | No
     return picture(BAR_WIDTH, BAR_HEIGHT, wording.estimate(found), *marks, class_="bar")
 
 
+def _off_axis(left: bool, shown: str, tone: str, scale: Scale) -> tuple[Markup, Markup]:
+    """An arrow at the edge of an axis, and the value it points to."""
+    middle = BAR_HEIGHT / 2
+    x, to = (scale.start - 4, 1) if left else (scale.end + 4, -1)
+    corners = [(x, middle), (x + 9 * to, middle - 5), (x + 9 * to, middle + 5)]
+    label = text(x + 14 * to, middle + 4, f"{shown}, off the axis", "tick", "start" if left else "end")
+    return tag("polygon", points=points(corners), class_=f"mark {tone}"), label
+
+
 # --- effects --------------------------------------------------------------------------------------------------------
 
 
 def effect_scale(tried: Sequence[Tried]) -> Scale:
-    """One axis for the mean effects, zero always on it. Single effects far outside are drawn at the edge."""
+    """One axis for the mean effects, zero always on it. What is many times larger than usual is drawn at its edge."""
     ends = [value for one in tried if one.effect for value in (one.effect.low, one.effect.high)]
     ends = [value for value in ends if math.isfinite(value)] or [-0.1, 0.1]
-    ends.sort()
-    low, high = min(ends[len(ends) // 12], 0.0), max(ends[-1 - len(ends) // 12], 0.0)
+    usual = OUTLYING * median(abs(value) for value in ends)
+    kept = [value for value in ends if abs(value) <= usual] or ends
+    low, high = min(*kept, 0.0), max(*kept, 0.0)
     pad = 0.06 * (high - low) or 0.01
     return Scale(low - pad, high + pad, 6.0, BAR_WIDTH - 6)
 
@@ -329,6 +335,9 @@ def effect_bar(one: Tried, scale: Scale, min_effect: float) -> Markup:
     if len(one.effects) > 1:
         marks += [_single(effect, scale) for effect in one.effects]
     tone = {"helped": "good", "hurt": "bad"}.get(one.outcome, "neutral")
+    if found.high < scale.low or found.low > scale.high:
+        marks += _off_axis(found.high < scale.low, wording.signed(found.value, 2), tone, scale)
+        return picture(BAR_WIDTH, BAR_HEIGHT, wording.estimate(found), *marks, class_="bar")
     marks.append(line(scale.clip(found.low), middle, scale.clip(found.high), middle, f"whisker {tone}"))
     x, reach = scale.clip(found.value), 6.0
     corners = [(x - reach, middle), (x, middle - reach), (x + reach, middle), (x, middle + reach)]

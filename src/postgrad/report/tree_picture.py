@@ -108,7 +108,8 @@ def _scale(tree: Tree, step: float, height: float) -> Iterable[Markup]:
 
 def _edges(tree: Tree, places: dict[str, _Place], path: set[str], step: float) -> Iterable[Markup]:
     """Ordinary edges first, so that the champion's path lies on top."""
-    ordinary, bold = [], []
+    ordinary: list[Markup] = []
+    bold: list[Markup] = []
     for node in tree.all():
         other = node.proposed.choice.other
         if other in places:

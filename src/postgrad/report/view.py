@@ -212,7 +212,7 @@ def build_view(
     if not events or not isinstance(events[0].body, RunStarted):
         raise UserError("These events are no run: the first one has to say what was started. Is the log complete?")
     started = events[0].body
-    last = {event.body.type: event.body for event in events}
+    last: dict[str, Body] = {event.body.type: event.body for event in events}
     tree = Tree.from_events(events)
     certified = _only(last, Certified)
     sealed = _only(last, SealedDone)

@@ -33,5 +33,9 @@ class Researcher(Protocol):
     """Proposes one experiment at a time."""
 
     def propose(self, task: TaskSpec, choice: Choice, context: Context) -> Proposal:
-        """Return a proposal whose recipe is valid, is not in the tree yet (replicate apart), and has one change."""
+        """Return a proposal whose recipe is valid, is not in the tree yet (replicate apart), and has one change.
+
+        Deterministic: the same choice, tree and generator give the same proposal. Where the choice has nothing new to
+        offer, the proposal answers another and says so in `carried_out`. `choice.move` is never stop.
+        """
         ...

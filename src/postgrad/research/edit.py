@@ -1,26 +1,44 @@
-"""Editing recipes: a recipe is a value, so every edit is a new one."""
+"""Editing recipes: a recipe is a value, so every edit is a new one. Trains and scores nothing.
+
+A recipe has one stage, or an ensemble of them; the main member is the one that costs most, and what a change of method,
+head or score is about.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any, Mapping
 
+from pydantic import ValidationError
+
 from postgrad.data import OPERATORS
+from postgrad.errors import UserError
 from postgrad.records import Dimension, Recipe, Stage, Step, Value
 from postgrad.train import BACKENDS
 
+MAX_MEMBERS = 4
+
 
 def valid(recipe: Recipe) -> bool:
-    """True when every parameter is one that its backend or operator takes."""
-    from pydantic import ValidationError
-
+    """True when every backend and operator is known and takes its parameters, members of an ensemble included."""
     try:
         BACKENDS.get(recipe.stage.backend).Params.model_validate(recipe.stage.params)
+        for member in members(recipe):
+            stage = Stage.model_validate(member["stage"])
+            BACKENDS.get(stage.backend).Params.model_validate(stage.params)
         for step in recipe.data:
             OPERATORS.get(step.op).Params.model_validate(step.params)
-    except ValidationError:
+    except (ValidationError, UserError):
         return False
     return True
+
+
+def checked(recipe: Recipe) -> Recipe:
+    """Through JSON and back, so that equal recipes have equal hashes."""
+    return Recipe.model_validate(json.loads(recipe.model_dump_json()))
+
+
+# --- members ----------------------------------------------------------------------------------------------------------
 
 
 def members(recipe: Recipe) -> list[dict[str, Any]]:
@@ -32,55 +50,22 @@ def members(recipe: Recipe) -> list[dict[str, Any]]:
     return found
 
 
-def with_members(recipe: Recipe, stages: list[dict[str, Any]]) -> Recipe:
+def stages(recipe: Recipe) -> list[Stage]:
+    """The stages of a recipe, in the order of its members."""
+    return [Stage.model_validate(member["stage"]) for member in members(recipe)]
+
+
+def with_members(recipe: Recipe, found: list[dict[str, Any]]) -> Recipe:
     """A recipe of these members; one member alone is no ensemble."""
-    if len(stages) == 1:
-        stage = Stage.model_validate(stages[0]["stage"])
+    if len(found) == 1:
+        stage = Stage.model_validate(found[0]["stage"])
     else:
-        stage = Stage(backend="ensemble", params={"members": tuple(stages)})
-    return _checked(recipe.model_copy(update={"stage": stage}))
-
-
-def _checked(recipe: Recipe) -> Recipe:
-    """Through JSON and back, so that equal recipes have equal hashes."""
-    return Recipe.model_validate(json.loads(recipe.model_dump_json()))
-
-
-def main_index(recipe: Recipe) -> int:
-    """The member that costs most: the one a change of method is about."""
-    found = members(recipe)
-    costs = [BACKENDS.get(m["stage"]["backend"]).nominal_cost(m["stage"].get("params", {}), 100, 100) for m in found]
-    return costs.index(max(costs))
-
-
-def main_stage(recipe: Recipe) -> Stage:
-    """The stage of the main member."""
-    return Stage.model_validate(members(recipe)[main_index(recipe)]["stage"])
-
-
-def with_main(recipe: Recipe, **changes: Value) -> Recipe:
-    """The main member with some parameters set."""
-    found = [dict(member) for member in members(recipe)]
-    i = main_index(recipe)
-    stage = dict(found[i]["stage"])
-    stage["params"] = {**stage.get("params", {}), **changes}
-    found[i] = {**found[i], "stage": stage}
-    return with_members(recipe, found)
-
-
-def setting(stage: Stage, key: str) -> Value:
-    """A parameter of a stage, its default where the recipe does not say."""
-    params = BACKENDS.get(stage.backend).Params
-    return stage.params[key] if key in stage.params else params.model_fields[key].default
-
-
-def with_negatives(recipe: Recipe) -> Recipe:
-    """The main member made to train on out-of-scope rows as a class of their own."""
-    return with_main(recipe, negatives="class")
+        stage = Stage(backend="ensemble", params={"members": tuple(found)})
+    return checked(recipe.model_copy(update={"stage": stage}))
 
 
 def with_member(recipe: Recipe, stage: Stage, weight: float = 1.0, score_weight: float = 1.0) -> Recipe:
-    """One more member; the first of two keeps twice the weight, because it is the one that was there."""
+    """One more member; the first of two gets twice the weight, because it is the one that was there."""
     found = members(recipe)
     if len(found) == 1:
         found = [{**found[0], "weight": 2.0, "score_weight": 2.0}]
@@ -88,22 +73,71 @@ def with_member(recipe: Recipe, stage: Stage, weight: float = 1.0, score_weight:
     return with_members(recipe, [*found, added])
 
 
+def without_member(recipe: Recipe, index: int) -> Recipe:
+    """The recipe without one of its members; it has at least two."""
+    found = members(recipe)
+    return with_members(recipe, [*found[:index], *found[index + 1 :]])
+
+
+def main_index(recipe: Recipe) -> int:
+    """The member that costs most; the first of equals."""
+    costs = [BACKENDS.get(stage.backend).nominal_cost(stage.params, 100, 100) for stage in stages(recipe)]
+    return costs.index(max(costs))
+
+
+def main_stage(recipe: Recipe) -> Stage:
+    """The stage of the main member."""
+    return stages(recipe)[main_index(recipe)]
+
+
+def with_main_stage(recipe: Recipe, stage: Stage) -> Recipe:
+    """The recipe with another main member of the same weight."""
+    found = members(recipe)
+    i = main_index(recipe)
+    found[i] = {**found[i], "stage": stage.model_dump(mode="json")}
+    return with_members(recipe, found)
+
+
+def with_main(recipe: Recipe, **changes: Value) -> Recipe:
+    """The main member with some parameters set."""
+    stage = main_stage(recipe)
+    return with_main_stage(recipe, Stage(backend=stage.backend, params={**stage.params, **changes}))
+
+
+def setting(stage: Stage, key: str) -> Value:
+    """A parameter of a stage, its default where the recipe does not say."""
+    return stage.params[key] if key in stage.params else BACKENDS.get(stage.backend).Params.model_fields[key].default
+
+
+def number(stage: Stage, key: str) -> float:
+    """A parameter of a stage that is a number."""
+    value = setting(stage, key)
+    assert isinstance(value, int | float), f"{key} is a number"
+    return float(value)
+
+
+# --- data steps and inference -----------------------------------------------------------------------------------------
+
+
 def with_step(recipe: Recipe, op: str, **params: Value) -> Recipe:
     """A data step at the end, in place of one with the same operator."""
     kept = tuple(step for step in recipe.data if step.op != op)
-    return _checked(recipe.model_copy(update={"data": (*kept, Step(op=op, params=params))}))
+    return checked(recipe.model_copy(update={"data": (*kept, Step(op=op, params=params))}))
 
 
 def without_step(recipe: Recipe, op: str) -> Recipe:
-    return _checked(recipe.model_copy(update={"data": tuple(step for step in recipe.data if step.op != op)}))
+    """The recipe without the steps of an operator."""
+    return checked(recipe.model_copy(update={"data": tuple(step for step in recipe.data if step.op != op)}))
 
 
 def has_step(recipe: Recipe, op: str) -> bool:
+    """True when a data step uses this operator."""
     return any(step.op == op for step in recipe.data)
 
 
 def with_inference(recipe: Recipe, **params: Value) -> Recipe:
-    return _checked(recipe.model_copy(update={"inference": {**recipe.inference, **params}}))
+    """The recipe with some inference settings set."""
+    return checked(recipe.model_copy(update={"inference": {**recipe.inference, **params}}))
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -126,29 +160,27 @@ def full_params(recipe: Recipe) -> dict[str, Any]:
 
 
 def get_path(params: Any, path: str) -> Any:
-    """The value at a dotted path; numbers in the path index lists."""
-    for part in path.split("."):
+    """The value at a dotted path; numbers in the path index lists. The empty path is everything."""
+    for part in filter(None, path.split(".")):
         params = params[int(part)] if isinstance(params, list) else params[part]
     return params
 
 
 def with_numbers(recipe: Recipe, numbers: Mapping[str, Value]) -> Recipe:
-    """The recipe with the numbers at these paths set."""
+    """The recipe with the numbers at these paths set, and every default written out."""
     params = full_params(recipe)
     for path, value in numbers.items():
-        *parents, last = path.split(".")
-        target = get_path(params, ".".join(parents)) if parents else params
-        target[last] = value
-    return _checked(recipe.model_copy(update={"stage": Stage(backend=recipe.stage.backend, params=params)}))
+        above, _, last = path.rpartition(".")
+        get_path(params, above)[last] = value
+    return checked(recipe.model_copy(update={"stage": Stage(backend=recipe.stage.backend, params=params)}))
 
 
 def structure_of(recipe: Recipe) -> str:
     """A name for the recipe without its tunable numbers: equal for recipes that differ in numbers only."""
     params = full_params(recipe)
     for path in space_of(recipe):
-        *parents, last = path.split(".")
-        target = get_path(params, ".".join(parents)) if parents else params
-        target.pop(last, None)
+        above, _, last = path.rpartition(".")
+        get_path(params, above).pop(last, None)
     plain = recipe.model_dump(mode="json")
     plain["stage"]["params"] = params
     return json.dumps(plain, sort_keys=True)

@@ -1,312 +1,347 @@
 """The table of structural moves: each is one change to a recipe, with why it should help and what would refute it.
 
 `gain` and `spread` are the prior mean and standard deviation of the effect on the task's metric; the playbook learns
-from there within a run. They are judgements from the literature named and from experience with small intent sets, not
-fitted to any benchmark. To add a move, add a line.
+from there within a run. They are judgements from the literature named and from out-of-fold experience with several
+small intent sets, not fitted to any benchmark. To add a move, add an entry.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Callable
-
-from postgrad.records import Recipe, Stage, TaskSpec
 from postgrad.research import edit
+from postgrad.research.play import (
+    CLASSIC,
+    FROZEN,
+    LONG_EPOCHS,
+    SHORT_EPOCHS,
+    TUNED,
+    Play,
+    add_member,
+    add_negatives,
+    add_step,
+    epochs_between,
+    every,
+    has_negatives,
+    main_is,
+    main_is_not,
+    no_member,
+    no_step,
+    other_base,
+    rejects,
+    room,
+    score_play,
+    second_seed,
+    set_main,
+    times_epochs,
+    trained,
+)
 
-Applies = Callable[[Recipe, TaskSpec], bool]
-Apply = Callable[[Recipe], Recipe]
-
-
-@dataclass(frozen=True)
-class Play:
-    """One structural move."""
-
-    kind: str
-    change: str
-    hypothesis: str
-    gain: float
-    spread: float
-    applies: Applies
-    apply: Apply
-
-
-def _rejects(recipe: Recipe, task: TaskSpec) -> bool:
-    return task.data.out_of_scope is not None
-
-
-def _main_is(backend: str, **wanted: str) -> Applies:
-    def check(recipe: Recipe, task: TaskSpec) -> bool:
-        stage = edit.main_stage(recipe)
-        return stage.backend == backend and all(edit.setting(stage, key) == value for key, value in wanted.items())
-
-    return check
-
-
-def _both(*checks: Applies) -> Applies:
-    return lambda recipe, task: all(check(recipe, task) for check in checks)
-
-
-def _not_yet(key: str, value: str, backend: str = "embedder") -> Applies:
-    def check(recipe: Recipe, task: TaskSpec) -> bool:
-        stage = edit.main_stage(recipe)
-        return stage.backend == backend and edit.setting(stage, key) != value
-
-    return check
-
-
-def _trained(recipe: Recipe, task: TaskSpec) -> bool:
-    stage = edit.main_stage(recipe)
-    return stage.backend == "embedder" and edit.setting(stage, "tune") != "frozen"
-
-
-def _no_step(op: str) -> Applies:
-    return lambda recipe, task: not edit.has_step(recipe, op) and recipe.stage.backend != "constant"
-
-
-def _no_member(stage: Stage) -> Applies:
-    """True where no member has this stage's backend and tuning yet, and the ensemble is still small."""
-
-    def check(recipe: Recipe, task: TaskSpec) -> bool:
-        if recipe.stage.backend == "constant" or (stage.backend == "embedder" and recipe.base_model is None):
-            return False
-        found = [Stage.model_validate(member["stage"]) for member in edit.members(recipe)]
-        same = [s for s in found if s.backend == stage.backend and s.params.get("tune") == stage.params.get("tune")]
-        return not same and len(found) < 4
-
-    return check
-
-
-def _second_seed(recipe: Recipe) -> Recipe:
-    return edit.with_member(recipe, edit.main_stage(recipe), weight=2.0, score_weight=2.0)
-
-
-FROZEN = Stage(backend="embedder", params={"tune": "frozen", "head": "logistic", "score": "knn"})
-CLASSIC = Stage(backend="classic", params={"score": "log_prob"})
-TUNED = Stage(backend="embedder", params={"tune": "full", "epochs": 3, "score": "blend"})
-
-PLAYS: tuple[Play, ...] = (
+METHOD: tuple[Play, ...] = (
     Play(
-        "method.full",
+        "method.full_finetune",
         "fine-tune the whole encoder",
         "The base model's space was not made for these labels; moving it should separate near intents.",
+        "intents that are confused with each other stay confused",
         0.06,
         0.04,
-        _not_yet("tune", "full"),
-        lambda r: edit.with_main(r, tune="full", head="linear", epochs=3),
+        main_is_not("embedder", "tune", "full"),
+        set_main(tune="full", head="linear", epochs=SHORT_EPOCHS, lr=1e-4),
     ),
     Play(
         "method.partial",
         "fine-tune the last two layers only",
         "Few rows overfit a whole encoder; the upper layers are enough and keep the base model's knowledge.",
-        0.01,
-        0.03,
-        _both(_trained, _not_yet("tune", "partial")),
-        lambda r: edit.with_main(r, tune="partial", layers=2),
+        "answers to disturbed copies of train rows get worse",
+        0.0,
+        0.02,
+        every(trained, main_is_not("embedder", "tune", "partial")),
+        set_main(tune="partial", layers=2, lr=3e-4),
     ),
     Play(
         "method.lora",
-        "train low-rank adapters instead of all weights",
-        "Adapters move less, so answers to unseen wordings stay closer to the base model's.",
-        0.0,
+        "train low-rank adapters in place of all weights",
+        "Adapters move the encoder less, so answers to unseen wordings stay closer to the base model's.",
+        "answers to disturbed copies of train rows get worse",
+        -0.01,
         0.03,
-        _both(_trained, _not_yet("tune", "lora")),
-        lambda r: edit.with_main(r, tune="lora", lr=1e-3),
+        every(trained, main_is_not("embedder", "tune", "lora")),
+        set_main(tune="lora", lr=1e-3),
     ),
     Play(
         "method.contrastive",
         "three contrastive epochs before the head",
         "Pulling rows of an intent together first gives a better start than the prototypes (SetFit, 2022).",
-        0.01,
+        "in-scope answers are no better than without them",
+        0.0,
         0.03,
-        _both(_trained, lambda r, t: not edit.setting(edit.main_stage(r), "contrastive_epochs")),
-        lambda r: edit.with_main(r, contrastive_epochs=3),
+        every(trained, main_is("embedder", contrastive_epochs=0)),
+        set_main(contrastive_epochs=3),
     ),
     Play(
-        "method.seeds",
-        "two trainings with different seeds, averaged",
-        "Averaging removes a part of the training noise.",
+        "head.linear",
+        "a linear head trained together with the encoder",
+        "A head that moves with the encoder fits it better than one made afterwards.",
+        "in-scope answers are no better",
         0.01,
-        0.015,
-        _both(_trained, lambda r, t: len(edit.members(r)) < 4),
-        _second_seed,
+        0.02,
+        every(trained, main_is_not("embedder", "head", "linear")),
+        set_main(head="linear"),
+    ),
+    Play(
+        "head.cosine",
+        "class weights of unit length, so that the answer is a cosine",
+        "Without lengths, frequent intents cannot win by a longer weight vector.",
+        "rare intents are answered no better",
+        0.0,
+        0.02,
+        main_is_not("embedder", "head", "cosine"),
+        set_main(head="cosine"),
     ),
     Play(
         "head.logistic",
         "a logistic head on the final embeddings",
-        "A convex head cannot overfit the order of training.",
+        "A convex head does not depend on the order of training.",
+        "in-scope answers are no better",
         0.0,
         0.02,
-        _not_yet("head", "logistic"),
-        lambda r: edit.with_main(r, head="logistic"),
+        main_is_not("embedder", "head", "logistic"),
+        set_main(head="logistic"),
     ),
     Play(
         "head.prototype",
         "answer with the nearest class mean",
         "With a handful of rows a class, a mean is steadier than a fitted boundary.",
+        "in-scope answers get worse",
         -0.01,
         0.03,
-        _not_yet("head", "prototype"),
-        lambda r: edit.with_main(r, head="prototype"),
+        main_is_not("embedder", "head", "prototype"),
+        set_main(head="prototype"),
     ),
     Play(
         "train.longer",
         "train four times as long",
         "A few epochs leave near intents mixed.",
+        "intents that are confused with each other stay confused",
         0.0,
-        0.02,
-        _both(_trained, lambda r, t: int(str(edit.setting(edit.main_stage(r), "epochs"))) < 10),
-        lambda r: edit.with_main(r, epochs=4 * int(str(edit.setting(edit.main_stage(r), "epochs")))),
+        0.015,
+        epochs_between(1, LONG_EPOCHS - 1),
+        times_epochs(4),
+    ),
+    Play(
+        "train.shorter",
+        "train a quarter as long",
+        "Fewer passes move the encoder less, keep more of the base model, and cost less.",
+        "in-scope answers get worse",
+        0.0,
+        0.01,
+        epochs_between(LONG_EPOCHS, 1000),
+        times_epochs(0.25),
     ),
     Play(
         "train.label_smoothing",
         "label smoothing of 0.05",
-        "Softer targets keep scores from saturating, which separates out-of-scope inputs better.",
+        "Softer targets keep scores from saturating, which separates out-of-scope questions better.",
+        "out-of-scope questions are ranked no lower among in-scope ones than before (AUROC)",
         0.0,
         0.02,
-        _both(_trained, lambda r, t: not edit.setting(edit.main_stage(r), "label_smoothing")),
-        lambda r: edit.with_main(r, label_smoothing=0.05),
-    ),
-    *(
-        Play(
-            f"score.{name}",
-            f"decide rejection by {words}",
-            why,
-            gain,
-            0.03,
-            _both(_rejects, _not_yet("score", name)),
-            lambda r, name=name: edit.with_main(r, score=name),  # type: ignore[misc]
-        )
-        for name, words, why, gain in (
-            ("blend", "largest logit and nearest train row together", "The two err on different inputs.", 0.02),
-            ("knn", "the nearest train row", "An input far from every train row is out of scope.", 0.01),
-            ("max_logit", "the largest logit", "Logits keep the distance that a softmax throws away.", 0.0),
-            ("energy", "the energy of the logits", "Energy uses all logits and not the largest alone.", 0.0),
-            ("mahalanobis", "the distance to the nearest class mean", "Distances know the shape of classes.", -0.01),
-        )
+        every(trained, main_is("embedder", label_smoothing=0.0)),
+        set_main(label_smoothing=0.05),
     ),
     Play(
-        "score.classic_log_prob",
-        "decide rejection by the log probability",
-        "A log scale keeps apart what a probability squeezes together near 1.",
+        "base.next",
+        "another base model of the task",
+        "Base models differ in what they were trained to tell apart; the encoder is often the largest lever.",
+        "the same recipe on the other base model is no better",
         0.0,
-        0.01,
-        _both(_rejects, _not_yet("score", "log_prob", "classic")),
-        lambda r: edit.with_main(r, score="log_prob"),
-    ),
-    Play(
-        "ensemble.classic",
-        "add a TF-IDF model to the answer",
-        "Surface features and embeddings err on different inputs; each also sees other inputs as strange.",
-        0.03,
-        0.02,
-        _no_member(CLASSIC),
-        lambda r: edit.with_member(r, CLASSIC),
-    ),
-    Play(
-        "ensemble.frozen",
-        "add the untouched encoder to the answer",
-        "Fine-tuning forgets; the base model still knows what the train rows did not show.",
-        0.03,
-        0.02,
-        _no_member(FROZEN),
-        lambda r: edit.with_member(r, FROZEN),
-    ),
-    Play(
-        "ensemble.tuned",
-        "add a fine-tuned encoder to the answer",
-        "A space made for these labels separates near intents.",
         0.05,
-        0.03,
-        _no_member(TUNED),
-        lambda r: edit.with_member(r, TUNED, weight=2.0, score_weight=2.0),
+        lambda r, t: other_base(r, t) is not None,
+        lambda r, t: edit.checked(r.model_copy(update={"base_model": other_base(r, t)})),
     ),
     Play(
-        "data.word_dropout",
-        "add shortened and fragmentary copies of train rows",
-        "Customers write fragments; train rows are whole sentences.",
-        0.01,
-        0.02,
-        _no_step("word_dropout"),
-        lambda r: edit.with_step(r, "word_dropout", share=0.5),
-    ),
-    Play(
-        "data.typos",
-        "add copies of train rows with typing errors",
-        "Customers mistype; train rows are clean.",
+        "classic.svm",
+        "a support vector machine in place of the logistic model",
+        "A margin looks at the hard rows only, which suits sparse text features.",
+        "in-scope answers are no better",
         0.005,
-        0.02,
-        _no_step("typos"),
-        lambda r: edit.with_step(r, "typos", share=0.5),
-    ),
-    Play(
-        "data.balance",
-        "repeat rows of rare intents",
-        "Rare intents lose against frequent ones in the loss.",
-        0.0,
         0.015,
-        _no_step("balance"),
-        lambda r: edit.with_step(r, "balance", ratio=0.5),
+        main_is_not("classic", "head", "svm"),
+        set_main(head="svm"),
     ),
     Play(
-        "data.normalise",
-        "lower-case and clean the text",
-        "Case and spacing carry no intent here.",
-        0.0,
-        0.01,
-        _both(_no_step("normalise"), _main_is("classic")),
-        lambda r: edit.with_step(r, "normalise"),
-    ),
-    Play(
-        "data.near_misses",
-        "negatives: train rows without the words that carry their intent",
-        "A model that has seen near misses learns where an intent ends (Arora et al. 2024, negative augmentation).",
-        0.01,
-        0.03,
-        _both(_rejects, _no_step("near_misses")),
-        lambda r: edit.with_negatives(edit.with_step(r, "near_misses", share=0.2)),
-    ),
-    Play(
-        "data.background",
-        "negatives: everyday utterances of other domains",
-        "A class for everything else takes the inputs that no intent covers.",
-        0.0,
-        0.03,
-        _both(_rejects, _no_step("background")),
-        lambda r: edit.with_negatives(edit.with_step(r, "background", share=0.5)),
-    ),
-    Play(
-        "inference.percentile",
-        "reject a fixed tenth of in-scope questions",
-        "A fixed share needs no made-up out-of-scope questions.",
-        -0.01,
+        "classic.chars_only",
+        "character n-grams without words",
+        "Mistyped words still share most of their character n-grams with the right ones.",
+        "answers to copies with typing errors are no better",
+        -0.005,
         0.02,
-        _both(_rejects, lambda r, t: r.inference.get("threshold") != "percentile"),
-        lambda r: edit.with_inference(r, threshold="percentile", q=0.1),
+        every(main_is_not("classic", "word_max", 0), main_is_not("classic", "char_max", 0)),
+        set_main(word_max=0),
+    ),
+    Play(
+        "classic.unweighted",
+        "no class weights",
+        "Where the test shares are those of train, weights trade frequent intents for rare ones.",
+        "frequent intents are answered no better",
+        0.0,
+        0.01,
+        every(main_is_not("classic", "head", "nb"), main_is_not("classic", "class_weight", "none")),
+        set_main(class_weight="none"),
     ),
 )
 
+SCORE: tuple[Play, ...] = (
+    score_play(
+        "blend", "largest logit and nearest train row together", "The two scores err on different questions.", 0.02
+    ),
+    score_play("knn", "the nearest train row", "A question far from every train row is out of scope.", 0.01),
+    score_play("max_logit", "the largest logit", "Logits keep the distance that a softmax throws away.", 0.01),
+    score_play("energy", "the energy of the logits", "Energy uses all logits, not the largest alone.", 0.005),
+    score_play("mahalanobis", "the distance to the nearest class", "It knows the shape of the classes.", -0.01),
+    Play(
+        "score.log_prob",
+        "decide rejection by the log probability",
+        "A log scale keeps apart what a probability squeezes together near 1.",
+        "the search score does not move",
+        0.0,
+        0.01,
+        every(rejects, main_is_not("classic", "score", "log_prob")),
+        set_main(score="log_prob"),
+    ),
+    Play(
+        "inference.threshold_rule",
+        "reject a fixed tenth of the in-scope questions",
+        "A fixed share needs no made-up out-of-scope questions, so it cannot be misled by them.",
+        "the threshold lands where fewer out-of-scope questions are rejected for the same in-scope answers",
+        -0.01,
+        0.02,
+        every(rejects, lambda r, t: r.inference.get("threshold") != "percentile"),
+        lambda r, t: edit.with_inference(r, threshold="percentile", q=0.1),
+    ),
+)
 
-def drafts(base_model: str | None) -> tuple[tuple[str, str, Recipe], ...]:
-    """Structurally different starting points, cheapest first: (kind, change, recipe)."""
-    classic = Recipe(stage=CLASSIC)
-    if base_model is None:
-        svm = Recipe(stage=Stage(backend="classic", params={"head": "svm", "score": "log_prob"}))
-        bayes = Recipe(stage=Stage(backend="classic", params={"head": "nb", "score": "log_prob"}))
-        return (
-            ("draft.classic", "TF-IDF, rejection by log probability", classic),
-            ("draft.classic_svm", "TF-IDF with a support vector machine", svm),
-            ("draft.classic_nb", "TF-IDF with complement naive Bayes", bayes),
-        )
-    frozen = Recipe(base_model=base_model, stage=FROZEN)
-    tuned = Recipe(base_model=base_model, stage=TUNED)
-    mixed = edit.with_member(frozen, CLASSIC, weight=1.0)
-    full = edit.with_member(edit.with_member(tuned, FROZEN), CLASSIC)
-    lora = edit.with_main(tuned, tune="lora", lr=1e-3)
-    return (
-        ("draft.frozen", "frozen encoder with a logistic head, rejection by nearest row", frozen),
-        ("draft.frozen_classic", "frozen encoder and TF-IDF together", mixed),
-        ("draft.everything", "fine-tuned encoder, frozen encoder and TF-IDF together", full),
-        ("draft.tuned", "fine-tuned encoder alone", tuned),
-        ("draft.classic", "TF-IDF, rejection by log probability", classic),
-        ("draft.lora", "low-rank adapters", lora),
-    )
+ENSEMBLE: tuple[Play, ...] = (
+    Play(
+        "ensemble.classic",
+        "a TF-IDF model answers along",
+        "Words and embeddings err on different questions, and each finds other questions strange.",
+        "fewer of its answers are right where the others are wrong than the other way round",
+        0.03,
+        0.02,
+        no_member(CLASSIC),
+        add_member(CLASSIC),
+    ),
+    Play(
+        "ensemble.frozen",
+        "the untouched encoder answers along",
+        "Fine-tuning forgets; the base model still knows what the train rows did not show.",
+        "out-of-scope questions are ranked no lower among in-scope ones than before (AUROC)",
+        0.03,
+        0.02,
+        no_member(FROZEN),
+        add_member(FROZEN),
+    ),
+    Play(
+        "ensemble.tuned",
+        "a fine-tuned encoder answers along, with twice the weight",
+        "A space made for these labels separates near intents.",
+        "intents that are confused with each other stay confused",
+        0.05,
+        0.03,
+        no_member(TUNED),
+        add_member(TUNED, 2.0),
+    ),
+    Play(
+        "ensemble.seeds",
+        "a second training of the main member with another seed, averaged",
+        "Averaging takes out a part of the training noise.",
+        "the search score does not move",
+        0.005,
+        0.01,
+        every(trained, room),
+        second_seed,
+    ),
+)
+
+DATA: tuple[Play, ...] = (
+    Play(
+        "data.word_dropout",
+        "add shortened, fragmentary copies of train rows (50 % of train)",
+        "Customers write fragments; train rows are whole sentences.",
+        "answers to shortened copies are no better",
+        0.01,
+        0.02,
+        no_step("word_dropout"),
+        add_step("word_dropout", share=0.5),
+    ),
+    Play(
+        "data.typos",
+        "add copies of train rows with typing errors (50 % of train)",
+        "Customers mistype; train rows are clean.",
+        "answers to mistyped copies are no better",
+        0.005,
+        0.02,
+        no_step("typos"),
+        add_step("typos", share=0.5),
+    ),
+    Play(
+        "data.balance",
+        "repeat rows of rare intents, up to half the rows of the largest",
+        "Rare intents lose against frequent ones in the loss.",
+        "rare intents are answered no better",
+        0.0,
+        0.015,
+        no_step("balance"),
+        add_step("balance", ratio=0.5),
+    ),
+    Play(
+        "data.dedup",
+        "keep one of each repeated train row",
+        "Repeats weigh a wording more than it deserves.",
+        "the search score does not move",
+        0.0,
+        0.005,
+        no_step("dedup"),
+        add_step("dedup"),
+    ),
+    Play(
+        "data.normalise",
+        "lower-case the text, with single spaces",
+        "Case and spacing carry no intent.",
+        "the search score does not move",
+        0.0,
+        0.01,
+        every(no_step("normalise"), main_is("classic")),
+        add_step("normalise"),
+    ),
+    Play(
+        "data.near_misses",
+        "add near-miss negatives: train rows without the words that carry their intent (20 % of train)",
+        "A model that has seen near misses learns where an intent ends (negative augmentation, Arora et al. 2024).",
+        "in-scope answers that are now rejected outnumber the out-of-scope questions that are",
+        0.01,
+        0.03,
+        every(rejects, no_step("near_misses")),
+        add_negatives("near_misses", share=0.2),
+    ),
+    Play(
+        "data.background",
+        "add background negatives: everyday messages of other domains (50 % of train)",
+        "A class for everything else takes the questions that no intent covers.",
+        "in-scope answers that are now rejected outnumber the out-of-scope questions that are",
+        -0.005,
+        0.03,
+        every(rejects, no_step("background")),
+        add_negatives("background", share=0.5),
+    ),
+    Play(
+        "negatives.uniform",
+        "negatives are trained towards an undecided answer, not as a class",
+        "A class of its own pulls near in-scope questions with it; an undecided answer does not.",
+        "out-of-scope questions are ranked no lower among in-scope ones than before (AUROC)",
+        -0.02,
+        0.02,
+        every(rejects, has_negatives, main_is_not("embedder", "negatives", "uniform")),
+        set_main(negatives="uniform"),
+    ),
+)
+
+PLAYS: tuple[Play, ...] = (*METHOD, *SCORE, *ENSEMBLE, *DATA)

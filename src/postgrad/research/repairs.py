@@ -1,26 +1,90 @@
-"""What a failure asks for: one bounded change to the recipe that failed."""
+"""What a failure asks for: one bounded change to the recipe that failed, by the failure's kind.
+
+To teach a repair, add a line to the table. A failure that no line covers is not repaired.
+"""
 
 from __future__ import annotations
+
+from typing import Callable
 
 from postgrad.records import Failure, Recipe
 from postgrad.research import edit
 
+SMALLEST_BATCH = 8
+Repaired = tuple[str, Recipe]
+Repair = Callable[[Recipe], Repaired | None]
 
-def repaired(recipe: Recipe, failure: Failure) -> tuple[str, Recipe] | None:
-    """(the change in words, the recipe), or None where nothing is known to help."""
-    stage = edit.main_stage(recipe)
-    if failure.boundary == "data" and recipe.data:
-        op = recipe.data[-1].op
-        return f"without the data step {op}", edit.without_step(recipe, op)
-    if stage.backend != "embedder":
+
+def repaired(recipe: Recipe, failure: Failure) -> Repaired | None:
+    """(the change in words, the new recipe), or None where nothing is known to help."""
+    repair = REPAIRS.get(failure.kind) or REPAIRS.get(failure.boundary)
+    found = repair(recipe) if repair else None
+    return found if found and edit.valid(found[1]) and found[1].hash != recipe.hash else None
+
+
+def _is_embedder(recipe: Recipe) -> bool:
+    return edit.main_stage(recipe).backend == "embedder"
+
+
+def _slower_learning(recipe: Recipe) -> Repaired | None:
+    if not _is_embedder(recipe):
         return None
-    if failure.kind == "nan":
-        rate = float(str(edit.setting(stage, "lr"))) / 10
-        return f"learning rate {rate:.2g}, full precision", edit.with_main(recipe, lr=rate, precision="fp32")
-    if failure.kind == "oom":
-        size = max(2, int(str(edit.setting(stage, "batch_size"))) // 2)
-        return f"batches of {size}", edit.with_main(recipe, batch_size=size)
-    if failure.kind in ("timeout", "hung"):
-        epochs = max(1, int(str(edit.setting(stage, "epochs"))) // 2)
-        return f"{epochs} epochs", edit.with_main(recipe, epochs=epochs)
-    return None
+    stage = edit.main_stage(recipe)
+    rates = {key: round(edit.number(stage, key) / 10, 10) for key in ("lr", "head_lr")}
+    words = f"a tenth of the learning rate ({rates['lr']:.2g}), a longer warm-up and full precision"
+    return words, edit.with_main(recipe, **rates, warmup=0.3, precision="fp32")
+
+
+def _less_memory(recipe: Recipe) -> Repaired | None:
+    if not _is_embedder(recipe):
+        return _smaller_vocabulary(recipe)
+    stage = edit.main_stage(recipe)
+    batch, length = int(edit.number(stage, "batch_size")), int(edit.number(stage, "max_length"))
+    if batch > SMALLEST_BATCH:
+        return f"batches of {batch // 2} in place of {batch}", edit.with_main(recipe, batch_size=batch // 2)
+    if length > 16:
+        return f"texts cut at {length // 2} in place of {length} tokens", edit.with_main(recipe, max_length=length // 2)
+    return _one_member_less(recipe)
+
+
+def _smaller_vocabulary(recipe: Recipe) -> Repaired | None:
+    if edit.main_stage(recipe).backend != "classic":
+        return _one_member_less(recipe)
+    return "only n-grams of at least two rows", edit.with_main(recipe, min_df=2)
+
+
+def _less_time(recipe: Recipe) -> Repaired | None:
+    stage = edit.main_stage(recipe)
+    if stage.backend != "embedder" or edit.setting(stage, "tune") == "frozen":
+        return _one_member_less(recipe)
+    epochs = int(edit.number(stage, "epochs"))
+    if epochs > 2:
+        return f"{epochs // 2} epochs in place of {epochs}", edit.with_main(recipe, epochs=epochs // 2)
+    return "the encoder left as it is", edit.with_main(
+        recipe, tune="frozen", head="logistic", contrastive_epochs=0, epochs=1
+    )
+
+
+def _one_member_less(recipe: Recipe) -> Repaired | None:
+    if len(edit.members(recipe)) < 2:
+        return None
+    name = edit.main_stage(recipe).backend
+    return f"without the costliest member, {name}", edit.without_member(recipe, edit.main_index(recipe))
+
+
+def _without_last_step(recipe: Recipe) -> Repaired | None:
+    if not recipe.data:
+        return None
+    op = recipe.data[-1].op
+    return f"without the data step {op}", edit.without_step(recipe, op)
+
+
+#: Failure kind, or else its boundary -> repair.
+REPAIRS: dict[str, Repair] = {
+    "nan": _slower_learning,
+    "oom": _less_memory,
+    "timeout": _less_time,
+    "hung": _less_time,
+    "empty": _without_last_step,
+    "data": _without_last_step,
+}

@@ -1,73 +1,112 @@
-"""Numbers inside one structure: Optuna's TPE (Bergstra et al. 2011), rebuilt from the tree at every call.
+"""Numbers inside one structure: Optuna's TPE (Bergstra et al. 2011; multivariate, Falkner et al. 2018), rebuilt from
+the tree at every call.
 
-The study lives in memory and holds every experiment of the same structure: ended ones with their score, pending ones as
-the worst score so far (constant liar, Ginsbourger et al. 2010), so that parallel workers spread out. Same tree, same
-seed: same suggestion.
+The study lives in memory and holds every experiment of the same structure: ended ones with their score, raced ones as
+pruned, failed ones as failed, pending ones as running, which counts as bad (constant liar, Ginsbourger et al. 2010), so
+that parallel workers spread out. Same tree, same seed: same suggestions. Structure is never changed here.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from math import isfinite
+from random import Random
+from typing import Any, Iterator, Mapping
 
 from postgrad.records import Dimension, Recipe, Value
 from postgrad.research.edit import full_params, get_path, space_of, structure_of, with_numbers
 from postgrad.tree import Experiment, State, Tree
 
-STARTUP_TRIALS = 4
+STARTUP_TRIALS = 2
+MOST_NUMBERS = 4
+TRIALS = 12
 
 
-def suggest(tree: Tree, recipe: Recipe, seed: int) -> Recipe | None:
-    """New numbers for the recipe's structure, or None where it has no number to tune."""
+def suggestions(tree: Tree, recipe: Recipe, rng: Random) -> Iterator[Recipe]:
+    """New numbers for the recipe's structure, the most promising first; none where it has no number to tune.
+
+    At most `MOST_NUMBERS` numbers, drawn by chance, are moved at a time and the others stay as the recipe has them: a
+    run affords a handful of tries for a structure, too few to learn about fifteen numbers at once.
+    """
     import optuna
 
-    space = space_of(recipe)
-    if not space:
-        return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {name: _distribution(dimension) for name, dimension in space.items()}
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+    whole = space_of(recipe)
+    moved = sorted(rng.sample(sorted(whole), min(MOST_NUMBERS, len(whole))))
+    if not moved:
+        return
+    known = _same_structure(tree, recipe)
+    numbers = [_numbers(node.proposed.proposal.recipe, moved) for node in known]
+    distributions = {
+        path: _distribution(whole[path], [found[path] for found in (*numbers, _numbers(recipe, moved))])
+        for path in moved
+    }
+    sampler = optuna.samplers.TPESampler(
+        seed=rng.getrandbits(31), n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
+    )
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    for numbers, value in _known(tree, recipe, space):
-        kept = {name: number for name, number in numbers.items() if _inside(number, space[name])}
-        study.add_trial(
-            optuna.trial.create_trial(
-                params=kept, distributions={name: distributions[name] for name in kept}, value=value
-            )
-        )
-    trial = study.ask(distributions)
-    return with_numbers(recipe, dict(trial.params))
+    for node, found in zip(known, numbers, strict=True):
+        study.add_trial(_trial(node, found, distributions))
+    for _ in range(TRIALS):
+        trial = study.ask(distributions)
+        yield with_numbers(recipe, {path: _short(value) for path, value in trial.params.items()})
 
 
-def _known(tree: Tree, recipe: Recipe, space: dict[str, Dimension]) -> list[tuple[dict[str, Value], float]]:
-    """(numbers, value) of every experiment of the structure."""
+def described(before: Recipe, after: Recipe) -> str:
+    """The numbers that changed, as a person reads them."""
+    old, new = full_params(before), full_params(after)
+    parts = []
+    for path in space_of(after):
+        first, second = get_path(old, path), get_path(new, path)
+        if first != second:
+            parts.append(f"{path.replace('stage.params.', '')} {_shown(first)} -> {_shown(second)}")
+    return ", ".join(parts)
+
+
+def _same_structure(tree: Tree, recipe: Recipe) -> list[Experiment]:
+    """Experiments that differ from the recipe in tunable numbers only."""
     structure = structure_of(recipe)
-    same = [n for n in tree.all() if structure_of(n.proposed.proposal.recipe) == structure]
-    scores = [node.score for node in same if node.score is not None]
-    worst = min(scores, default=0.0)
-    return [(_numbers(node, space), worst if node.score is None else node.score) for node in same if _told(node)]
+    found = []
+    for node in tree.all():
+        other = node.proposed.proposal.recipe
+        if other.stage.backend == recipe.stage.backend and other.data == recipe.data:
+            found += [node] if structure_of(other) == structure else []
+    return found
 
 
-def _told(node: Experiment) -> bool:
-    """Raced and failed experiments tell the tuner that those numbers are bad; cut-off ones tell nothing."""
-    return node.state is not State.UNSCORED
+def _trial(node: Experiment, numbers: Mapping[str, Value], distributions: Mapping[str, Any]) -> Any:
+    from optuna.trial import TrialState, create_trial
+
+    states = {State.DONE: TrialState.COMPLETE, State.RACED: TrialState.PRUNED, State.PENDING: TrialState.RUNNING}
+    state = states.get(node.state, TrialState.FAIL)
+    score = node.score
+    if state is TrialState.COMPLETE and (score is None or not isfinite(score)):
+        state, score = TrialState.FAIL, None
+    return create_trial(state=state, value=score, params=dict(numbers), distributions=dict(distributions))
 
 
-def _numbers(node: Experiment, space: dict[str, Dimension]) -> dict[str, Value]:
-    params = full_params(node.proposed.proposal.recipe)
-    return {name: get_path(params, name) for name in space}
+def _numbers(recipe: Recipe, paths: list[str]) -> dict[str, Any]:
+    params = full_params(recipe)
+    return {path: get_path(params, path) for path in paths}
 
 
-def _inside(number: Any, dimension: Dimension) -> bool:
-    if dimension.choices:
-        return number in dimension.choices
-    return bool(dimension.low <= number <= dimension.high)
-
-
-def _distribution(dimension: Dimension) -> Any:
+def _distribution(dimension: Dimension, known: list[Any]) -> Any:
+    """The dimension, widened to the numbers that recipes of the structure have already."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if dimension.choices:
-        return CategoricalDistribution(list(dimension.choices))  # type: ignore[arg-type]
+        choices: list[Any] = [*dimension.choices, *known]
+        return CategoricalDistribution(list(dict.fromkeys(choices)))
+    low, high = min(dimension.low, *known), max(dimension.high, *known)
     if dimension.integer:
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+        return IntDistribution(int(low), int(high), log=dimension.log)
+    return FloatDistribution(low, high, log=dimension.log)
+
+
+def _short(value: Any) -> Value:
+    """Three digits are more than the score can tell apart."""
+    short: Value = float(f"{value:.3g}") if isinstance(value, float) else value
+    return short
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

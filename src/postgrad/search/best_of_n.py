@@ -17,7 +17,7 @@ class BestOfNParams(Record):
 class BestOfN:
     """Drafts until the budget is used up."""
 
-    Params = BestOfNParams
+    Params: type[Record] = BestOfNParams
 
     def choose(self, tree: Tree, remaining: Remaining, rng: Random, params: BestOfNParams) -> Choice:
         """Always a draft."""

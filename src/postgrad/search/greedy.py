@@ -27,18 +27,18 @@ class GreedyParams(Record):
         tune_share, combine_share, ablate_share: how often the best is extended so; the rest is improve.
     """
 
-    n_drafts: int = Field(5, ge=1)
-    p_debug: float = Field(0.5, ge=0, le=1)
-    max_repairs: int = Field(3, ge=0)
-    tune_share: float = Field(0.25, ge=0, le=1)
-    combine_share: float = Field(0.08, ge=0, le=1)
-    ablate_share: float = Field(0.04, ge=0, le=1)
+    n_drafts: int = Field(default=5, ge=1)
+    p_debug: float = Field(default=0.5, ge=0, le=1)
+    max_repairs: int = Field(default=3, ge=0)
+    tune_share: float = Field(default=0.25, ge=0, le=1)
+    combine_share: float = Field(default=0.08, ge=0, le=1)
+    ablate_share: float = Field(default=0.04, ge=0, le=1)
 
 
 class Greedy:
     """Draft, repair, else extend the best."""
 
-    Params = GreedyParams
+    Params: type[Record] = GreedyParams
 
     def choose(self, tree: Tree, remaining: Remaining, rng: Random, params: GreedyParams) -> Choice:
         """Return the next choice; pending drafts count as drafts."""

@@ -19,13 +19,13 @@ class RandomParams(Record):
         max_repairs: repairs in a row that are tried on one failure.
     """
 
-    max_repairs: int = Field(2, ge=0)
+    max_repairs: int = Field(default=2, ge=0)
 
 
 class RandomSearch:
     """Looks at which moves are legal, never at a score."""
 
-    Params = RandomParams
+    Params: type[Record] = RandomParams
 
     def choose(self, tree: Tree, remaining: Remaining, rng: Random, params: RandomParams) -> Choice:
         """A uniform legal move on a uniform parent."""

@@ -23,14 +23,14 @@ class SequentialParams(Record):
         max_repairs: repairs in a row before the last scored experiment is extended in place of a failed one.
     """
 
-    tune_share: float = Field(0.3, ge=0, le=1)
-    max_repairs: int = Field(2, ge=0)
+    tune_share: float = Field(default=0.3, ge=0, le=1)
+    max_repairs: int = Field(default=2, ge=0)
 
 
 class Sequential:
     """Extends the last ended experiment."""
 
-    Params = SequentialParams
+    Params: type[Record] = SequentialParams
 
     def choose(self, tree: Tree, remaining: Remaining, rng: Random, params: SequentialParams) -> Choice:
         """Draft once after the references; then repair the last experiment if it failed, else improve or tune it."""

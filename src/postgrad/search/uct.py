@@ -32,14 +32,14 @@ class UCTParams(Record):
         max_repairs: repairs in a row that are tried on one failure.
     """
 
-    exploration: float = Field(0.5, ge=0)
-    n_drafts: int = Field(4, ge=1)
-    width: int = Field(3, ge=1)
-    low_quantile: float = Field(0.25, ge=0, lt=1)
-    tune_share: float = Field(0.25, ge=0, le=1)
-    combine_share: float = Field(0.05, ge=0, le=1)
-    ablate_share: float = Field(0.03, ge=0, le=1)
-    max_repairs: int = Field(2, ge=0)
+    exploration: float = Field(default=0.5, ge=0)
+    n_drafts: int = Field(default=4, ge=1)
+    width: int = Field(default=3, ge=1)
+    low_quantile: float = Field(default=0.25, ge=0, lt=1)
+    tune_share: float = Field(default=0.25, ge=0, le=1)
+    combine_share: float = Field(default=0.05, ge=0, le=1)
+    ablate_share: float = Field(default=0.03, ge=0, le=1)
+    max_repairs: int = Field(default=2, ge=0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Value:
 class UCT:
     """Descends, then extends."""
 
-    Params = UCTParams
+    Params: type[Record] = UCTParams
 
     def choose(self, tree: Tree, remaining: Remaining, rng: Random, params: UCTParams) -> Choice:
         """Return the next choice. Ties go to the earlier experiment."""

@@ -204,12 +204,23 @@ class Artifacts:
         with self.path(digest).open("rb") as file:
             if file.read(len(_MANIFEST)) != _MANIFEST:
                 return None
-        files: dict[str, str] = json.loads(self.read(digest))["files"]
-        for name in files:
+        files = _files_in(self.read(digest))
+        for name in files or ():
             pure = PurePosixPath(name)
             if pure.is_absolute() or ".." in pure.parts:
                 raise PostgradError(f"The artefact {digest} names a file outside its folder: {name}")
         return files
+
+
+def _files_in(data: bytes) -> dict[str, str] | None:
+    """Read a manifest: relative path -> hash; None when the bytes only begin like one."""
+    try:
+        files = json.loads(data)["files"]
+    except ValueError:
+        return None
+    if not isinstance(files, dict):
+        return None
+    return files if all(isinstance(name, str) and _HASH.fullmatch(name) for name in files.values()) else None
 
 
 def _damaged(digest: str, path: Path) -> PostgradError:

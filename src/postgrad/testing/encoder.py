@@ -49,12 +49,12 @@ def make_tiny_encoder(folder: Path, words: Iterable[str] = (), seed: int = 0) ->
 
 
 def _tokenizer(words: Iterable[str]) -> Any:
+    import transformers
     from tokenizers import Tokenizer
     from tokenizers.models import WordPiece
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
     from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
 
     letters = string.ascii_lowercase + string.digits
     tokens = [*SPECIAL, *string.punctuation, *letters, *(f"##{letter}" for letter in letters)]
@@ -65,7 +65,8 @@ def _tokenizer(words: Iterable[str]) -> Any:
     made.pre_tokenizer = BertPreTokenizer()
     special = [(token, known[token]) for token in ("[CLS]", "[SEP]")]
     made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
-    return PreTrainedTokenizerFast(
+    fast: Any = transformers.PreTrainedTokenizerFast
+    return fast(
         tokenizer_object=made,
         model_max_length=LENGTH,
         **{f"{name.strip('[]').lower()}_token": name for name in SPECIAL},

@@ -72,7 +72,10 @@ class TrainingDiverged(Exception):
 class Backend(Protocol):
     """Trains one kind of model."""
 
-    Params: type[Record]
+    @property
+    def Params(self) -> type[Record]:  # noqa: N802 - a class attribute in every backend
+        """The class of its parameters: frozen, with defaults, unknown names refused."""
+        ...
 
     def space(self, params: Mapping[str, Value]) -> dict[str, Dimension]:
         """The numbers that are worth tuning inside the structure that `params` describes."""

@@ -9,7 +9,7 @@ from postgrad.records import Row
 from postgrad.train import scores
 from postgrad.train.base import FitJob, TrainingDiverged
 from postgrad.train.embedder import EmbedderParams
-from postgrad.train.heads import Head, embed
+from postgrad.train.heads import Head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,12 +52,19 @@ def prototypes(embedded: NDArray[np.float32], classes: NDArray[np.int64], count:
     return {"weight": means.astype(np.float32), "bias": np.zeros(count, np.float32)}
 
 
-def finished_head(job: FitJob, params: EmbedderParams, data: TrainingSet, encoder: Any, arrays: dict[str, Any]) -> Head:
-    """The head over final embeddings, with what its score needs."""
+def finished_head(
+    job: FitJob, params: EmbedderParams, data: TrainingSet, embedded: NDArray[np.float32], arrays: dict[str, Any]
+) -> Head:
+    """The head over the final embeddings of `data.texts`, with what its score needs.
+
+    `arrays` is the linear map of a head that was trained, or the prototypes.
+
+    Raises:
+        TrainingDiverged: an embedding is not finite.
+    """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    embedded = embed(encoder, data.texts)
     if not np.isfinite(embedded).all():
         raise TrainingDiverged("the tuned encoder's embeddings are not finite")
     inside = np.array([data.columns[k] >= 0 for k in data.classes])

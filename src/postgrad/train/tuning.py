@@ -18,7 +18,9 @@ from postgrad.train.heads import EmbedderModel, embed, load_encoder
 from postgrad.train.rows import TrainingSet, finished_head, prototypes, training_set
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 # Checkpoints may write this much for each second of training: a 22M encoder about every 15 seconds.
 CHECKPOINT_MB_A_SECOND = 10.0
@@ -39,10 +41,13 @@ def fit_embedder(job: FitJob, params: EmbedderParams) -> EmbedderModel:
     data = training_set(job.rows, job.labels, job.out_of_scope, params.negatives)
     with repeatable(job.seed, job.threads):
         encoder = load_encoder(job.base_model, params.max_length)
-        arrays: dict[str, Any] = prototypes(embed(encoder, data.texts), data.classes, len(data.columns))
+        embedded = embed(encoder, data.texts)
+        arrays: dict[str, Any] = prototypes(embedded, data.classes, len(data.columns))
         if params.tune != "frozen" or params.head in TRAINED_HEADS:
-            encoder, arrays = Tuner(job, params, data, encoder, arrays).run()
-        head = finished_head(job, params, data, encoder.eval(), arrays)
+            encoder, arrays = Tuner(job, params, data, encoder, embedded).run()
+        if params.tune != "frozen":
+            embedded = embed(encoder, data.texts)
+        head = finished_head(job, params, data, embedded, arrays)
     return EmbedderModel(encoder, head, params.max_length)
 
 
@@ -66,13 +71,14 @@ class Tuner:
     """One training: an object, because a checkpoint holds all of its parts."""
 
     def __init__(
-        self, job: FitJob, params: EmbedderParams, data: TrainingSet, encoder: Any, arrays: dict[str, Any]
+        self, job: FitJob, params: EmbedderParams, data: TrainingSet, encoder: Any, embedded: NDArray[np.float32]
     ) -> None:
         import torch
 
         self.job, self.params, self.data = job, params, data
         self.adapters: Any = None
         self.encoder = self._prepared(encoder)
+        arrays = prototypes(embedded, data.classes, len(data.columns))
         self.weight = torch.nn.Parameter(torch.from_numpy(arrays["weight"].copy()))
         self.bias = torch.nn.Parameter(torch.from_numpy(arrays["bias"].copy()))
         body = [p for p in self.encoder.parameters() if p.requires_grad] if params.tune != "frozen" else []
@@ -92,8 +98,10 @@ class Tuner:
         self.step = 0
         self.tokens = [self._tokenized(text) for text in data.texts]
         self.negative_tokens = [self._tokenized(text) for text in data.negatives]
-        frozen = embed(encoder, (*data.texts, *data.negatives)) if params.tune == "frozen" else None
-        self.fixed = None if frozen is None else torch.from_numpy(frozen)
+        self.fixed: torch.Tensor | None = None
+        if params.tune == "frozen":
+            both = [torch.from_numpy(embedded), torch.from_numpy(embed(encoder, data.negatives))]
+            self.fixed = torch.cat(both)
         self.identity = _identity(job)
         self._next_checkpoint = time.monotonic()
 

@@ -1,0 +1,76 @@
+"""What the playbook's moves share: the question they answer, and the idea they answer it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from postgrad.records import Choice, Move, Recipe, TaskSpec
+from postgrad.research import edit
+from postgrad.research.base import Context
+from postgrad.tree import Experiment, Tree
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A recipe with the words for it. `parent` and `other` are the experiments it was made from."""
+
+    kind: str
+    change: str
+    hypothesis: str
+    recipe: Recipe
+    gain: float = 0.0
+    refuted_by: str = ""
+    parent: str | None = None
+    other: str | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One choice to be answered."""
+
+    task: TaskSpec
+    choice: Choice
+    context: Context
+
+    @property
+    def tree(self) -> Tree:
+        return self.context.tree
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """Hashes of every recipe in the tree, pending ones too."""
+        return frozenset(node.proposed.proposal.recipe.hash for node in self.tree.all())
+
+    @cached_property
+    def structures(self) -> frozenset[str]:
+        """Structures of every valid recipe in the tree."""
+        recipes = (node.proposed.proposal.recipe for node in self.tree.all())
+        return frozenset(edit.structure_of(recipe) for recipe in recipes if edit.valid(recipe))
+
+    @cached_property
+    def parent(self) -> Experiment | None:
+        """The scored experiment to extend: the choice's, or the nearest above it that has a score."""
+        if self.choice.parent is None:
+            return None
+        path = reversed(self.tree.path(self.choice.parent))
+        return next((node for node in path if node.score is not None), None)
+
+    def fresh(self, recipe: Recipe) -> bool:
+        """True for a valid recipe that is not in the tree and that one more experiment can pay for."""
+        return recipe.hash not in self.known and edit.valid(recipe) and self.affordable(recipe)
+
+    def affordable(self, recipe: Recipe) -> bool:
+        """True when one more experiment can pay for it."""
+        limit = self.context.affordable_s
+        return limit is None or self.context.nominal_s(recipe) <= limit
+
+    def about(self, parent: Experiment, move: Move) -> Ask:
+        """The same question about another experiment or move."""
+        choice = Choice(parent=parent.id, move=move, reason=self.choice.reason)
+        return Ask(self.task, choice, self.context)
+
+
+def recipe_of(node: Experiment) -> Recipe:
+    """The recipe of an experiment."""
+    return node.proposed.proposal.recipe

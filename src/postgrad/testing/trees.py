@@ -1,0 +1,110 @@
+"""Trees made by hand: experiments written down as one line each, folded from real events. The numbers mean nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterable, Iterator, Literal
+
+from postgrad.records import (
+    Analysed,
+    Analysis,
+    Body,
+    Choice,
+    Difference,
+    Failure,
+    Move,
+    Proposal,
+    Proposed,
+    Recipe,
+    Stage,
+)
+from postgrad.testing.events import evaluated, job_finished, job_started, numbered
+from postgrad.tree import Tree
+
+Ended = Literal["done", "pending", "failed", "raced", "unscored"]
+HALF_WIDTH = 0.02
+
+
+@dataclass(frozen=True)
+class Node:
+    """One experiment. Without `recipe` it is a classic one whose `C` makes it unlike the others.
+
+    Attributes:
+        score: search score of a done one.
+        gap: difference to the parent; None takes it from the scores of both.
+        failure: "boundary/kind" of a failed one.
+        against: what it was compared with; None is the parent.
+    """
+
+    id: str
+    parent: str | None = None
+    score: float = 0.5
+    state: Ended = "done"
+    kind: str = "draft.classic"
+    move: Move | None = None
+    other: str | None = None
+    recipe: Recipe | None = None
+    failure: str = "train/nan"
+    gap: float | None = None
+    against: str | None = None
+    nominal_s: float = 10.0
+    seed: int = 0
+
+
+def tree_of(nodes: Iterable[Node]) -> Tree:
+    """The tree that the events of these experiments give."""
+    return Tree.from_events(numbered(_bodies(tuple(nodes))))
+
+
+def _bodies(nodes: tuple[Node, ...]) -> Iterator[Body]:
+    scores: dict[str, float] = {}
+    champion: str | None = None
+    for number, node in enumerate(nodes):
+        yield _proposed(node, number, champion)
+        yield job_started(node.id)
+        if node.state == "pending":
+            continue
+        boundary, kind = node.failure.split("/")
+        failure = Failure.model_validate({"boundary": boundary, "kind": kind, "message": "It did not work."})
+        yield job_finished(node.id, failure=failure if node.state == "failed" else None)
+        if node.state == "done":
+            yield evaluated(node.id, node.score)
+            scores[node.id] = node.score
+            champion = max(scores, key=lambda name: scores[name])
+        yield Analysed(experiment=node.id, analysis=analysis_of(node, scores), champion=champion)
+
+
+def _proposed(node: Node, number: int, champion: str | None) -> Proposed:
+    recipe = node.recipe or Recipe(stage=Stage(backend="classic", params={"C": 1.0 + number}))
+    proposal = Proposal(
+        recipe=recipe,
+        kind=node.kind,
+        hypothesis="It may help.",
+        change="something",
+        expected_effect=0.01,
+        refuted_by="no gain",
+        proposer="hand",
+        seed=node.seed,
+    )
+    move = node.move or (Move.DRAFT if node.parent is None else Move.IMPROVE)
+    choice = Choice(parent=node.parent, move=move, other=node.other)
+    return Proposed(experiment=node.id, choice=choice, proposal=proposal, incumbent=champion, nominal_s=node.nominal_s)
+
+
+def analysis_of(node: Node, scores: dict[str, float]) -> Analysis:
+    """The analysis of an ended experiment; `scores` holds those of the scored ones so far."""
+    if node.state in ("failed", "unscored"):
+        return Analysis.model_validate({"verdict": node.state, "against": None, "difference": None, "cause": "by hand"})
+    against = node.against or node.parent
+    gap = node.gap
+    if gap is None and against in scores and node.state == "done":
+        gap = node.score - scores[against]
+    if gap is None or against is None:
+        verdict = "raced" if node.state == "raced" else "tie"
+        return Analysis.model_validate({"verdict": verdict, "against": None, "difference": None, "cause": "by hand"})
+    low, high = gap - HALF_WIDTH, gap + HALF_WIDTH
+    verdict = "raced" if node.state == "raced" else "better" if low > 0 else "worse" if high < 0 else "tie"
+    difference = Difference(value=gap, low=low, high=high, p=0.5, n=100)
+    return Analysis.model_validate(
+        {"verdict": verdict, "against": against, "difference": difference, "cause": "by hand"}
+    )

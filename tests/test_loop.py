@@ -1,0 +1,192 @@
+"""The loop as a whole: killed at every event boundary and resumed, workers that fail, budgets that end, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from postgrad.bench.overhead import SimulatedEngine, simulated_task
+from postgrad.errors import PostgradError, UserError
+from postgrad.loop import Control
+from postgrad.records import Budget, DataSpec, EngineSpec, Event, Guard, Limits, TaskSpec
+from postgrad.runner import drive, opened, start_run
+from postgrad.store.sqlite import SqliteStore
+from postgrad.tree import State, Tree
+
+
+def outline(store: SqliteStore) -> str:
+    """Everything of a run that must not depend on when it was killed: all but times and usage."""
+    tree = Tree.from_events(store.events())
+    parts: list[Any] = []
+    for node in tree.all():
+        parts.append(node.proposed.model_dump(mode="json"))
+        parts.append(node.evaluation.model_dump(mode="json") if node.evaluation else None)
+        parts += [found.model_dump(mode="json") for found in node.select]
+        parts.append(node.analysis.model_dump(mode="json") if node.analysis else None)
+    for event in store.events():
+        if event.body.type in ("data_prepared", "search_ended", "certified", "sealed_done"):
+            parts.append(event.body.model_dump(mode="json"))
+    return json.dumps([tree.champion, *parts], sort_keys=True)
+
+
+def run_in_child(store_folder: Path, kill_after: int | None) -> int:
+    """Drive the run in a forked process that kills itself with SIGKILL once it has written event `kill_after`."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+
+            def listen(event: Event) -> None:
+                if kill_after is not None and event.seq >= kill_after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            with opened(SqliteStore.open(store_folder, write=True), listen, SimulatedEngine()) as session:
+                drive(session)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1]
+
+
+def fresh(folder: Path, experiments: int = 7, **changes: Any) -> Path:
+    """A started run with simulated jobs; returns its folder."""
+    task = simulated_task(folder, experiments).model_copy(update=changes)
+    with start_run(task, folder / "runs") as store:
+        return store.folder
+
+
+def test_killed_at_every_event_boundary_the_resumed_tree_is_the_same(tmp_path: Path) -> None:
+    whole = fresh(tmp_path / "whole")
+    assert run_in_child(whole, None) == 0
+    with SqliteStore.open(whole, write=False) as store:
+        expected, last = outline(store), len(store.events())
+    assert last > 30
+    for boundary in range(2, last):
+        folder = fresh(tmp_path / f"killed-{boundary}")
+        assert os.WTERMSIG(run_in_child(folder, boundary)) == signal.SIGKILL
+        assert run_in_child(folder, None) == 0
+        with SqliteStore.open(folder, write=False) as store:
+            assert outline(store) == expected, f"killed after event {boundary}"
+
+
+def test_two_runs_with_the_same_seed_are_equal_and_another_seed_differs(tmp_path: Path) -> None:
+    outlines = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        folder = fresh(tmp_path / name, experiments=12, seed=seed)
+        assert run_in_child(folder, None) == 0
+        with SqliteStore.open(folder, write=False) as store:
+            outlines.append(outline(store))
+    assert outlines[0] == outlines[1]
+    assert outlines[0] != outlines[2]
+
+
+def driven(folder: Path, control: Control | None = None, watch: Callable[[Event], None] = lambda e: None) -> Tree:
+    with opened(SqliteStore.open(folder, write=True), watch, SimulatedEngine()) as session:
+        drive(session, control=control)
+        assert session.sealed is not None
+        return session.tree
+
+
+def test_asking_to_finish_certifies_what_there_is(tmp_path: Path) -> None:
+    control = Control()
+
+    def watch(event: Event) -> None:
+        if event.body.type == "analysed" and event.body.experiment == "e0004":
+            control.finish = True
+
+    tree = driven(fresh(tmp_path, experiments=200), control, watch)
+    assert 5 <= len(tree) < 12
+    assert tree.champion is not None
+
+
+def test_an_experiment_budget_is_kept_exactly(tmp_path: Path) -> None:
+    assert len(driven(fresh(tmp_path, experiments=9))) == 9
+
+
+def test_a_wall_clock_budget_ends_the_search(tmp_path: Path) -> None:
+    task = simulated_task(tmp_path, 1).model_copy(update={"budget": Budget(wall_s=4.0)})
+    with start_run(task, tmp_path / "runs") as store:
+        folder = store.folder
+    tree = driven(folder)
+    assert len(tree) > 3
+    assert not tree.pending()
+
+
+def test_a_guard_that_nothing_keeps_leaves_no_champion_during_the_search(tmp_path: Path) -> None:
+    folder = fresh(tmp_path, experiments=5, guards=(Guard(metric="accuracy", min=1.01),))
+    champions: list[str | None] = []
+
+    def watch(event: Event) -> None:
+        if event.body.type == "analysed":
+            champions.append(event.body.champion)
+
+    with pytest.raises(PostgradError, match="guard"):
+        driven(folder, None, watch)
+    assert champions == [None] * 5
+
+
+TEXTS = [f"{verb} my {noun} {extra}" for verb in ("open", "close", "find") for noun in ("account", "card", "order")
+         for extra in ("now", "today", "please", "again", "quickly", "for me")]  # fmt: skip
+
+
+def small_task(tmp_path: Path, **changes: Any) -> TaskSpec:
+    """A tiny real task: three intents by verb, classic models only."""
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\n" + "".join(f"{text},{text.split()[0]}\n" for text in TEXTS))
+    task = TaskSpec(
+        name="small",
+        objective="tell verbs apart",
+        data=DataSpec(train=str(train)),
+        metric="accuracy",
+        budget=Budget(experiments=4),
+        engine=EngineSpec(workers=2, threads=1),
+    )
+    return task.model_copy(update=changes)
+
+
+def test_real_jobs_end_to_end_and_replay(tmp_path: Path) -> None:
+    from postgrad.replay import replay_champion
+
+    with opened(start_run(small_task(tmp_path), tmp_path / "runs")) as session:
+        drive(session)
+        assert session.sealed is not None
+        champion, baseline = session.sealed.read.scores[:2]
+        assert champion.estimate.value >= 0.5
+        assert baseline.role == "baseline"
+        assert (session.store.folder / "model" / "postgrad.json").exists()
+        found = replay_champion(session)
+        assert found.reproduced and found.same_answer == 1.0
+
+
+def test_a_job_over_its_limits_is_a_failure_and_the_loop_goes_on(tmp_path: Path) -> None:
+    class Strangled(SimulatedEngine):
+        """Every third job runs into its time limit."""
+
+        started = 0
+
+        def start(self, folder: Path, limits: Limits) -> Any:
+            self.started += 1
+            if self.started % 3 == 0:
+                return self.timed_out()
+            return super().start(folder, limits)
+
+    folder = fresh(tmp_path, experiments=12)
+    with opened(SqliteStore.open(folder, write=True), engine=Strangled()) as session:
+        drive(session)
+        failed = [node for node in session.tree.all() if node.state is State.FAILED]
+    assert failed
+    assert all(node.failure is not None and node.failure.kind == "timeout" for node in failed)
+    assert all(node.score is None for node in failed)
+
+
+def test_an_empty_train_file_stops_before_anything_is_spent(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n")
+    task = small_task(tmp_path)
+    (tmp_path / "train.csv").write_text("text,label\n")
+    with pytest.raises(UserError), opened(start_run(task, tmp_path / "runs")) as session:
+        drive(session)

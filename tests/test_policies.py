@@ -1,0 +1,187 @@
+"""The search policies keep the contract, and each does what it is named for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from postgrad.records import Choice, Move
+from postgrad.search import POLICIES
+from postgrad.search.best_of_n import BestOfN
+from postgrad.search.greedy import Greedy, GreedyParams
+from postgrad.search.random import RandomParams, RandomSearch
+from postgrad.search.sequential import Sequential, SequentialParams
+from postgrad.search.uct import UCT, UCTParams, backed_up
+from postgrad.testing.policy import PLENTY, PolicyContract, grown, references, why_illegal
+from postgrad.testing.trees import Node, tree_of
+from postgrad.tree import Tree
+
+
+class TestSequential(PolicyContract):
+    policy = Sequential()
+
+
+class TestGreedy(PolicyContract):
+    policy = Greedy()
+
+
+class TestGreedyWithOtherSettings(PolicyContract):
+    policy = Greedy()
+    params = {"n_drafts": 1, "p_debug": 1.0, "tune_share": 0.2, "combine_share": 0.4, "ablate_share": 0.4}
+
+
+class TestBestOfN(PolicyContract):
+    policy = BestOfN()
+
+
+class TestRandomSearch(PolicyContract):
+    policy = RandomSearch()
+
+
+class TestUCT(PolicyContract):
+    policy = UCT()
+
+
+class TestUCTWithOtherSettings(PolicyContract):
+    policy = UCT()
+    params = {"n_drafts": 1, "width": 1, "exploration": 3.0, "combine_share": 0.4, "ablate_share": 0.4}
+
+
+def drafted(*scores: float) -> list[Node]:
+    """The references and drafts with these scores."""
+    return [*references(), *(Node(f"e{3 + i:04d}", score=score) for i, score in enumerate(scores))]
+
+
+def test_the_registry_knows_every_policy() -> None:
+    assert POLICIES.names() == ("best_of_n", "greedy", "random", "sequential", "uct")
+    for name in POLICIES.names():
+        assert POLICIES.get(name).choose(Tree(), PLENTY, Random(0), POLICIES.get(name).Params()).move is Move.DRAFT
+
+
+def test_the_contract_notices_an_illegal_choice() -> None:
+    tree = tree_of([Node("e0000"), Node("e0001", state="failed"), Node("e0002", state="pending")])
+    assert why_illegal(tree, Choice(parent="e0000", move=Move.IMPROVE)) is None
+    assert why_illegal(tree, Choice(parent="e0001", move=Move.REPAIR)) is None
+    for choice in (
+        Choice(parent="e0002", move=Move.IMPROVE),
+        Choice(parent="e0001", move=Move.TUNE),
+        Choice(parent="e0000", move=Move.REPAIR),
+        Choice(parent="e0000", move=Move.ABLATE),
+        Choice(parent="e0000", move=Move.COMBINE),
+        Choice(parent="e0009", move=Move.IMPROVE),
+        Choice(parent="e0000", move=Move.DRAFT),
+        Choice(parent=None, move=Move.STOP),
+    ):
+        assert why_illegal(tree, choice) is not None, choice
+
+
+def test_greedy_extends_the_best_and_nothing_else() -> None:
+    nodes = [*drafted(0.5, 0.7, 0.6, 0.4, 0.3), Node("e0008", parent="e0005", score=0.65)]
+    picked = Counter(
+        Greedy().choose(tree_of(nodes), PLENTY, Random(seed), GreedyParams(combine_share=0.0)).parent
+        for seed in range(60)
+    )
+    assert set(picked) == {"e0004"}
+
+
+def test_greedy_counts_pending_drafts_and_no_references() -> None:
+    nodes = [*references("pending"), *(Node(f"e{i:04d}", state="pending") for i in range(3, 6))]
+    choice = Greedy().choose(tree_of(nodes), PLENTY, Random(0), GreedyParams(n_drafts=4))
+    assert (choice.move, choice.reason) == (Move.DRAFT, "draft 4 of 4")
+
+
+def test_greedy_mixes_its_moves_by_their_shares() -> None:
+    tree = tree_of([*drafted(0.5, 0.7), Node("e0005", parent="e0004", score=0.8)])
+    params = GreedyParams(n_drafts=2, tune_share=0.5, combine_share=0.1, ablate_share=0.1)
+    moves = Counter(Greedy().choose(tree, PLENTY, Random(seed), params).move for seed in range(1000))
+    assert moves[Move.TUNE] == pytest.approx(500, abs=60)
+    assert moves[Move.COMBINE] == pytest.approx(100, abs=40)
+    assert moves[Move.ABLATE] == pytest.approx(100, abs=40)
+    assert moves[Move.IMPROVE] == pytest.approx(300, abs=60)
+
+
+def test_greedy_repairs_with_its_probability_and_gives_up_after_a_while() -> None:
+    nodes = [*drafted(0.6), Node("e0004", parent="e0003", state="failed")]
+    params = GreedyParams(n_drafts=1, p_debug=0.5, max_repairs=1)
+    moves = Counter(Greedy().choose(tree_of(nodes), PLENTY, Random(seed), params).move for seed in range(400))
+    assert moves[Move.REPAIR] == pytest.approx(200, abs=40)
+    nodes.append(Node("e0005", parent="e0004", state="failed", move=Move.REPAIR))
+    moves = Counter(Greedy().choose(tree_of(nodes), PLENTY, Random(seed), params).move for seed in range(100))
+    assert moves[Move.REPAIR] == 0
+
+
+def test_combine_draws_on_another_branch() -> None:
+    nodes = [*drafted(0.5, 0.7), Node("e0005", parent="e0004", score=0.8)]
+    choice = Greedy().choose(tree_of(nodes), PLENTY, Random(0), GreedyParams(n_drafts=2, combine_share=1, tune_share=0))
+    assert (choice.parent, choice.move, choice.other) == ("e0005", Move.COMBINE, "e0003")
+
+
+def test_sequential_extends_the_last_even_when_it_is_worse() -> None:
+    nodes = [*drafted(0.8), Node("e0004", parent="e0003", score=0.2), Node("e0005", state="pending", parent="e0004")]
+    choice = Sequential().choose(tree_of(nodes), PLENTY, Random(0), SequentialParams())
+    assert choice.parent == "e0004"
+
+
+def test_sequential_repairs_the_last_when_it_failed() -> None:
+    nodes = [*drafted(0.8), Node("e0004", parent="e0003", state="failed")]
+    choice = Sequential().choose(tree_of(nodes), PLENTY, Random(0), SequentialParams())
+    assert (choice.parent, choice.move) == ("e0004", Move.REPAIR)
+
+
+def test_best_of_n_only_drafts() -> None:
+    assert {BestOfN().choose(grown(1, 30), PLENTY, Random(s), BestOfN.Params()).move for s in range(20)} == {Move.DRAFT}
+
+
+def test_random_uses_every_move() -> None:
+    moves = {RandomSearch().choose(grown(1, 30), PLENTY, Random(s), RandomParams()).move for s in range(300)}
+    assert moves == set(Move) - {Move.STOP}
+
+
+def test_uct_backs_up_the_normalised_reward() -> None:
+    nodes = [
+        Node("a", score=0.2),
+        Node("b", score=0.6),
+        Node("c", parent="b", score=1.0),
+        Node("d", parent="c", state="failed"),
+        Node("e", parent="c", state="pending"),
+    ]
+    values = backed_up(tree_of(nodes), low_quantile=0.0)
+    assert {name: (v.visits, round(v.reward, 9)) for name, v in values.items()} == {
+        "a": (1, 0.0),
+        "b": (4, 1.5),
+        "c": (3, 1.0),
+        "d": (1, 0.0),
+        "e": (1, 0.0),
+    }
+
+
+def test_uct_leaves_a_node_whose_children_disappoint() -> None:
+    nodes = drafted(0.70, 0.69)
+    params = UCTParams(n_drafts=2, width=2, exploration=0.5, low_quantile=0.5)
+    parents = []
+    for index in range(5, 13):
+        choice = UCT().choose(tree_of(nodes), PLENTY, Random(index), params)
+        parents.append(choice.parent)
+        nodes.append(Node(f"e{index:04d}", parent=choice.parent, score=0.3, move=choice.move))
+    assert parents[0] == "e0003", "the best draft comes first"
+    assert "e0004" in parents, "then the other gets its turn"
+
+
+def test_uct_spreads_parallel_workers() -> None:
+    nodes = drafted(0.70, 0.69)
+    params = UCTParams(n_drafts=2, width=8, exploration=0.5, low_quantile=0.5)
+    parents = []
+    for index in range(5, 13):
+        choice = UCT().choose(tree_of(nodes), PLENTY, Random(index), params)
+        parents.append(choice.parent)
+        nodes.append(Node(f"e{index:04d}", parent=choice.parent, state="pending", move=Move.IMPROVE))
+    assert {"e0003", "e0004"} <= set(parents), "pending experiments count as visits"
+
+
+def test_uct_without_exploration_is_greedy_along_the_way_down() -> None:
+    nodes = drafted(0.5, 0.7)
+    nodes += [Node("e0005", parent="e0004", score=0.9), Node("e0006", parent="e0004", score=0.6)]
+    params = UCTParams(n_drafts=2, width=2, exploration=0.0, tune_share=0, combine_share=0, ablate_share=0)
+    assert UCT().choose(tree_of(nodes), PLENTY, Random(0), params).parent == "e0005"
