@@ -9,7 +9,7 @@ import pytest
 
 from postgrad.records import Choice, Move
 from postgrad.search import POLICIES
-from postgrad.search.best_of_n import BestOfN
+from postgrad.search.best_of_n import BestOfN, BestOfNParams
 from postgrad.search.greedy import Greedy, GreedyParams
 from postgrad.search.random import RandomParams, RandomSearch
 from postgrad.search.sequential import Sequential, SequentialParams
@@ -131,7 +131,7 @@ def test_sequential_repairs_the_last_when_it_failed() -> None:
 
 
 def test_best_of_n_only_drafts() -> None:
-    assert {BestOfN().choose(grown(1, 30), PLENTY, Random(s), BestOfN.Params()).move for s in range(20)} == {Move.DRAFT}
+    assert {BestOfN().choose(grown(1, 30), PLENTY, Random(s), BestOfNParams()).move for s in range(20)} == {Move.DRAFT}
 
 
 def test_random_uses_every_move() -> None:

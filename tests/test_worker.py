@@ -1,4 +1,4 @@
-"""The worker: what it writes, what it says when something is wrong, and that a killed job ends as if it had not been."""
+"""The worker: what it writes, what it says when something is wrong, and that a killed job ends as one that was not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from postgrad.train import BACKENDS
 from postgrad.train.base import TrainingDiverged
 
 ASKED = [{"id": f"q{number}", "text": row.text} for number, row in enumerate(example_rows(3))]
-TINY: dict[str, Any] = {"batch_size": 8, "lr": 5e-4, "epochs": 200, "precision": "fp32"}
+TINY: dict[str, Any] = {"batch_size": 8, "lr": 5e-4, "epochs": 60, "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
 CLASSIC = Stage(backend="classic")
 
 
-# --- what it writes -----------------------------------------------------------------------------------------------------
+# --- what it writes ---------------------------------------------------------------------------------------------------
 
 
 def test_units_are_trained_and_answered(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_history_is_thinned_and_finite(tmp_path: Path) -> None:
     assert all(np.isfinite(loss) for _, loss in thinned)
 
 
-# --- failures -----------------------------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_broken_base_model(tiny: Path, tmp_path: Path) -> None:
     stage = Stage(backend="embedder", params={"tune": "frozen"})
     failure = Worker(tmp_path, make_job(tmp_path, stage, base_model=str(broken))).run().failure
     assert failure is not None and (failure.boundary, failure.kind) == ("train", "crash")
-    assert len(failure.evidence.splitlines()) <= 20 and "load_encoder" in failure.evidence
+    assert len(failure.evidence.splitlines()) <= 20 and "SafetensorError" in failure.evidence
 
 
 def test_what_was_done_before_a_failure_is_kept(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_the_innermost_boundary_counts() -> None:
     assert caught.value.failure.boundary == "data"
 
 
-# --- killed and started again -------------------------------------------------------------------------------------------
+# --- killed and started again -----------------------------------------------------------------------------------------
 
 
 def test_finished_units_are_not_done_again(tmp_path: Path) -> None:
@@ -279,18 +279,6 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tiny: Path, tmp_path: Path
     assert resumed.units[0].history[-1] == straight.units[0].history[-1]
     for mine, theirs in zip(outputs(whole), outputs(killed), strict=True):
         assert np.array_equal(mine, theirs)
-
-
-def test_a_polite_stop_keeps_the_checkpoint(tiny: Path, tmp_path: Path) -> None:
-    make_job(tmp_path, Stage(backend="embedder", params=TINY), base_model=str(tiny))
-    process = start(tmp_path)
-    checkpoint = tmp_path / "checkpoint" / "u0" / "epoch.pt"
-    until(lambda: checkpoint.exists() or process.poll() is not None)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == STOPPED
-    assert checkpoint.exists()
-    result = JobResult.model_validate_json((tmp_path / "result.json").read_text())
-    assert result.failure is None and not result.units
 
 
 def test_a_worker_whose_controller_is_gone_does_not_start(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ class Registry(Generic[T]):
         Raises:
             UserError: the name is unknown, or a library that the plug-in needs is not installed.
         """
-        paths = self._paths()
+        # Reading the entry points takes milliseconds, and backends are asked for many times an experiment.
+        paths = self._table if name in self._table else self._paths()
         if name not in paths:
             hint = near_miss(name, paths)
             raise UserError(f"Unknown {self.kind} '{name}'.{hint} Known: {', '.join(sorted(paths))}.")

@@ -46,7 +46,7 @@ class boundary:  # noqa: N801 - reads as the context manager it is
 
 def classified(stage: Stage, error: Exception) -> Failure:
     """The failure that an exception in this stage is."""
-    evidence = "\n".join("".join(traceback.format_exception(error)).splitlines()[-EVIDENCE_LINES:])
+    evidence = tail_of(error)
     if isinstance(error, ValidationError):
         return Failure(boundary="recipe", kind="invalid", message=_invalid(error), evidence=evidence)
     if isinstance(error, UserError):
@@ -61,6 +61,12 @@ def classified(stage: Stage, error: Exception) -> Failure:
     return Failure(boundary=stage, kind="crash", message=what, evidence=evidence)
 
 
+def tail_of(error: Exception) -> str:
+    """The last lines of the traceback, without the lines that only underline."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return "\n".join([line for line in lines if line.strip(" ^~")][-EVIDENCE_LINES:])
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """True for Python's, numpy's and torch's ways to say it. torch has no type for it on a CPU, only a text."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -70,4 +76,4 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _invalid(error: ValidationError) -> str:
     problems = [f"{'.'.join(map(str, p['loc'])) or 'params'}: {p['msg']}" for p in error.errors(include_url=False)]
-    return f"The recipe's {error.title} are not valid. " + "; ".join(problems)
+    return f"The recipe's {error.title} are not valid. {'; '.join(problems)}."

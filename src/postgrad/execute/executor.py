@@ -235,13 +235,13 @@ def _ended_by(ended: Exit, limits: Limits) -> Failure:
     if ended.cause == "stopped":
         return Failure(boundary="controller", kind="stopped", message="The job was stopped by the run.")
     kind, message = {
-        "timeout": ("timeout", f"The job reached its limit of {limits.wall_s:.0f} s."),
+        "timeout": ("timeout", f"The job reached its limit of {limits.wall_s:g} s."),
         "memory": (
             "oom",
             f"The job reached its limit of {limits.memory_mb} MB: it used {used.max_rss_mb:.0f} MB after "
             f"{used.wall_s:.0f} s.",
         ),
-        "hung": ("hung", f"The job neither computed nor reported anything for {limits.hung_s:.0f} s."),
+        "hung": ("hung", f"The job neither computed nor reported anything for {limits.hung_s:g} s."),
     }.get(ended.cause or "", (ended.cause or "unknown", "The engine ended the job."))
     return Failure(boundary="resource", kind=kind, message=message)
 

@@ -19,6 +19,22 @@ REQUIREMENTS = {
     "embedder": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
 }
 
+LOADING = """\
+```python
+import sys
+sys.path.insert(0, "this-folder")
+from predict import load
+
+model = load()
+model(["where is my order?"])  # [{"label": ..., "probability": ..., "score": ...}]
+```
+
+A fine-tuned encoder is an ordinary sentence-transformers folder:
+`SentenceTransformer("this-folder/encoder")`, or `this-folder/member-0/encoder` where several models answer together.
+From the shell: `python this-folder/predict.py "where is my order?"`. No Postgrad is needed; the libraries are in
+`requirements.txt`.
+"""
+
 
 def export_champion(store: SqliteStore, folder: Path) -> Path:
     """Copy the champion's model to a new `folder`, with what it needs to answer; return the folder.
@@ -40,7 +56,7 @@ def export_champion(store: SqliteStore, folder: Path) -> Path:
     facts |= {"threshold": certified.threshold, "run": store.folder.name, "experiment": certified.champion}
     (folder / "postgrad.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
     shutil.copy(Path(__file__).with_name("predict.py"), folder / "predict.py")
-    (folder / "README.md").write_text(model_card(read_view(store)), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(read_view(store), LOADING), encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join(requirements(facts["recipe"]["stage"])) + "\n")
     return folder
 

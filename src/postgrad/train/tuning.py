@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Checkpoints may write this much for each second of training: a 22M encoder about every 15 seconds.
 CHECKPOINT_MB_A_SECOND = 10.0
+CHECKPOINT_PAUSE_S = 1.0
 NEGATIVES_A_BATCH = 16
 GRADIENT_NORM = 1.0
 TRAINED_HEADS = ("linear", "cosine")
@@ -262,7 +263,7 @@ class Tuner:
             os.fsync(file.fileno())
         os.replace(unfinished, self._file)
         megabytes = 3 * 4 * sum(p.numel() for p in self.trained) / 1e6
-        self._next_checkpoint = time.monotonic() + megabytes / CHECKPOINT_MB_A_SECOND
+        self._next_checkpoint = time.monotonic() + max(CHECKPOINT_PAUSE_S, megabytes / CHECKPOINT_MB_A_SECOND)
 
     def _restore(self) -> None:
         import torch

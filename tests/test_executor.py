@@ -1,0 +1,266 @@
+"""The executor over the local engine: results become artefacts, and every bad end becomes the right failure."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, Iterator
+
+import numpy as np
+import psutil
+import pytest
+
+from postgrad.engines.local import LocalEngine
+from postgrad.errors import PostgradError
+from postgrad.execute.executor import Executor, RunningJob
+from postgrad.records import EngineSpec, Failure, JobResult, JobSpec, Limits, Recipe, Row, Stage, Unit
+from postgrad.store.artifacts import Artifacts
+from postgrad.testing.backend import LABELS, OUT_OF_SCOPE, WORDS, example_rows
+from postgrad.testing.encoder import make_tiny_encoder
+from postgrad.testing.engine import until
+
+PATIENCE_S = 60.0
+CLASSIC = Stage(backend="classic")
+TINY: dict[str, Any] = {"batch_size": 8, "lr": 5e-4, "epochs": 60, "precision": "fp32"}
+ASKED = tuple(Row(f"q{row.id}", row.text, f"secret-{row.label}") for row in example_rows(3))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = {word for phrases in WORDS.values() for phrase in phrases for word in phrase.split()}
+    return make_tiny_encoder(tmp_path_factory.mktemp("tiny"), sorted(words))
+
+
+@pytest.fixture
+def executor(tmp_path: Path) -> Iterator[Executor]:
+    yield from opened(tmp_path, LocalEngine())
+
+
+def opened(folder: Path, engine: LocalEngine) -> Iterator[Executor]:
+    engine.open(EngineSpec(workers=2, threads=1))
+    yield Executor(engine, Artifacts(folder / "artifacts"), folder / "scratch")
+    engine.close()
+
+
+def make_spec(stage: Stage = CLASSIC, units: int = 1, base_model: Path | None = None, **facts: Any) -> JobSpec:
+    limits = {"wall_s": PATIENCE_S, "memory_mb": 4000, "threads": 1, **facts.pop("limits", {})}
+    return JobSpec(
+        job=facts.pop("job", "e0001-search-u0-7"),
+        experiment="e0001",
+        recipe=Recipe(stage=stage),
+        labels=LABELS,
+        out_of_scope=OUT_OF_SCOPE,
+        base_model=str(base_model) if base_model else None,
+        units=tuple(Unit(name=f"u{i}", train=f"u{i}.t", predict=f"u{i}.p", seed=i) for i in range(units)),
+        limits=Limits.model_validate(limits),
+        **facts,
+    )
+
+
+def inputs_of(spec: JobSpec) -> dict[str, tuple[tuple[Row, ...], tuple[Row, ...]]]:
+    return {unit.name: (example_rows(), ASKED) for unit in spec.units}
+
+
+def finished(job: RunningJob) -> JobResult:
+    result = job.poll(PATIENCE_S)
+    assert result is not None
+    return result
+
+
+def run(executor: Executor, spec: JobSpec) -> JobResult:
+    return finished(executor.start(spec, inputs_of(spec)))
+
+
+def failure_of(result: JobResult) -> Failure:
+    assert result.failure is not None
+    assert result.failure.message.endswith((".", "]"))
+    return result.failure
+
+
+def probs_of(executor: Executor, result: JobResult) -> np.ndarray[Any, Any]:
+    with np.load(io.BytesIO(executor.artifacts.read(result.units[0].outputs))) as file:
+        assert [str(name) for name in file["ids"]] == [row.id for row in ASKED]
+        probs: np.ndarray[Any, Any] = file["probs"]
+        return probs
+
+
+def test_outputs_and_model_become_artefacts(executor: Executor, tmp_path: Path) -> None:
+    spec = make_spec(save_model=True)
+    job = executor.start(spec, inputs_of(spec))
+    assert job.experiment == "e0001"
+    result = finished(job)
+    assert result.failure is None and result.log_tail == ""
+    assert probs_of(executor, result).shape == (len(ASKED), len(LABELS))
+    assert result.usage.wall_s > 0 and result.usage.cpu_s > 0 and result.usage.max_rss_mb > 20
+    assert result.model is not None
+    executor.artifacts.restore_folder(result.model, tmp_path / "model")
+    assert (tmp_path / "model" / "postgrad.json").is_file()
+    assert not (executor.scratch / spec.job).exists(), "the job folder is removed once its files are stored"
+    assert job.poll(0) == result
+
+
+def test_the_job_is_not_told_the_answers(executor: Executor) -> None:
+    spec = make_spec()
+    job = executor.start(spec, inputs_of(spec))
+    folder = executor.scratch / spec.job
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {spec.units[0].predict, "job.json"} <= {path.name for path in files}
+    assert not any(b"secret-" in path.read_bytes() for path in files)
+    finished(job)
+
+
+def test_several_units_in_one_job(executor: Executor) -> None:
+    result = run(executor, make_spec(units=3))
+    assert [unit.name for unit in result.units] == ["u0", "u1", "u2"]
+    assert result.failure is None
+
+
+# --- bad ends of the real worker --------------------------------------------------------------------------------------
+
+
+def test_a_recipe_that_cannot_be_run(executor: Executor) -> None:
+    failure = failure_of(run(executor, make_spec(Stage(backend="classic", params={"C": 0}))))
+    assert (failure.boundary, failure.kind) == ("recipe", "invalid")
+
+
+def test_a_job_out_of_time(executor: Executor, tiny: Path) -> None:
+    spec = make_spec(Stage(backend="embedder", params=TINY), base_model=tiny, limits={"wall_s": 0.4})
+    result = run(executor, spec)
+    failure = failure_of(result)
+    assert (failure.boundary, failure.kind) == ("resource", "timeout") and "0.4 s" in failure.message
+    assert result.usage.wall_s >= 0.4
+
+
+def test_a_job_out_of_memory(executor: Executor) -> None:
+    failure = failure_of(run(executor, make_spec(limits={"memory_mb": 60})))
+    assert (failure.boundary, failure.kind) == ("resource", "oom") and "60 MB" in failure.message
+
+
+def test_a_worker_that_was_shot(executor: Executor, tiny: Path) -> None:
+    spec = make_spec(Stage(backend="embedder", params=TINY), base_model=tiny)
+    job = executor.start(spec, inputs_of(spec))
+    until((executor.scratch / spec.job / "progress.json").exists)
+    (worker,) = psutil.Process().children()
+    os.kill(worker.pid, signal.SIGKILL)
+    failure = failure_of(finished(job))
+    assert (failure.boundary, failure.kind) == ("train", "crash")
+    assert "SIGKILL" in failure.message and "unit 1 of 1" in failure.evidence
+
+
+def test_a_stopped_job_goes_on_where_it_was(executor: Executor, tiny: Path) -> None:
+    spec = make_spec(Stage(backend="embedder", params=TINY), base_model=tiny)
+    job = executor.start(spec, inputs_of(spec))
+    checkpoint = executor.scratch / spec.job / "checkpoint" / "u0" / "epoch.pt"
+    until(checkpoint.exists)
+    job.stop()
+    job.stop()
+    stopped = failure_of(finished(job))
+    assert (stopped.boundary, stopped.kind) == ("controller", "stopped")
+    assert checkpoint.exists(), "what was stopped can go on"
+    resumed = run(executor, spec)
+    assert resumed.failure is None and probs_of(executor, resumed).shape == (len(ASKED), len(LABELS))
+    assert resumed.units[0].history[0][0] > 4, "the first epoch, four steps, was not done again"
+
+
+def test_another_job_of_the_same_name_starts_afresh(executor: Executor) -> None:
+    folder = executor.scratch / "e0001-search-u0-7"
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "job.json").write_text("{}")
+    assert run(executor, make_spec()).failure is None
+    assert not folder.exists()
+
+
+# --- programs that misbehave ------------------------------------------------------------------------------------------
+
+HEADER = f"""
+import json, os, sys, time
+from pathlib import Path
+import numpy as np
+folder = Path(sys.argv[1])
+ids = [json.loads(line)["id"] for line in (folder / "u0.p").read_text().splitlines()]
+probs = np.full((len(ids), {len(LABELS)}), 1 / {len(LABELS)}, dtype=np.float32)
+score = np.zeros(len(ids), dtype=np.float32)
+def save(name="u0", **changes):
+    np.savez(folder / f"out-{{name}}.npz", **{{"ids": np.array(ids), "probs": probs, "score": score, **changes}})
+def result(names=("u0",), **facts):
+    units = [{{"name": name, "outputs": f"out-{{name}}.npz"}} for name in names]
+    (folder / "result.json").write_text(json.dumps({{"job": "x", "units": units, **facts}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "address", "message"),
+    [
+        ("save(ids=np.array(ids[::-1])); result()", "predict/invalid_output", "not to the questions"),
+        ("save(probs=probs[:, 1:]); result()", "predict/invalid_output", "shapes"),
+        ("save(score=score[:, None]); result()", "predict/invalid_output", "shapes"),
+        ("save(score=score * np.nan); result()", "predict/invalid_output", "not finite"),
+        ("save(score=score - np.inf); result()", "predict/invalid_output", "not finite"),
+        ("save(probs=probs * 2); result()", "predict/invalid_output", "sum to 1"),
+        ("save(ids=np.array(ids, dtype=object)); result()", "predict/invalid_output", "cannot be read"),
+        ("(folder / 'out-u0.npz').write_bytes(b'PK nothing'); result()", "predict/invalid_output", "cannot be read"),
+        ("result()", "predict/invalid_output", "cannot be read"),
+        ("save('u9'); result(('u9',))", "predict/invalid_output", "nothing of that name"),
+        ("result(())", "predict/invalid_output", "without outputs of u0"),
+        ("save(); result(); (folder / 'result.json').write_text('{')", "predict/invalid_output", "result file"),
+        ("save(); result(model='model')", "predict/invalid_output", "without its model"),
+        ("sys.exit(0)", "train/crash", "without a result"),
+        ("print('boom'); sys.exit(9)", "train/crash", "exit code 9"),
+        ("save(); result(); os.abort()", "train/crash", "SIGABRT"),
+        ("time.sleep(1000)", "resource/hung", "neither computed nor reported"),
+    ],
+)
+def test_programs_that_misbehave(program: str, address: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(dedent(HEADER) + program)
+    engine = LocalEngine(command=(sys.executable, str(tmp_path / "program.py")))
+    for executor in opened(tmp_path, engine):
+        spec = make_spec(save_model="model=" in program, limits={"hung_s": 1.0})
+        failure = failure_of(run(executor, spec))
+    assert f"{failure.boundary}/{failure.kind}" == address
+    assert message in failure.message
+    assert "boom" not in program or "boom" in failure.evidence
+
+
+def test_good_units_survive_a_bad_one(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(HEADER + "save('u0'); save('u1', score=score * np.nan); result(('u0', 'u1'))")
+    engine = LocalEngine(command=(sys.executable, str(tmp_path / "program.py")))
+    for executor in opened(tmp_path, engine):
+        result = run(executor, make_spec(units=2))
+    assert [unit.name for unit in result.units] == ["u0"]
+    assert "u1" in failure_of(result).message
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_for_a_person(executor: Executor) -> None:
+    spec = make_spec(units=2)
+    job = executor.start(spec, inputs_of(spec))
+    seen = {job.progress()}
+    while job.poll(0.01) is None:
+        seen.add(job.progress())
+    assert any("training classic on 32 rows (part 1 of 2)" in line for line in seen)
+    assert any("(part 2 of 2)" in line for line in seen)
+
+
+def test_a_folder_that_cannot_be_written(executor: Executor) -> None:
+    executor.scratch.write_text("a file is in the way")
+    with pytest.raises(PostgradError, match="Cannot start job .* `postgrad resume`"):
+        executor.start(make_spec(), inputs_of(make_spec()))
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"])
+def test_names_that_would_leave_the_folder(name: str, executor: Executor) -> None:
+    with pytest.raises(PostgradError, match="cannot be the name"):
+        executor.start(make_spec(job=name), inputs_of(make_spec()))
+
+
+def test_clear_removes_what_was_left(executor: Executor) -> None:
+    (executor.scratch / "old" / "checkpoint").mkdir(parents=True)
+    executor.clear()
+    assert not executor.scratch.exists()
+    assert run(executor, make_spec()).failure is None
