@@ -20,6 +20,7 @@ from postgrad.train.classic import Classic
 from postgrad.train.constant import Constant
 from postgrad.train.embedder import Embedder
 from postgrad.train.ensemble import Ensemble
+from postgrad.train.tuning import has_bf16
 
 SMALL: dict[str, Any] = {"batch_size": 8, "lr": 2e-3, "head_lr": 2e-2, "epochs": 10, "precision": "fp32"}
 FROZEN: dict[str, Any] = {**SMALL, "tune": "frozen"}
@@ -185,6 +186,22 @@ class TestEnsemble(WithEncoder):
 def test_all_backends_are_covered() -> None:
     covered = {type(suite.backend).__name__ for suite in (TestConstant, TestClassic, TestEmbedder, TestEnsemble)}
     assert {type(BACKENDS.get(name)).__name__ for name in BACKENDS.names()} == covered
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("sse avx2 avx512f avx512_bf16 amx", True),
+        ("fp asimd bf16 i8mm", True),
+        ("sse avx2 avx512f", False),
+        (None, False),
+    ],
+)
+def test_bf16_is_for_cpus_that_have_it(flags: str | None, expected: bool, tmp_path: Path) -> None:
+    cpu = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpu.write_text(f"processor : 0\nflags\t\t: {flags}\n\n")
+    assert has_bf16(cpu) is expected
 
 
 def test_scores_by_hand() -> None:

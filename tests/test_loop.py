@@ -53,7 +53,7 @@ def run_in_child(store_folder: Path, kill_after: int | None) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def fresh(folder: Path, experiments: int = 7, **changes: Any) -> Path:
+def fresh(folder: Path, experiments: int = 5, **changes: Any) -> Path:
     """A started run with simulated jobs; returns its folder."""
     task = simulated_task(folder, experiments).model_copy(update=changes)
     with start_run(task, folder / "runs") as store:

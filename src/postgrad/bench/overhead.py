@@ -67,7 +67,7 @@ class SimulatedEngine:
         skill = 0.5 + 0.4 * int(spec.recipe.hash[:4], 16) / 65535
         units = [self._unit(folder, spec, unit.name, unit.predict, unit.seed, skill) for unit in spec.units]
         if spec.save_model:
-            (folder / "model").mkdir()
+            (folder / "model").mkdir(exist_ok=True)
             (folder / "model" / "postgrad.json").write_text("{}")
         result = JobResult(job=spec.job, units=tuple(units))
         (folder / "result.json").write_text(result.model_dump_json())

@@ -27,6 +27,7 @@ CHECKPOINT_MB_A_SECOND = 10.0
 CHECKPOINT_PAUSE_S = 1.0
 NEGATIVES_A_BATCH = 16
 GRADIENT_NORM = 1.0
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 TRAINED_HEADS = ("linear", "cosine")
 
 
@@ -103,6 +104,7 @@ class Tuner:
         if params.tune == "frozen":
             both = [torch.from_numpy(embedded), torch.from_numpy(embed(encoder, data.negatives))]
             self.fixed = torch.cat(both)
+        self.bf16 = params.precision == "bf16" or (params.precision == "auto" and has_bf16())
         self.identity = _identity(job)
         self._next_checkpoint = time.monotonic()
 
@@ -227,7 +229,7 @@ class Tuner:
         for i, row in enumerate(tokens):
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.params.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             made = self.encoder({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
         return F.normalize(made.float(), dim=-1)
 
@@ -284,6 +286,13 @@ class Tuner:
         self.order.set_state(state["order"])
         torch.set_rng_state(state["chance"])
         self.epoch, self.step = state["epoch"], state["step"]
+
+
+def has_bf16(cpu: Path = Path("/proc/cpuinfo")) -> bool:
+    """True when the CPU multiplies matrices of bf16 by itself: its flags say so (Linux). Unknown is no."""
+    if not cpu.exists():
+        return False
+    return bool(BF16_FLAGS & set(cpu.read_text(encoding="utf-8", errors="replace").split()))
 
 
 def _layers(encoder: Any) -> Any:
