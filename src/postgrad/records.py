@@ -176,8 +176,8 @@ class Choice(Record):
 class Proposal(Record):
     """A hypothesis and the one change to the parent's recipe that tests it.
 
-    `kind` is "<group>.<name>". `carried_out` is the choice that the recipe answers, where the one that was asked for had
-    nothing new to offer.
+    `kind` is "<group>.<name>". `carried_out` is the choice that the recipe answers, where the one that was asked for
+    had nothing new to offer.
     """
 
     recipe: Recipe

@@ -20,19 +20,16 @@ REQUIREMENTS = {
 }
 
 LOADING = """\
-```python
 import sys
+
 sys.path.insert(0, "this-folder")
 from predict import load
 
 model = load()
 model(["where is my order?"])  # [{"label": ..., "probability": ..., "score": ...}]
-```
 
-A fine-tuned encoder is an ordinary sentence-transformers folder:
-`SentenceTransformer("this-folder/encoder")`, or `this-folder/member-0/encoder` where several models answer together.
-From the shell: `python this-folder/predict.py "where is my order?"`. No Postgrad is needed; the libraries are in
-`requirements.txt`.
+# From the shell: python this-folder/predict.py "where is my order?"
+# A fine-tuned encoder is an ordinary sentence-transformers folder: this-folder/encoder, or this-folder/member-0/encoder.
 """
 
 

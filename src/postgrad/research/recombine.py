@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import isfinite
-from typing import Iterator
+from typing import Iterator, Sequence
 
 from postgrad.records import Recipe, Stage
 from postgrad.research import edit
@@ -79,8 +80,8 @@ def ablate(ask: Ask) -> Idea | None:
     parent = ask.parent
     if parent is None:
         return None
-    recipe = recipe_of(parent)
-    options = [*_undone(ask, parent), *_parts(recipe)]
+    path = ask.tree.path(parent.id)
+    options = [*_undone(path), *_parts(path)]
     for _, change, smaller in sorted(options, key=lambda option: option[0]):
         if ask.fresh(smaller):
             why = "No part of the recipe has less evidence; without it the score should hold, and simpler is better."
@@ -95,12 +96,10 @@ def ablate(ask: Ask) -> Idea | None:
     return None
 
 
-def _undone(ask: Ask, parent: Experiment) -> Iterator[tuple[float, str, Recipe]]:
+def _undone(path: Sequence[Experiment]) -> Iterator[tuple[float, str, Recipe]]:
     """(support, words, recipe) for each change on the path that can be taken back alone."""
-    path = ask.tree.path(parent.id)
-    for above, node in zip(path, path[1:], strict=False):
-        before, after = recipe_of(above), recipe_of(node)
-        smaller = _without_change(recipe_of(parent), before, after)
+    for above, node in pairwise(path):
+        smaller = _without_change(recipe_of(path[-1]), recipe_of(above), recipe_of(node))
         if smaller is not None:
             yield _support(node), f"without the change of {node.id} ({node.proposed.proposal.change})", smaller
 
@@ -125,20 +124,22 @@ def _without_change(recipe: Recipe, before: Recipe, after: Recipe) -> Recipe | N
 
 
 def _support(node: Experiment) -> float:
-    """How many standard errors a change was ahead of its parent; 0 where that is not known."""
-    gap = node.analysis.difference if node.analysis else None
+    """How many half-widths of its interval a change was ahead of its parent; 0 for a root, or where it is not known."""
+    gap = node.analysis.difference if node.analysis and node.parent else None
     if gap is None or not isfinite(gap.value) or gap.high <= gap.low:
         return 0.0
     return gap.value / ((gap.high - gap.low) / 2)
 
 
-def _parts(recipe: Recipe) -> Iterator[tuple[float, str, Recipe]]:
-    """Data steps and members that no change on the path brought: the starting point had them."""
+def _parts(path: Sequence[Experiment]) -> Iterator[tuple[float, str, Recipe]]:
+    """(support, words, recipe) for each member, and for each data step that the starting point had."""
+    recipe = recipe_of(path[-1])
     for step in recipe.data:
-        yield 0.0, f"without the data step {step.op}", edit.without_step(recipe, step.op)
+        if edit.has_step(recipe_of(path[0]), step.op):
+            yield 0.0, f"without the data step {step.op}", edit.without_step(recipe, step.op)
     found = edit.stages(recipe)
-    if len(found) > 1:
-        for i, stage in enumerate(found):
-            tune = stage.params.get("tune")
-            name = f"{tune} {stage.backend}" if tune else stage.backend
-            yield 0.0, f"without the member {name}", edit.without_member(recipe, i)
+    for i, stage in enumerate(found if len(found) > 1 else ()):
+        brought_by = next(node for node in path if len(edit.members(recipe_of(node))) > i)
+        tune = stage.params.get("tune")
+        name = f"{tune} {stage.backend}" if tune else stage.backend
+        yield _support(brought_by), f"without the member {name}", edit.without_member(recipe, i)

@@ -10,7 +10,7 @@ It needs pytest as the runner only. It does not judge whether the ideas are good
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cached_property
 from random import Random
 from typing import Iterator
 
@@ -72,16 +72,18 @@ class ResearcherContract:
         context = Context(tree, Random(7), len(tree), affordable_s, nominal_s)
         return self.researcher.propose(task, choice, context)
 
-    @cache  # noqa: B019 - the researcher lives as long as its test class
-    def tree(self, task_name: str) -> Tree:
-        """A tree of the researcher's own proposals, with failures in it."""
-        task = {task.name: task for task in (PLAIN, REJECTING)}[task_name]
-        return Simulation(task, RandomSearch(), self.researcher, by_hash).run(STEPS, seed=1)
+    @cached_property
+    def grown(self) -> dict[str, Tree]:
+        """For each task a tree of the researcher's own proposals, with failures in it."""
+        return {
+            task.name: Simulation(task, RandomSearch(), self.researcher, by_hash).run(STEPS, seed=1)
+            for task in (PLAIN, REJECTING)
+        }
 
     def asked(self) -> Iterator[tuple[TaskSpec, Tree, Choice]]:
         """Every choice on trees at the beginning, in the middle, all pending and all failed."""
         for task in (PLAIN, REJECTING):
-            whole = self.tree(task.name)
+            whole = self.grown[task.name]
             yield task, Tree(), Choice(parent=None, move=Move.DRAFT)
             yield task, whole.view(0), Choice(parent=None, move=Move.DRAFT)
             for tree in (whole, whole.view(6)):
@@ -122,21 +124,21 @@ class ResearcherContract:
             assert self.propose(task, tree, choice) == self.propose(task, tree, choice)
 
     def test_the_tree_is_untouched(self) -> None:
-        tree = self.tree(REJECTING.name)
+        tree = self.grown[REJECTING.name]
         before = repr(tree)
         for choice in choices(tree):
             self.propose(REJECTING, tree, choice)
         assert repr(tree) == before
 
     def test_replicates_have_the_parents_recipe(self) -> None:
-        tree = self.tree(REJECTING.name)
+        tree = self.grown[REJECTING.name]
         for node in tree.scored():
             proposal = self.propose(REJECTING, tree, Choice(parent=node.id, move=Move.REPLICATE))
             assert proposal.recipe == node.proposed.proposal.recipe
             assert proposal.carried_out is None
 
     def test_what_is_not_affordable_is_not_proposed(self) -> None:
-        tree = self.tree(REJECTING.name)
+        tree = self.grown[REJECTING.name]
         for choice in choices(tree):
             if choice.move is not Move.REPLICATE:
                 proposal = self.propose(REJECTING, tree, choice, affordable_s=8.0)
