@@ -48,11 +48,24 @@ def finish_reserve_s(session: Session) -> float:
     finalists = ranked_finalists(session)
     if not finalists:
         return RESERVE_START * granted
-    recipes = [node.proposed.proposal.recipe for node in finalists]
-    select = sum(session.forecast_s(recipe, session.plan.select) for recipe in recipes)
-    select = max(select / session.executor.engine.slots, session.forecast_s(recipes[0], session.plan.select))
-    final = max(session.forecast_s(recipe, (session.sealed_unit,)) for recipe in recipes)
-    return min(RESERVE_CAP * granted, select + final)
+    select = _side_by_side_s(session, [session.forecast_s(_recipe(n), session.plan.select) for n in finalists])
+    return min(RESERVE_CAP * granted, select + _final_s(session, finalists))
+
+
+def _recipe(node: Experiment) -> Recipe:
+    return node.proposed.proposal.recipe
+
+
+def _side_by_side_s(session: Session, costs: Sequence[float]) -> float:
+    """Wall seconds of jobs that share the workers."""
+    return max(sum(costs) / session.executor.engine.slots, max(costs))
+
+
+def _final_s(session: Session, finalists: Sequence[Experiment]) -> float:
+    """Wall seconds of the final trainings: the dearest finalist, in case it wins, and the references."""
+    unit = (session.sealed_unit,)
+    others = [session.forecast_s(_recipe(node), unit) for node in references(session).values()]
+    return _side_by_side_s(session, [max(session.forecast_s(_recipe(n), unit) for n in finalists), *others])
 
 
 def certify(session: Session, run_jobs: RunJobs) -> None:
@@ -82,15 +95,16 @@ def _why_not(affordable: list[Experiment]) -> str:
 
 
 def _affordable(session: Session, finalists: list[Experiment]) -> list[Experiment]:
-    """As many finalists, best first, as the wall-clock budget can compare; all where it has none."""
+    """As many finalists, best first, as the wall-clock budget can compare; all where it has none. What was compared
+    before a kill costs nothing any more."""
     wall = session.remaining().wall_s
     if wall is None:
         return finalists
-    slots = session.executor.engine.slots
-    final = max(session.forecast_s(node.proposed.proposal.recipe, (session.sealed_unit,)) for node in finalists)
+    final = _final_s(session, finalists)
     for count in range(len(finalists), 1, -1):
-        costs = [session.forecast_s(n.proposed.proposal.recipe, session.plan.select) for n in finalists[:count]]
-        if max(sum(costs) / slots, max(costs)) + final <= wall:
+        owed = [n for n in finalists[:count] if _select_job(session, n).id not in session.finished]
+        costs = [session.forecast_s(_recipe(n), session.plan.select) for n in owed]
+        if not owed or _side_by_side_s(session, costs) + final <= wall:
             return finalists[:count]
     return finalists[:1]
 
@@ -147,12 +161,18 @@ def _winner(session: Session, scored: list[Experiment]) -> tuple[Experiment, str
 
 
 def _append_certified(session: Session, champion: Experiment, reason: str) -> None:
-    entrants = {node.id: node for node in (champion, *references(session).values())}
+    known = references(session)
+    if "baseline" not in known:
+        raise PostgradError(
+            "Neither the classic baseline nor the constant answer has a score, so there is nothing to compare "
+            f"{champion.id} with. `postgrad show {session.run}` says why they failed."
+        )
+    entrants = {node.id: node for node in (champion, *known.values())}
     thresholds = {name: _threshold(session, node) for name, node in entrants.items()}
     session.append(
         Certified(
             champion=champion.id,
-            baseline=references(session)["baseline"].id,
+            baseline=known["baseline"].id,
             threshold=thresholds[champion.id],
             baseline_thresholds={name: value for name, value in thresholds.items() if name != champion.id},
             reason=reason,
@@ -203,7 +223,7 @@ def seal(session: Session, run_jobs: RunJobs) -> None:
         raise PostgradError(
             f"The final training of {name} failed ({failure.kind if failure else 'unknown'}): "
             f"{failure.message if failure else ''} The sealed split was not read. "
-            f"Look at `postgrad show {session.run} {name}`."
+            f"Look at `postgrad show {session.run} {name}`; `postgrad resume {session.run}` tries it once more."
         )
     entrants = []
     for role, name in roles.items():

@@ -5,9 +5,9 @@ empty; then `finish.py` certifies and seals. Each result is appended to the stor
 to do next is read from the events alone, so a run that was killed goes on where its log ends.
 
 Order and time. Several experiments are under way at once, but an experiment is chosen from the view in which exactly
-the first `index - LOOKAHEAD` experiments have ended, and experiments are analysed in index order. So the tree does not
-depend on which worker was faster. It depends on time in two places only: a wall-clock budget decides how many
-experiments there are, and which proposals are affordable near its end.
+the first `index + 1 - lookahead` experiments have ended, and experiments are analysed in index order. So the tree does
+not depend on which worker was faster, only on how many there are. It depends on time in two places: a budget of wall
+clock or CPU hours decides how many experiments there are, and wall clock which proposals are affordable near its end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from postgrad.execute.executor import RunningJob
 from postgrad.finish import certify, finish_reserve_s, ranked_finalists, seal
 from postgrad.memory import lesson_of
 from postgrad.metrics import METRICS
-from postgrad.metrics.items import Items, dump_items, shared_items
+from postgrad.metrics.items import dump_items, shared_items
 from postgrad.prepare import prepare
 from postgrad.records import (
     Analysed,
@@ -71,6 +71,7 @@ class Loop:
     tick: Callable[[str, Sequence[RunningJob]], None] = lambda phase, jobs: None
     running: dict[str, tuple[Job, RunningJob]] = field(default_factory=dict)
     _reserve: tuple[int, float] | None = None
+    _races: dict[str, bool] = field(default_factory=dict)
 
     def run(self) -> None:
         """Do what is owed, whatever that is. Returns when the run has ended."""
@@ -109,8 +110,8 @@ class Loop:
         session.append(SearchEnded(reason=reason, finalists=tuple(node.id for node in ranked_finalists(session))))
 
     def _drain(self, reason: str) -> None:
-        """Let experiments under way end where the budget still holds them; cut the rest off."""
-        while not self._out_of_time():
+        """Let experiments under way end while the budget lasts, the very first in any case; cut the rest off."""
+        while self.session.tree.closed() == 0 or not self._out_of_time():
             self._collect()
             self._close_in_order()
             if not self.control.finish:
@@ -122,9 +123,9 @@ class Loop:
         for _, job in self.running.values():
             job.stop()
         self.running.clear()
-        self._close_in_order()
         for node in self.session.tree.pending():
-            self._close(node, cut_off(f"the search ended first ({reason})"))
+            cut = cut_off(f"the search ended first ({reason})")
+            self._close(node, cut if self._owed(node) else self._analysis(node))
 
     def _out_of_time(self) -> bool:
         wall = self.session.remaining().wall_s
@@ -163,7 +164,7 @@ class Loop:
             self._append_proposal(index, choice)
 
     def _over(self, index: int) -> str | None:
-        if self.control.finish:
+        if self.control.finish and index > 0:  # The constant answer is measured in any case: then there is a champion.
             return "stopped by the user"
         remaining = self.session.remaining()
         if remaining.experiments is not None and remaining.experiments <= 0:
@@ -265,8 +266,10 @@ class Loop:
         incumbent = node.proposed.incumbent
         if incumbent is None or node.evaluation is None or node.evaluation.complete:
             return False
-        gap = self._difference(node, self.session.tree[incumbent])
-        return gap is not None and gap.high < 0
+        if node.id not in self._races:  # Asked at every turn of the loop, and there is one race for each experiment.
+            gap = self._difference(node, self.session.tree[incumbent])
+            self._races[node.id] = gap is not None and gap.high < 0
+        return self._races[node.id]
 
     def _start_owed(self) -> None:
         session = self.session
@@ -294,9 +297,11 @@ class Loop:
                 self._evaluate(node)
 
     def run_jobs(self, jobs: Sequence[Job], phase: str) -> None:
-        """Run jobs side by side to their end, skipping those whose results are recorded already."""
+        """Run jobs side by side to their end, skipping what is recorded already; a final training that failed is no
+        result, so a resumed run tries it again."""
         session = self.session
-        owed = [job for job in jobs if job.id not in session.finished]
+        done = {name for name, body in session.finished.items() if body.purpose != "sealed" or not body.result.failure}
+        owed = [job for job in jobs if job.id not in done]
         self._side_by_side(owed, phase, session.start, session.finish)
 
     def run_apart(self, jobs: Sequence[Job], phase: str = "extra jobs") -> dict[str, JobResult]:
@@ -390,7 +395,5 @@ class Loop:
         if mine is None or theirs is None:
             return None
         first, second = shared_items(mine, theirs)
-        return self._compare(first, second) if len(first) else None
-
-    def _compare(self, first: Items, second: Items) -> Difference:
-        return difference(METRICS.get(self.session.task.metric), first, second, seed=self.session.task.seed)
+        task = self.session.task
+        return difference(METRICS.get(task.metric), first, second, seed=task.seed) if len(first) else None

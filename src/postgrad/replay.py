@@ -44,7 +44,7 @@ def replay_champion(session: Session) -> Replay:
         raise PostgradError(f"The champion could not be trained again: {result.failure.message}")
     read = session.store.artifacts.read
     before, now = read_outputs(read(champion.outputs)), read_outputs(read(result.units[0].outputs))
-    found = agreement(before, now)
+    found = agreement(before, now, champion.threshold)
     return Replay(
         run=session.run,
         experiment=champion.experiment,

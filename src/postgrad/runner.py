@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from postgrad.errors import PostgradError
 from postgrad.execute.executor import Executor, RunningJob
 from postgrad.loop import Control, Loop
 from postgrad.records import Budget, Event, JobFinished, RunResumed, RunStarted, TaskSpec
-from postgrad.session import Session
+from postgrad.session import Session, run_started
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "sentence-transformers", "peft", "optuna")
@@ -65,18 +65,14 @@ def opened(
     """The run in `store` with its engine; both are closed at the end, whatever happens.
 
     Raises:
-        UserError: the engine cannot be used.
+        UserError: the run has no event yet, or the engine cannot be used.
     """
-    first = store.events()[0].body
-    assert isinstance(first, RunStarted)
-    engine = engine or ENGINES.get(first.task.engine.kind)
     scratch = store.folder / "scratch"
-    try:
-        engine.open(first.task.engine)
-        yield Session(store, Executor(engine, store.artifacts, scratch), listener)
-    finally:
-        engine.close()
-        store.close()
+    with closing(store):
+        task = run_started(store).task
+        with closing(engine or ENGINES.get(task.engine.kind)) as used:
+            used.open(task.engine)
+            yield Session(store, Executor(used, store.artifacts, scratch), listener)
         if scratch.exists() and not any(scratch.iterdir()):
             scratch.rmdir()
 
@@ -90,6 +86,7 @@ def drive(session: Session, *, control: Control | None = None, tick: Tick = lamb
     """
     Loop(session, control or Control(), tick).run()
     publish_model(session, session.store.folder / "model")
+    session.executor.clear()
 
 
 def resume_event(store: SqliteStore, budget: Budget | None, note: str) -> None:
@@ -113,6 +110,9 @@ def publish_model(session: Session, folder: Path) -> None:
     """Put the champion's model where a person finds it: `RUN/model`."""
     assert session.certified is not None
     artefact = champion_model(list(session.finished.values()), session.certified.champion)
+    unfinished = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    session.store.artifacts.restore_folder(artefact, unfinished)
     if folder.exists():
         shutil.rmtree(folder)
-    session.store.artifacts.restore_folder(artefact, folder)
+    unfinished.rename(folder)

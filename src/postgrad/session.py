@@ -11,6 +11,7 @@ from statistics import median
 from typing import Callable, Literal, Mapping, Sequence
 
 from postgrad.budget import Ledger, Remaining
+from postgrad.errors import UserError
 from postgrad.evaluate.evaluator import held_out_of, read_outputs, unit_items
 from postgrad.evaluate.splits import SplitPlan, UnitPlan, load_rows
 from postgrad.execute.executor import Executor, RunningJob
@@ -66,6 +67,22 @@ def unit_seed(seed: int, unit: str) -> int:
     return int(content_hash([seed, unit])[:8], 16) % (2**31)
 
 
+def run_started(store: Store, events: Sequence[Event] | None = None) -> RunStarted:
+    """The first event of a run, which says what the run is.
+
+    Raises:
+        UserError: there is none: the run was stopped before it began.
+    """
+    events = store.events() if events is None else events
+    first = events[0].body if events else None
+    if not isinstance(first, RunStarted):
+        raise UserError(
+            f"The run '{store.folder.name}' was stopped before its first event: there is nothing to go on with. "
+            "Start it again with: postgrad run TASK"
+        )
+    return first
+
+
 class Session:
     """A run that is being written, with its engine."""
 
@@ -80,8 +97,7 @@ class Session:
         self.seq = 0
         self._nominal: dict[str, float] = {}
         events = store.events()
-        first = events[0].body
-        assert isinstance(first, RunStarted), "a run's first event says what the run is"
+        first = run_started(store, events)
         self.task: TaskSpec = first.task
         self.run = first.run
         self.ledger = Ledger.from_events(first.task.budget, ())
@@ -231,14 +247,10 @@ class Session:
 
     # --- answers --------------------------------------------------------------------------------------------------
 
-    def results(self, experiment: str, purpose: Split, seed: int | None = None) -> list[JobResult]:
+    def results(self, experiment: str, purpose: Split) -> list[JobResult]:
         """Finished jobs of an experiment for a split, in the order they ended."""
         return [
-            body.result
-            for body in self.finished.values()
-            if body.experiment == experiment
-            and body.purpose == purpose
-            and (seed is None or body.job.endswith(f"-{seed}"))
+            body.result for body in self.finished.values() if body.experiment == experiment and body.purpose == purpose
         ]
 
     def raw_items(self, experiment: str, split: Literal["search", "select"]) -> list[Items]:

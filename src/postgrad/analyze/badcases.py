@@ -10,6 +10,7 @@ from postgrad.records import Confusion
 
 SHOWN = 12
 EXAMPLES = 3
+UNKNOWN = "(a label without train rows)"
 
 
 def confusions(items: Items, labels: Sequence[str], out_of_scope: str | None) -> tuple[Confusion, ...]:
@@ -23,7 +24,7 @@ def confusions(items: Items, labels: Sequence[str], out_of_scope: str | None) ->
     ranked = sorted(pairs.items(), key=lambda pair: (-len(pair[1]), pair[0]))
     return tuple(
         Confusion(
-            truth=names[truth],
+            truth=names.get(truth, UNKNOWN),
             predicted=names[predicted],
             count=len(ids),
             ids=tuple(dict.fromkeys(sorted(ids)))[:EXAMPLES],

@@ -11,6 +11,7 @@ Verdict = Literal["better", "worse", "tie", "raced", "failed", "unscored"]
 CAUSES = {
     "nan": "the loss or a weight became NaN: the learning rate is too high for this recipe",
     "oom": "the job needed more memory than it may use",
+    "disk": "the disk is full",
     "timeout": "the job ran into its wall-clock limit",
     "hung": "the job used no processor and made no progress",
     "empty": "a data step removed every row",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Protocol
 
 from postgrad import __version__
+from postgrad.errors import UserError
 from postgrad.records import Record
 from postgrad.runner import machine, packages
 
@@ -19,6 +20,18 @@ class BenchSpec(Record):
     folder: Path
     command: str
     options: dict[str, str]
+
+
+def whole_number(options: dict[str, str], name: str) -> int:
+    """The value of an option that counts something.
+
+    Raises:
+        UserError: it is no whole number above 0.
+    """
+    text = options[name]
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--{name} is '{text}'; expected a whole number above 0, such as --{name} 3.")
+    return int(text)
 
 
 class Benchmark(Protocol):

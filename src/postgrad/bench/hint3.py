@@ -8,25 +8,25 @@ on the test labels; ours never sees them. Resumable: what is on disk is not done
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
-from postgrad.bench.base import BenchSpec
+from postgrad.bench.base import BenchSpec, whole_number
 from postgrad.bench.published import compare_with_published, holm
 from postgrad.bench.signals import correlations, signals
 from postgrad.budget import parse_budget
 from postgrad.data.hint3 import HINT3_OUT_OF_SCOPE
 from postgrad.data.sources import load_rows
+from postgrad.errors import UserError
 from postgrad.evaluate.evaluator import all_metrics, read_outputs
 from postgrad.evaluate.sealed import Questions, sealed_items
 from postgrad.finish import sealed_job
 from postgrad.loop import Loop
 from postgrad.records import DataSpec, EngineSpec, Event, Row, SearchSpec, TaskSpec
-from postgrad.runner import drive, opened, start_run
-from postgrad.session import Session
+from postgrad.runner import drive, opened, resume_event, start_run
+from postgrad.session import Session, run_started
 from postgrad.spec.keys import DEFAULT_BASE_MODEL
 from postgrad.store.sqlite import SqliteStore
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SEEDS = 5
 FROZEN_SEED = 5000
+SIGNALS = ("first", "all", "no")
 SHOWN = (
     "mcc",
     "macro_f1",
@@ -103,21 +104,26 @@ class Hint3:
             options |= {"bots": "sofmattress", "versions": "v2", "budget": "4 experiments", "repeats": "1"}
             options |= {"signal": "no"}
             seeds = 1
+        if options["signal"] not in SIGNALS:
+            raise UserError(f"--signal is '{options['signal']}'; expected one of: {', '.join(SIGNALS)}.")
         done = []
-        todo = searches(options["bots"].split(","), options["versions"].split(","), int(options["repeats"]))
+        todo = searches(options["bots"].split(","), options["versions"].split(","), whole_number(options, "repeats"))
         for search in todo:
             say(f"search {search.name}")
             with opened(self._store(search, spec.folder, options)) as session:
                 drive(session)
                 frozen = _frozen(session, search, spec.folder / search.name, seeds, say)
-                signal = (
-                    _signal(session, search, spec.folder / search.name, say) if options["signal"] == "yes" else None
-                )
+                wanted = options["signal"] == "all" or (options["signal"] == "first" and search.repeat == 0)
+                signal = _signal(session, search, spec.folder / search.name, say) if wanted else None
                 done.append({**_search_facts(session, search), "frozen": frozen, "signal": signal})
         return {"options": options, "searches": done, "table": summarise(done), "goals_note": _NOTE}
 
     def _store(self, search: Search, root: Path, options: dict[str, str]) -> SqliteStore:
-        """The store of one search: of the run that is there already, or of a new one."""
+        """The store of one search: of the run that is there already, or of a new one.
+
+        Raises:
+            UserError: the run that is there was made with other options.
+        """
         place = root / search.name
         task = TaskSpec(
             name=search.name,
@@ -137,8 +143,22 @@ class Hint3:
             engine=EngineSpec(),
             seed=search.repeat,
         )
-        found = sorted(place.glob(f"{search.name}-*/events.sqlite"))
-        return SqliteStore.open(found[0].parent, write=True) if found else start_run(task, place)
+        for found in sorted(place.glob(f"{search.name}-*/events.sqlite")):
+            store = SqliteStore.open(found.parent, write=True)
+            if not (events := store.events()):
+                store.close()
+                continue
+            before = run_started(store, events).task
+            if (before.budget, before.search) != (task.budget, task.search):
+                store.close()
+                raise UserError(
+                    f"{found.parent} was searched with another budget or policy. Give the same options as then, or "
+                    "name another --folder."
+                )
+            if not any(event.body.type == "run_ended" for event in events):
+                resume_event(store, None, "the benchmark was called again")
+            return store
+        return start_run(task, place)
 
 
 _NOTE = (
@@ -176,7 +196,9 @@ def outside_jobs(events: Sequence[Event]) -> float:
             idle += max(0.0, event.clock - since)
         since = event.clock
         body = event.body
-        if body.type == "job_started":
+        if body.type in ("run_resumed", "search_ended"):  # Jobs of a dead controller, and jobs that were cut off.
+            open_jobs.clear()
+        elif body.type == "job_started":
             open_jobs.add(body.job)
         elif body.type == "job_finished":
             open_jobs.discard(body.job)
@@ -273,12 +295,3 @@ def summarise(done: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append(row)
     holm(rows)
     return rows
-
-
-def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """The table's plain columns, for a spreadsheet."""
-    plain = ["bot", "version", "searches", *(c for name in SHOWN for c in (name, f"{name}_sd"))]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, plain, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)

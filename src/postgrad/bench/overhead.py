@@ -1,4 +1,4 @@
-"""What the controller itself costs: memory over many experiments, time outside jobs, and how fast `--help` answers.
+"""What the controller itself costs: memory and time over many experiments, and how fast `--help` answers.
 
 Jobs are simulated by an engine that answers at once with outputs of a made-up skill, so that everything measured here
 is Postgrad's own. The loop, store, referee and policy are the real ones.
@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 import psutil
 
-from postgrad.bench.base import BenchSpec
+from postgrad.bench.base import BenchSpec, whole_number
 from postgrad.engines.base import Exit
 from postgrad.records import (
     Budget,
@@ -83,8 +83,8 @@ class SimulatedEngine:
     def _unit(self, folder: Path, spec: JobSpec, name: str, predict: str, seed: int, skill: float) -> UnitResult:
         import numpy as np
 
-        ids = [json.loads(line)["id"] for line in (folder / predict).read_text().splitlines()]
-        texts = [json.loads(line)["text"] for line in (folder / predict).read_text().splitlines()]
+        asked = [json.loads(line) for line in (folder / predict).read_text().splitlines()]
+        ids, texts = [item["id"] for item in asked], [item["text"] for item in asked]
         rng = np.random.default_rng([seed, int(content_hash(spec.recipe.model_dump(mode="json"))[:8], 16)])
         true = np.array([_kind(text) for text in texts])
         answer = np.where(rng.random(len(ids)) < skill, true, rng.integers(0, len(spec.labels), len(ids)))
@@ -127,7 +127,8 @@ class Overhead:
     options = {"experiments": ("500", "how many simulated experiments")}
 
     def run(self, spec: BenchSpec, say: Callable[[str], None]) -> dict[str, Any]:
-        experiments = 60 if spec.quick else int(spec.options["experiments"])
+        experiments = 60 if spec.quick else whole_number(spec.options, "experiments")
+        every = max(1, min(20, experiments // 2))
         memory: list[dict[str, float]] = []
         process = psutil.Process()
         started = time.monotonic()
@@ -135,7 +136,7 @@ class Overhead:
         def listen(event: Event) -> None:
             if event.body.type == "analysed":
                 done = int(event.body.experiment[1:]) + 1
-                if done % 20 == 0:
+                if done % every == 0:
                     memory.append({"experiments": done, "rss_mb": round(process.memory_info().rss / 2**20, 1)})
 
         say(f"{experiments} simulated experiments")

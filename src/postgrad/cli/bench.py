@@ -22,9 +22,10 @@ def command(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Which benchmark: hint3, overhead.", show_default=False)],
     quick: Annotated[bool, typer.Option("--quick", help="A small version: under a minute on two cores.")] = False,
-    folder: Annotated[Path, typer.Option("--folder", help="Where work and results go; reused to go on.")] = Path(
+    folder: Annotated[Path, typer.Option("--folder", help="Where the work goes; kept, so that it can go on.")] = Path(
         "bench-runs"
     ),
+    results: Annotated[Path, typer.Option("--results", help="Where the result file goes.")] = Path("bench/results"),
     as_json: JsonOption = False,
 ) -> None:
     """Run a benchmark, or go on with one. Its own options follow as `--option value`."""
@@ -37,22 +38,21 @@ def command(
     place = folder / (f"{name}-quick" if quick else name)
     spec = BenchSpec(quick=quick, folder=place, command=line, options=options)
     errors = console(error=True)
-    result = bench.run(spec, lambda text: errors.print(f"[dim]{text}[/dim]"))
-    path = write_result(place, name, line, result)
+    result = bench.run(spec, lambda text: errors.print(text, style="dim", markup=False))
+    path = write_result(results, place.name, line, result)
     if as_json:
         print_json({**result, "file": path})
         return
     console().print(_table(result["table"]))
-    console().print(f"Full result: {path}")
+    console().print(f"Full result: {path}", markup=False)
 
 
 def _options(bench: Benchmark, words: list[str]) -> dict[str, str]:
     """`--option value` pairs over the benchmark's defaults."""
     options = {key: default for key, (default, _) in bench.options.items()}
-    pairs = dict(zip(words[::2], words[1::2], strict=False))
     if len(words) % 2:
         raise UserError(f"'{words[-1]}' has no value. Options of this benchmark: {', '.join(options)}.")
-    for key, value in pairs.items():
+    for key, value in zip(words[::2], words[1::2], strict=True):
         plain = key.lstrip("-").replace("-", "_")
         if plain not in options:
             known = "; ".join(f"--{k} ({help_text}, default {v})" for k, (v, help_text) in bench.options.items())

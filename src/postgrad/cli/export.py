@@ -26,4 +26,4 @@ def command(
     if as_json:
         print_json({"run": run, "folder": folder, "files": files})
     else:
-        console().print(f'Exported {len(files)} files. Try it: python {folder}/predict.py "your text"')
+        console().print(f'Exported {len(files)} files. Try it: python {folder}/predict.py "your text"', markup=False)

@@ -117,7 +117,8 @@ class LiveScreen:
         parts: list[RenderableType] = [self._budget(session), self._champion(session), self._running(session)]
         if self.notice:
             parts.append(Text(self.notice, style="yellow"))
-        return Panel(Group(*parts), title=f"[bold]{session.run}[/bold]  {self._phase}", title_align="left")
+        title = Text.assemble((session.run, "bold"), f"  {self._phase}")
+        return Panel(Group(*parts), title=title, title_align="left")
 
     def _budget(self, session: Session) -> RenderableType:
         from rich.progress_bar import ProgressBar
@@ -161,6 +162,7 @@ class LiveScreen:
 
     def _running(self, session: Session) -> Table:
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 1))
         busy = {job.experiment: job for job in self._jobs}
@@ -168,11 +170,13 @@ class LiveScreen:
             state = busy[node.id].progress() if node.id in busy else "waiting"
             proposal = node.proposed.proposal
             parent = f"on {node.parent}" if node.parent else "new"
-            table.add_row("running" if node.id in busy else "next", node.id, f"[dim]{parent}[/dim]", proposal.change)
-            table.add_row("", "", "", f"[dim]why: {proposal.hypothesis}  {state}[/dim]")
+            word = "running" if node.id in busy else "next"
+            table.add_row(word, node.id, Text(parent, style="dim"), Text(proposal.change))
+            table.add_row("", "", "", Text(f"why: {proposal.hypothesis}  {state}", style="dim"))
+        pending = {node.id for node in session.tree.pending()}
         for job in self._jobs:
-            if job.experiment not in {node.id for node in session.tree.pending()}:
-                table.add_row("running", job.experiment, "", f"[dim]{job.progress()}[/dim]")
+            if job.experiment not in pending:
+                table.add_row("running", job.experiment, "", Text(job.progress(), style="dim"))
         return table
 
 

@@ -32,19 +32,26 @@ def command(
     from postgrad.budget import parse_budget
     from postgrad.cli.driving import drive_with_screen
     from postgrad.cli.runs import open_run
-    from postgrad.records import RunEnded, RunStarted
+    from postgrad.records import RunEnded, SearchEnded
     from postgrad.runner import resume_event
+    from postgrad.session import run_started
 
+    granted = parse_budget(budget) if budget else None
     store = open_run(runs_dir, run, write=True)
     events = store.events()
-    first = events[0].body
-    assert isinstance(first, RunStarted)
-    note = _edits(first.task, task)
-    if note and not as_json:
-        console(error=True).print(f"[yellow]The task file was edited since. This run goes on with the old one: {note}")
+    note = _edits(run_started(store, events).task, task)
+    if note:
+        _warn(f"The task file was edited since. This run goes on with the old one: {note}")
+    if granted and any(isinstance(event.body, SearchEnded) for event in events):
+        _warn("The search of this run has ended, so the new budget buys no experiments: start a new run for more.")
     if not any(isinstance(event.body, RunEnded) for event in events):
-        resume_event(store, parse_budget(budget) if budget else None, note)
+        resume_event(store, granted, note)
     drive_with_screen(store, as_json=as_json)
+
+
+def _warn(text: str) -> None:
+    """On standard error, so that it does not disturb `--json`."""
+    console(error=True).print(text, style="yellow", markup=False)
 
 
 def _edits(old: TaskSpec, path: Path | None) -> str:

@@ -60,14 +60,17 @@ def read_sealed(
     )
 
 
-def agreement(first: UnitOutputs, second: UnitOutputs) -> Mapping[str, float]:
-    """How far two sets of answers to the same inputs agree, without any label: share of equal answers, largest
-    difference of a score and of a probability."""
+def agreement(first: UnitOutputs, second: UnitOutputs, threshold: float | None = None) -> Mapping[str, float]:
+    """How far two sets of answers to the same inputs agree, without any label: share of equal answers, rejections
+    under the threshold included, largest difference of a score and of a probability."""
     import numpy as np
 
     if first.ids != second.ids:
         return {"same_answer": 0.0, "max_score_difference": float("inf"), "max_prob_difference": float("inf")}
     same = first.probs.argmax(1) == second.probs.argmax(1)
+    if threshold is not None:
+        rejected = [outputs.score.astype(np.float64) < threshold for outputs in (first, second)]
+        same = np.where(rejected[0] | rejected[1], rejected[0] == rejected[1], same)
     return {
         "same_answer": float(same.mean()),
         "max_score_difference": float(np.abs(first.score - second.score).max(initial=0.0)),

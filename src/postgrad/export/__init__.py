@@ -29,7 +29,7 @@ model = load()
 model(["where is my order?"])  # [{"label": ..., "probability": ..., "score": ...}]
 
 # From the shell: python this-folder/predict.py "where is my order?"
-# A fine-tuned encoder is an ordinary sentence-transformers folder: this-folder/encoder, or this-folder/member-0/encoder.
+# A fine-tuned encoder is a sentence-transformers folder: this-folder/encoder, or this-folder/member-0/encoder.
 """
 
 
@@ -46,6 +46,8 @@ def export_champion(store: SqliteStore, folder: Path) -> Path:
             f"The run '{store.folder.name}' has no certified champion yet. Finish it with: "
             f"postgrad resume {store.folder.name}"
         )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file. Name a new folder for the model.")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"The folder {folder} is not empty. Name a new one, so that nothing is overwritten.")
     shutil.copytree(model, folder, dirs_exist_ok=True)
