@@ -162,3 +162,16 @@ def _analysed(events: Path) -> int:
     with sqlite3.connect(f"file:{events}?mode=ro", uri=True) as base:
         found: int = base.execute("select count(*) from events where type = 'analysed'").fetchone()[0]
     return found
+
+
+def test_an_edited_task_file_is_named_and_the_run_goes_on_with_the_old_one(tmp_path: Path) -> None:
+    running, _ = started_run(tmp_path, 1)
+    os.kill(running.pid, signal.SIGKILL)
+    running.communicate()
+    edited = (tmp_path / "task.yaml").read_text().replace("tell verbs apart", "something else")
+    (tmp_path / "task.yaml").write_text(edited)
+    command = [sys.executable, "-m", "postgrad", "resume", "last", "--budget", "5 experiments", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "edited since" in done.stderr and "objective" in done.stderr
+    assert json.loads(done.stdout)["sealed"] is not None

@@ -389,6 +389,7 @@ class RunStarted(Record):
     type: Literal["run_started"] = "run_started"
     run: str
     task: TaskSpec
+    task_file: str | None = None
     postgrad: str
     machine: dict[str, str]
     packages: dict[str, str]

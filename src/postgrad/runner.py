@@ -46,15 +46,24 @@ def packages() -> dict[str, str]:
     return found
 
 
-def start_run(task: TaskSpec, root: Path) -> SqliteStore:
-    """Make a new run folder under `root` and write the first event.
+def start_run(task: TaskSpec, root: Path, task_file: Path | None = None) -> SqliteStore:
+    """Make a new run folder under `root` and write the first event; `task_file` is where the task was read from.
 
     Raises:
         UserError: the folder cannot be written.
     """
     folder = new_run_folder(root, task.name)
     store = SqliteStore.create(folder)
-    store.append(RunStarted(run=folder.name, task=task, postgrad=__version__, machine=machine(), packages=packages()))
+    store.append(
+        RunStarted(
+            run=folder.name,
+            task=task,
+            task_file=str(task_file.resolve()) if task_file else None,
+            postgrad=__version__,
+            machine=machine(),
+            packages=packages(),
+        )
+    )
     return store
 
 

@@ -19,7 +19,7 @@ def command(
         str | None, typer.Option(help="A new budget for the whole run, what is spent included.", show_default=False)
     ] = None,
     task: Annotated[
-        Path | None, typer.Option(help="The task file, to see whether it was edited since.", show_default=False)
+        Path | None, typer.Option(help="The task file, where it was moved since the run began.", show_default=False)
     ] = None,
     runs_dir: RunsDirOption = RUNS_DIR,
     as_json: JsonOption = False,
@@ -39,7 +39,8 @@ def command(
     granted = parse_budget(budget) if budget else None
     store = open_run(runs_dir, run, write=True)
     events = store.events()
-    note = _edits(run_started(store, events).task, task)
+    first = run_started(store, events)
+    note = _edits(first.task, task or _still_there(first.task_file))
     if note:
         _warn(f"The task file was edited since. This run goes on with the old one: {note}")
     if granted and any(isinstance(event.body, SearchEnded) for event in events):
@@ -54,8 +55,23 @@ def _warn(text: str) -> None:
     console(error=True).print(text, style="yellow", markup=False)
 
 
+def _still_there(path: str | None) -> Path | None:
+    """The task file of the run, where it can still be read."""
+    found = Path(path) if path else None
+    return found if found is not None and found.is_file() else None
+
+
 def _edits(old: TaskSpec, path: Path | None) -> str:
-    """What the task file says now that the run's record does not."""
+    """What the task file says now that the run's record does not. Budget, seed, policy and workers are left out:
+    options of `run` set them, and a run keeps those. A file that is no task any more is an edit too."""
+    from postgrad.errors import UserError
     from postgrad.spec import load_task, task_changes
 
-    return "; ".join(task_changes(old, load_task(path))) if path is not None else ""
+    if path is None:
+        return ""
+    try:
+        new = load_task(path)
+    except UserError as problem:
+        return f"it cannot be read any more ({problem})"
+    kept = {"budget": old.budget, "seed": old.seed, "search": old.search, "engine": old.engine}
+    return "; ".join(task_changes(old, new.model_copy(update=kept)))

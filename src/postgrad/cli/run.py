@@ -34,4 +34,4 @@ def command(
     changes: dict[str, object] = {"budget": budget, "seed": seed}
     changes |= {"search": policy, "engine": {"workers": workers} if workers else None}
     spec = load_task(task, {key: value for key, value in changes.items() if value is not None})
-    drive_with_screen(start_run(spec, runs_dir), as_json=as_json)
+    drive_with_screen(start_run(spec, runs_dir, task), as_json=as_json)
