@@ -47,6 +47,7 @@ from postgrad.records import (
     Usage,
     Value,
 )
+from postgrad.report.view import RunView, build_view
 
 ITEMS = 428
 SECRET = "this text stands in the sealed split only"
@@ -438,3 +439,7 @@ def large_run(experiments: int = 150, seed: int = 3) -> RunWriter:
     writer.finish(writer.champion, "e0001")
     writer.seal(a_read(writer.champion, 0.70))
     return writer
+
+
+def view_of(writer: RunWriter) -> RunView:
+    return build_view(writer.events, TEXTS, plan=a_plan())

@@ -27,7 +27,7 @@ from postgrad.testing.engine import until
 from postgrad.train import BACKENDS
 from postgrad.train.base import TrainingDiverged
 
-ASKED = [{"id": f"q{number}", "text": row.text} for number, row in enumerate(example_rows(3))]
+ASKED = [{"id": f"q{number}", "text": f"{row.text} thanks"} for number, row in enumerate(example_rows(3))]
 TINY: dict[str, Any] = {"batch_size": 8, "lr": 5e-4, "epochs": 60, "precision": "fp32"}
 
 
@@ -89,7 +89,7 @@ def test_units_are_trained_and_answered(tmp_path: Path) -> None:
         probs, score = outputs(tmp_path, unit.name)
         assert probs.shape == (len(ASKED), len(LABELS)) and score.shape == (len(ASKED),)
         assert probs.dtype == score.dtype == np.float32
-        assert [step.op for step in unit.steps] == ["normalise", "dedup"]
+        assert [step.op for step in unit.steps] == ["normalise", "dedup", "decontaminate"]
         assert unit.steps[0].rows_in == len(example_rows()) and unit.wall_s > 0
     facts = json.loads((tmp_path / "progress.json").read_text())
     assert (facts["unit"], facts["units"], facts["name"]) == (2, 2, "u1")
@@ -103,6 +103,16 @@ def test_data_steps_depend_on_the_unit_seed_alone(tmp_path: Path) -> None:
         found.append([worker._rows(unit)[0] for unit in spec.units])
     assert found[0] == found[1]
     assert found[0][0] != found[0][1], "units with other seeds are changed in other ways"
+
+
+def test_rows_that_are_asked_are_not_trained_on(tmp_path: Path) -> None:
+    leaked = Row("leak", f"  {ASKED[0]['text'].upper()} ", LABELS[0])
+    spec = make_job(tmp_path, CLASSIC, rows=(*example_rows(), leaked))
+    rows, reports = Worker(tmp_path, spec)._rows(spec.units[0])
+    assert leaked not in rows
+    assert reports[-1].op == "decontaminate" and reports[-1].dropped >= 1
+    texts = {row.text for row in example_rows()} - {item["text"] for item in ASKED}
+    assert texts <= {row.text for row in rows}
 
 
 def test_the_saved_model_is_the_one_that_answered(tmp_path: Path) -> None:

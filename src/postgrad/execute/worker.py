@@ -22,6 +22,7 @@ from typing import Sequence
 
 import postgrad
 from postgrad.data import OPERATORS
+from postgrad.data.text import text_id
 from postgrad.execute.boundary import JobFailed, boundary
 from postgrad.records import Failure, JobResult, JobSpec, Record, Row, StepReport, Unit, UnitResult
 from postgrad.train import BACKENDS
@@ -39,6 +40,20 @@ def write_whole(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
+
+
+def decontaminated(rows: tuple[Row, ...], asked: Sequence[str]) -> tuple[tuple[Row, ...], StepReport]:
+    """Train rows without those whose normalised text is asked in the same unit, and how many went.
+
+    Splits keep given rows apart; this is for rows that data steps made. Everyday utterances, for one, are both
+    negatives to train on and questions of the referee.
+    """
+    barred = {text_id(text) for text in asked}
+    kept = tuple(row for row in rows if text_id(row.text) not in barred)
+    gone = len(rows) - len(kept)
+    note = "their text is asked in this unit" if gone else ""
+    report = StepReport(op="decontaminate", rows_in=len(rows), rows_out=len(kept), dropped=gone, note=note)
+    return kept, report
 
 
 @dataclass
@@ -165,6 +180,8 @@ class Worker:
             )
             reports.append(report)
             self.progress.say(f"{step.op}: {report.rows_in} rows in, {report.rows_out} out")
+        rows, report = decontaminated(rows, [json.loads(line)["text"] for line in _lines(self.folder / unit.predict)])
+        reports.append(report)
         if not any(row.label in spec.labels for row in rows):
             raise JobFailed(
                 Failure(
