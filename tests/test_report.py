@@ -6,6 +6,7 @@ import html as html_entities
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -24,6 +25,7 @@ from postgrad.records import (
     RunResumed,
     SealedRead,
     SearchEnded,
+    StepReport,
 )
 from postgrad.report import wording
 from postgrad.report.card import model_card
@@ -559,3 +561,16 @@ def test_time_ticks_are_few_and_inside(seconds: float) -> None:
     assert 1 <= len(found) <= 9
     assert found[0] == 0
     assert found[-1] <= seconds
+
+
+def test_rows_that_workers_took_out_are_counted(finished: RunView) -> None:
+    assert finished.barred == 0
+    node = next(node for node in finished.tree.all() if node.results and node.results[0].units)
+    step = StepReport(op="decontaminate", rows_in=9, rows_out=7, dropped=2)
+    unit = node.results[0].units[0].model_copy(update={"steps": (step,)})
+    result = node.results[0].model_copy(update={"units": (unit,)})
+    changed = replace(node, results=(result, *node.results[1:]))
+    tree = replace(finished.tree, experiments={**finished.tree.experiments, node.id: changed})
+    view = replace(finished, tree=tree)
+    assert view.barred == 2
+    assert "2 rows made by data steps" in markdown_report(view)

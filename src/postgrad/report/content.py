@@ -169,6 +169,8 @@ def _contamination(view: RunView) -> Check:
     else:
         rows = " and ".join(f"{wording.plural(count, 'row')} of {part}" for part, count in view.leaked.items())
         words = f"{rows} had the text of a held-out row. They were taken out before anything was trained or chosen."
+    if view.barred:
+        words += f" {wording.plural(view.barred, 'row')} made by data steps had the text of a question; taken out too."
     return Check("contamination", True, words)
 
 

@@ -159,6 +159,12 @@ class RunView:
         return {where: count for where, count in (self.plan.removed if self.plan else {}).items() if count}
 
     @property
+    def barred(self) -> int:
+        """Train rows with a text that was asked in the same training, made by data steps; taken out there."""
+        units = (unit for node in self.tree.all() for result in node.results for unit in result.units)
+        return sum(step.dropped for unit in units for step in unit.steps if step.op == "decontaminate")
+
+    @property
     def optimism_gap(self) -> float | None:
         score = self.score_of("champion")
         if score is None or self.champion is None or self.champion.evaluation is None:
