@@ -15,6 +15,7 @@ from postgrad.errors import UserError, near_miss
 if TYPE_CHECKING:
     from postgrad.bench.base import Benchmark
 
+COLUMNS_SHOWN = 9
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -62,11 +63,23 @@ def _options(bench: Benchmark, words: list[str]) -> dict[str, str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:
-    """The plain columns of a benchmark's rows."""
+    """The plain columns of a benchmark's rows; many columns stand under each other, a row in each column."""
     from rich.table import Table
 
     columns = [key for key, value in rows[0].items() if not isinstance(value, list | dict)] if rows else []
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns))
+    lines = [[_shown(row[column]) for column in columns] for row in rows]
+    if len(columns) <= COLUMNS_SHOWN:
+        table = Table(*columns)
+        for line in lines:
+            table.add_row(*line)
+        return table
+    table = Table(columns[0], *(line[0] for line in lines))
+    for i, column in enumerate(columns[1:], start=1):
+        table.add_row(column, *(line[i] for line in lines))
     return table
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
