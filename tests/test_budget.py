@@ -8,17 +8,8 @@ from hypothesis import strategies as st
 
 from postgrad.budget import Ledger, Remaining, Spent, format_budget, format_duration, merge, parse_budget
 from postgrad.errors import UserError
-from postgrad.records import (
-    Body,
-    Budget,
-    Difference,
-    Failure,
-    RunEnded,
-    RunResumed,
-    SealedDone,
-    SealedRead,
-    Usage,
-)
+from postgrad.events import Body, RunEnded, RunResumed, SealedDone
+from postgrad.records import Budget, Difference, Failure, SealedRead, Usage
 from postgrad.testing.events import a_start, evaluated, job_finished, job_started, numbered, proposed
 
 # --- what a user writes ----------------------------------------------------------------------------------------------

@@ -19,12 +19,12 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "postgrad"
 # The first part after `postgrad.` names the unit: a folder, or a file. A file imports from units of lower layers and
 # from its own unit.
 LAYERS = (
-    {"records", "errors", "registry", "tree"},
+    {"records", "events", "errors", "registry", "tree"},
     {"budget"},
     {"search", "data", "train", "metrics", "engines", "store"},
     {"spec"},
     {"research", "execute", "evaluate", "analyze", "memory"},
-    {"session", "prepare", "finish", "loop", "runner", "replay"},
+    {"session", "prepare", "certify", "seal", "loop", "runner", "replay"},
     {"report", "bench", "testing"},
     {"export"},
     {"cli", "__main__"},
@@ -47,7 +47,7 @@ HEAVY = {
     "peft",
     "safetensors",
 }
-NOT_AT_START = HEAVY | {"numpy", "scipy", "jinja2", "postgrad.records"}
+NOT_AT_START = HEAVY | {"numpy", "scipy", "jinja2", "postgrad.records", "postgrad.events"}
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import pytest
 
 from postgrad.bench.overhead import SimulatedEngine, simulated_task
 from postgrad.errors import PostgradError, UserError
+from postgrad.events import Event
 from postgrad.loop import Control
-from postgrad.records import Budget, DataSpec, EngineSpec, Event, Guard, Limits, TaskSpec
+from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Limits, TaskSpec
 from postgrad.runner import drive, opened, start_run
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import State, Tree

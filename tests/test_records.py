@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeAliasType
 
 from postgrad import records
-from postgrad.records import Body, Budget, Event, Recipe, Record, Stage, Step, content_hash
+from postgrad.events import Body, Event
+from postgrad.records import Budget, Recipe, Record, Stage, Step, content_hash
 
 BODY: TypeAdapter[Any] = TypeAdapter(Body)
 BODIES: tuple[type[Record], ...] = get_args(get_args(Body)[0])

@@ -16,17 +16,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from postgrad.errors import UserError
-from postgrad.records import (
-    Budget,
-    Difference,
-    Estimate,
-    Guard,
-    RunEnded,
-    RunResumed,
-    SealedRead,
-    SearchEnded,
-    StepReport,
-)
+from postgrad.events import RunEnded, RunResumed, SearchEnded
+from postgrad.records import Budget, Difference, Estimate, Guard, SealedRead, StepReport
 from postgrad.report import wording
 from postgrad.report.card import model_card
 from postgrad.report.html import html_report, minus

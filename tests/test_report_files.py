@@ -11,10 +11,8 @@ from rich.console import Console
 
 from postgrad.errors import UserError
 from postgrad.evaluate.splits import dump_rows
-from postgrad.records import (
-    DataPrepared,
-    Row,
-)
+from postgrad.events import DataPrepared
+from postgrad.records import Row
 from postgrad.report import read_view, write_report
 from postgrad.report.card import model_card
 from postgrad.report.pictures import champion_sparkline, terminal_tree

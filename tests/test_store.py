@@ -18,7 +18,8 @@ from typing import Iterator
 import pytest
 
 from postgrad.errors import PostgradError, UserError
-from postgrad.records import SCHEMA, RunEnded, RunResumed
+from postgrad.events import RunEnded, RunResumed
+from postgrad.records import SCHEMA
 from postgrad.store import migrations
 from postgrad.store.base import Store
 from postgrad.store.sqlite import EVENTS, SqliteStore, new_run_folder, run_folders
@@ -29,7 +30,7 @@ PRELUDE = """
 import os, resource, sys
 from pathlib import Path
 from postgrad.errors import PostgradError, UserError
-from postgrad.records import RunResumed
+from postgrad.events import RunResumed
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 folder = Path(sys.argv[1])
 """

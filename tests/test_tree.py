@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postgrad.records import Analysed, Body, Event, Failure, Proposed, RunResumed
+from postgrad.events import Analysed, Body, Event, Proposed, RunResumed
+from postgrad.records import Failure
 from postgrad.testing.events import (
     a_start,
     analysed,

@@ -11,19 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Iterable
 
 from postgrad.errors import UserError, near_miss
-from postgrad.records import (
-    Budget,
-    Evaluated,
-    Event,
-    JobFinished,
-    JobStarted,
-    Proposed,
-    Record,
-    RunResumed,
-    RunStarted,
-    SealedDone,
-    Usage,
-)
+from postgrad.events import Evaluated, Event, JobFinished, JobStarted, Proposed, RunResumed, RunStarted, SealedDone
+from postgrad.records import Budget, Record, Usage
 
 HOUR = 3600.0
 

@@ -1,7 +1,7 @@
 """The spine: the only file that knows the order of the steps.
 
 choose -> propose -> train and predict -> evaluate -> analyse -> one more node, until the policy stops or the ledger is
-empty; then `finish.py` certifies and seals. Each result is appended to the store before the next step starts, and what
+empty; then `certify.py` and `seal.py` end the run. Each result is appended to the store before the next step starts, and what
 to do next is read from the events alone, so a run that was killed goes on where its log ends.
 
 Order and time. Several experiments are under way at once, but an experiment is chosen from the view in which exactly
@@ -19,32 +19,21 @@ from typing import Callable, Sequence
 
 from postgrad.analyze.badcases import confusions
 from postgrad.analyze.verdict import cut_off, failed, judged
+from postgrad.certify import certify, finish_reserve_s, ranked_finalists
 from postgrad.evaluate.evaluator import measure
 from postgrad.evaluate.splits import UnitPlan
 from postgrad.evaluate.statistics import difference
+from postgrad.events import Analysed, Evaluated, Proposed, RunEnded, SearchEnded
 from postgrad.execute.executor import RunningJob
-from postgrad.finish import certify, finish_reserve_s, ranked_finalists, seal
 from postgrad.memory import lesson_of
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import dump_items, shared_items
 from postgrad.prepare import prepare
-from postgrad.records import (
-    Analysed,
-    Analysis,
-    Choice,
-    Difference,
-    Evaluated,
-    Evaluation,
-    Failure,
-    JobResult,
-    Move,
-    Proposed,
-    RunEnded,
-    SearchEnded,
-)
+from postgrad.records import Analysis, Choice, Difference, Evaluation, Failure, JobResult, Move
 from postgrad.research import RESEARCHERS
 from postgrad.research.base import Context
 from postgrad.research.references import reference_recipes
+from postgrad.seal import seal
 from postgrad.search import POLICIES
 from postgrad.session import Job, Session
 from postgrad.tree import Experiment, Tree

@@ -5,7 +5,8 @@ from __future__ import annotations
 from postgrad.data.card import build_card
 from postgrad.data.sources import load_rows as load_source
 from postgrad.evaluate.splits import Parts, dump_rows, split_task
-from postgrad.records import DataPrepared, Row, TaskSpec
+from postgrad.events import DataPrepared
+from postgrad.records import Row, TaskSpec
 from postgrad.session import Session
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from postgrad.errors import PostgradError, UserError
 from postgrad.evaluate.evaluator import read_outputs
 from postgrad.evaluate.sealed import agreement
-from postgrad.finish import sealed_job
 from postgrad.loop import Loop
 from postgrad.records import Record
+from postgrad.seal import sealed_job
 from postgrad.session import Session
 
 TOLERANCE = 1e-4

@@ -14,9 +14,10 @@ from postgrad import __version__
 from postgrad.engines import ENGINES
 from postgrad.engines.base import Engine
 from postgrad.errors import PostgradError
+from postgrad.events import Event, JobFinished, RunResumed, RunStarted
 from postgrad.execute.executor import Executor, RunningJob
 from postgrad.loop import Control, Loop
-from postgrad.records import Budget, Event, JobFinished, RunResumed, RunStarted, TaskSpec
+from postgrad.records import Budget, TaskSpec
 from postgrad.session import Session, run_started
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 

@@ -1,4 +1,4 @@
-"""One run in memory: the store, and what is derived from it. The spine (`loop.py`, `finish.py`) works on this.
+"""One run in memory: the store, and what is derived from it. The spine (`loop.py`, `certify.py`, `seal.py`) works on this.
 
 A session holds no truth of its own: everything but the jobs under way is rebuilt from the events.
 """
@@ -14,29 +14,20 @@ from postgrad.budget import Ledger, Remaining
 from postgrad.errors import UserError
 from postgrad.evaluate.evaluator import held_out_of, read_outputs, unit_items
 from postgrad.evaluate.splits import SplitPlan, UnitPlan, load_rows
-from postgrad.execute.executor import Executor, RunningJob
-from postgrad.metrics.items import Items, load_items
-from postgrad.records import (
+from postgrad.events import (
     Body,
     Certified,
     DataPrepared,
-    Evaluation,
     Event,
     JobFinished,
-    JobResult,
-    JobSpec,
     JobStarted,
-    Limits,
-    Recipe,
-    Row,
     RunStarted,
     SealedDone,
     SearchEnded,
-    Split,
-    TaskSpec,
-    Unit,
-    content_hash,
 )
+from postgrad.execute.executor import Executor, RunningJob
+from postgrad.metrics.items import Items, load_items
+from postgrad.records import Evaluation, JobResult, JobSpec, Limits, Recipe, Row, Split, TaskSpec, Unit, content_hash
 from postgrad.store.base import Store
 from postgrad.train import BACKENDS
 from postgrad.train.models import resolve_model

@@ -11,19 +11,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Iterable
 
-from postgrad.records import (
-    Analysed,
-    Analysis,
-    Body,
-    Evaluated,
-    Evaluation,
-    Event,
-    Failure,
-    JobFinished,
-    JobResult,
-    JobStarted,
-    Proposed,
-)
+from postgrad.events import Analysed, Body, Evaluated, Event, JobFinished, JobStarted, Proposed
+from postgrad.records import Analysis, Evaluation, Failure, JobResult
 
 
 class State(StrEnum):

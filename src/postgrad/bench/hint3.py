@@ -22,11 +22,12 @@ from postgrad.data.sources import load_rows
 from postgrad.errors import PostgradError, UserError
 from postgrad.evaluate.evaluator import all_metrics, read_outputs
 from postgrad.evaluate.sealed import Questions, sealed_items
-from postgrad.finish import sealed_job
+from postgrad.events import Event
 from postgrad.loop import Loop
 from postgrad.metrics.items import Items
-from postgrad.records import DataSpec, EngineSpec, Event, Row, SearchSpec, TaskSpec
+from postgrad.records import DataSpec, EngineSpec, Row, SearchSpec, TaskSpec
 from postgrad.runner import drive, opened, resume_event, start_run
+from postgrad.seal import sealed_job
 from postgrad.session import Session, run_started
 from postgrad.spec.keys import DEFAULT_BASE_MODEL
 from postgrad.store.sqlite import SqliteStore

@@ -19,11 +19,11 @@ import psutil
 
 from postgrad.bench.base import BenchSpec, whole_number
 from postgrad.engines.base import Exit
+from postgrad.events import Event
 from postgrad.records import (
     Budget,
     DataSpec,
     EngineSpec,
-    Event,
     JobResult,
     JobSpec,
     Limits,

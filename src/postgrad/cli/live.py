@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Sequence
 
 from postgrad.cli.output import console, span
-from postgrad.records import Analysed, Certified, Event, JobStarted, SealedDone, SearchEnded
+from postgrad.events import Analysed, Certified, Event, JobStarted, SealedDone, SearchEnded
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

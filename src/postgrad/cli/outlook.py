@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Mapping, Sequence
 
+from postgrad.certify import RESERVE_START
 from postgrad.cli.machine import training_libraries
 from postgrad.data.card import build_card, problems
 from postgrad.data.sources import load_rows
@@ -14,7 +15,6 @@ from postgrad.engines import ENGINES
 from postgrad.errors import UserError
 from postgrad.evaluate.power import items_needed, smallest_effect
 from postgrad.evaluate.splits import Parts, SplitPlan, UnitPlan, group_of, split_task
-from postgrad.finish import RESERVE_START
 from postgrad.records import DataCard, Recipe, Record, Row, Stage, TaskSpec
 from postgrad.research.references import reference_recipes
 from postgrad.session import START_UP_S

@@ -9,7 +9,8 @@ from typing import Any, Mapping
 from postgrad.cli.runs import RunLine, describe, find_run
 from postgrad.errors import UserError, near_miss
 from postgrad.evaluate.splits import SplitPlan, load_rows
-from postgrad.records import DataPrepared, Recipe, Record, Row, Value
+from postgrad.events import DataPrepared
+from postgrad.records import Recipe, Record, Row, Value
 from postgrad.report import read_view
 from postgrad.report.view import RunView
 from postgrad.store.sqlite import SqliteStore

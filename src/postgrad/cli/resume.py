@@ -32,7 +32,7 @@ def command(
     from postgrad.budget import parse_budget
     from postgrad.cli.driving import drive_with_screen
     from postgrad.cli.runs import open_run
-    from postgrad.records import RunEnded, SearchEnded
+    from postgrad.events import RunEnded, SearchEnded
     from postgrad.runner import resume_event
     from postgrad.session import run_started
 

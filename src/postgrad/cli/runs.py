@@ -8,16 +8,8 @@ from typing import Literal
 
 from postgrad.budget import Ledger
 from postgrad.errors import PostgradError, UserError, near_miss
-from postgrad.records import (
-    Certified,
-    Event,
-    JobFinished,
-    Record,
-    RunEnded,
-    RunStarted,
-    SealedDone,
-    SearchEnded,
-)
+from postgrad.events import Certified, Event, JobFinished, RunEnded, RunStarted, SealedDone, SearchEnded
+from postgrad.records import Record
 from postgrad.store.sqlite import EVENTS, SqliteStore, run_folders
 from postgrad.tree import Tree
 

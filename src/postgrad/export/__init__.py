@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from postgrad.errors import UserError
-from postgrad.records import Certified
+from postgrad.events import Certified
 from postgrad.report import read_view
 from postgrad.report.card import model_card
 from postgrad.store.sqlite import SqliteStore

@@ -17,7 +17,7 @@ TEXT = "report.md"
 def read_view(store: SqliteStore) -> RunView:
     """Read a run off its store. Of the row files only the one of the search split is opened."""
     from postgrad.evaluate.splits import SplitPlan, load_rows
-    from postgrad.records import DataPrepared
+    from postgrad.events import DataPrepared
     from postgrad.report.view import build_view
 
     events = store.events()

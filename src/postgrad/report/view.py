@@ -13,27 +13,20 @@ from typing import Any, Mapping, Sequence, TypeVar
 from postgrad.budget import Ledger, Spent
 from postgrad.errors import UserError
 from postgrad.evaluate.splits import SplitPlan, group_of
-from postgrad.records import (
+from postgrad.events import (
     Analysed,
     Body,
-    Budget,
     Certified,
-    Confusion,
-    DataCard,
     DataPrepared,
-    Estimate,
     Event,
     JobFinished,
-    Lesson,
     RunEnded,
     RunResumed,
     RunStarted,
     SealedDone,
-    SealedRead,
-    SealedScore,
     SearchEnded,
-    TaskSpec,
 )
+from postgrad.records import Budget, Confusion, DataCard, Estimate, Lesson, SealedRead, SealedScore, TaskSpec
 from postgrad.report.tried import Tried, compared, what_was_tried
 from postgrad.report.verdict import Verdict, verdict_of
 from postgrad.tree import Experiment, State, Tree

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from postgrad.records import Body, Event
+from postgrad.events import Body, Event
 from postgrad.store.artifacts import Artifacts
 
 

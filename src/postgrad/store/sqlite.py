@@ -25,7 +25,7 @@ from typing import Self
 from pydantic import TypeAdapter, ValidationError
 
 from postgrad.errors import PostgradError, UserError
-from postgrad.records import Body, Event
+from postgrad.events import Body, Event
 from postgrad.store.artifacts import Artifacts, sync_folder
 from postgrad.store.migrations import APPLICATION_ID, MIGRATIONS, migrate, version_of
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from typing import Iterable, Literal
 
+from postgrad.events import Analysed, Body, Evaluated, Event, JobFinished, JobStarted, Proposed, RunStarted
 from postgrad.records import (
-    Analysed,
     Analysis,
-    Body,
     Budget,
     Choice,
     DataSpec,
     Estimate,
-    Evaluated,
     Evaluation,
-    Event,
     Failure,
-    JobFinished,
     JobResult,
-    JobStarted,
     Move,
     Proposal,
-    Proposed,
     Recipe,
-    RunStarted,
     Split,
     Stage,
     TaskSpec,

@@ -11,21 +11,8 @@ from random import Random
 from typing import Callable
 
 from postgrad.budget import Remaining
-from postgrad.records import (
-    Analysed,
-    Analysis,
-    Body,
-    Choice,
-    Difference,
-    Failure,
-    JobFinished,
-    JobResult,
-    Move,
-    Proposal,
-    Proposed,
-    Recipe,
-    TaskSpec,
-)
+from postgrad.events import Analysed, Body, JobFinished, Proposed
+from postgrad.records import Analysis, Choice, Difference, Failure, JobResult, Move, Proposal, Recipe, TaskSpec
 from postgrad.research.base import Context, Researcher
 from postgrad.research.references import reference_recipes
 from postgrad.search.base import Policy

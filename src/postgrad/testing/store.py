@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from postgrad.errors import PostgradError
-from postgrad.records import Body, RunEnded, RunResumed, SearchEnded
+from postgrad.events import Body, RunEnded, RunResumed, SearchEnded
 from postgrad.store.base import Store
 from postgrad.testing.events import a_start, proposed
 

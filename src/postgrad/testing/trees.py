@@ -5,19 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, Iterator, Literal
 
-from postgrad.records import (
-    Analysed,
-    Analysis,
-    Body,
-    Choice,
-    Difference,
-    Failure,
-    Move,
-    Proposal,
-    Proposed,
-    Recipe,
-    Stage,
-)
+from postgrad.events import Analysed, Body, Proposed
+from postgrad.records import Analysis, Choice, Difference, Failure, Move, Proposal, Recipe, Stage
 from postgrad.testing.events import evaluated, job_finished, job_started, numbered
 from postgrad.tree import Tree
 
