@@ -1,7 +1,7 @@
 """The spine: the only file that knows the order of the steps.
 
 choose -> propose -> train and predict -> evaluate -> analyse -> one more node, until the policy stops or the ledger is
-empty; then `certify.py` and `seal.py` end the run. Each result is appended to the store before the next step starts, and what
+empty; then `certify.py` and `seal.py` end it. Each result is appended to the store before the next step starts, and what
 to do next is read from the events alone, so a run that was killed goes on where its log ends.
 
 Order and time. Several experiments are under way at once, but an experiment is chosen from the view in which exactly

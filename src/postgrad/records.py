@@ -197,7 +197,9 @@ class Proposal(Record):
 class Failure(Record):
     """Something that did not work, with its address. Never a score."""
 
-    boundary: Literal["task", "data", "recipe", "train", "predict", "evaluate", "engine", "resource", "controller"]
+    boundary: Literal[
+        "task", "data", "recipe", "train", "predict", "evaluate", "engine", "resource", "isolation", "controller"
+    ]
     kind: str
     message: str
     evidence: str = ""
@@ -247,7 +249,7 @@ class JobSpec(Record):
 
 
 class StepReport(Record):
-    """What an operator did to the rows."""
+    """What an operator did to the rows. `removed` maps a reason to the ids of the rows that went for it."""
 
     op: str
     rows_in: int
@@ -255,6 +257,7 @@ class StepReport(Record):
     dropped: int = 0
     added: int = 0
     note: str = ""
+    removed: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class UnitResult(Record):

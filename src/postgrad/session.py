@@ -1,4 +1,4 @@
-"""One run in memory: the store, and what is derived from it. The spine (`loop.py`, `certify.py`, `seal.py`) works on this.
+"""One run in memory: the store, and what is derived from it. The other files of the spine work on this.
 
 A session holds no truth of its own: everything but the jobs under way is rebuilt from the events.
 """
