@@ -15,7 +15,7 @@ import typer
 import yaml
 
 from postgrad.cli.main import COMMANDS, LazyCommands
-from postgrad.records import Budget, DataSpec, EngineSpec, Guard, SearchSpec, TaskSpec
+from postgrad.records import Budget, DataSpec, EngineSpec, Guard, SearchSpec, Slice, TaskSpec
 from postgrad.registry import Registry
 from postgrad.spec import load_task, task_schema
 
@@ -124,15 +124,14 @@ def _check_call(page: str, words: list[str]) -> None:
 def test_every_task_key_is_documented() -> None:
     page = _text(ROOT / "docs" / "task-file.md")
     named = _table_words(page) | set(re.findall(r"`(\w+)`", page))
-    for record in (TaskSpec, DataSpec, Guard, SearchSpec, EngineSpec):
+    for record in (TaskSpec, DataSpec, Guard, Slice, SearchSpec, EngineSpec):
         assert set(record.model_fields) <= named, f"{record.__name__}: {set(record.model_fields) - named}"
     assert {"wall", *Budget.model_fields} - {"wall_s"} <= named
 
 
 def test_task_keys_that_are_documented_exist() -> None:
-    known = {key for record in (TaskSpec, DataSpec, SearchSpec, EngineSpec, Budget) for key in record.model_fields} | {
-        "wall"
-    }
+    records = (TaskSpec, DataSpec, Guard, SearchSpec, EngineSpec, Budget)
+    known = {key for record in records for key in record.model_fields} | {"wall"}
     assert _table_words(_text(ROOT / "docs" / "task-file.md")) <= known
 
 

@@ -104,8 +104,7 @@ from pathlib import Path
 from postgrad.execute.worker import die_with_parent
 die_with_parent()
 folder = Path(sys.argv[1])
-(folder / "part").write_text(str(os.getpid()))
-(folder / "part").rename(folder / "pid")
+(folder / "ready").touch()
 time.sleep(600)
 """
 
@@ -117,12 +116,12 @@ def test_a_worker_dies_with_its_controller(tmp_path: Path) -> None:
     env = environment(tmp_path, 1)
     controller = subprocess.Popen([sys.executable, str(tmp_path / "controller.py"), str(tmp_path)], env=env)
     try:
-        until((tmp_path / "pid").exists)
-        worker = psutil.Process(int((tmp_path / "pid").read_text()))
-        assert worker.ppid() == controller.pid
+        until((tmp_path / "ready").exists)
+        started = psutil.Process(controller.pid).children(recursive=True)
+        assert any("worker.py" in " ".join(process.cmdline()[-2:-1]) for process in started)
         controller.send_signal(signal.SIGKILL)
         controller.wait()
-        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+        until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in started))
     finally:
         controller.kill()
         controller.wait()

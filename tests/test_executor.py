@@ -189,7 +189,7 @@ def save(name="u0", **changes):
     np.savez(folder / f"out-{{name}}.npz", **{{"ids": np.array(ids), "probs": probs, "score": score, **changes}})
 def result(names=("u0",), **facts):
     units = [{{"name": name, "outputs": f"out-{{name}}.npz"}} for name in names]
-    (folder / "result.json").write_text(json.dumps({{"job": "x", "units": units, **facts}}))
+    (folder / "result.json").write_text(json.dumps({{"job": folder.name, "units": units, **facts}}))
 """
 
 
@@ -202,10 +202,10 @@ def result(names=("u0",), **facts):
         ("save(score=score * np.nan); result()", "predict/invalid_output", "not finite"),
         ("save(score=score - np.inf); result()", "predict/invalid_output", "not finite"),
         ("save(probs=probs * 2); result()", "predict/invalid_output", "sum to 1"),
-        ("save(ids=np.array(ids, dtype=object)); result()", "predict/invalid_output", "cannot be read"),
+        ("save(ids=np.array(ids, dtype=object)); result()", "isolation/pickle", "would run code"),
         ("(folder / 'out-u0.npz').write_bytes(b'PK nothing'); result()", "predict/invalid_output", "cannot be read"),
         ("result()", "predict/invalid_output", "cannot be read"),
-        ("save('u9'); result(('u9',))", "predict/invalid_output", "nothing of that name"),
+        ("save('u9'); result(('u9',))", "isolation/forged_result", "nothing of that name"),
         ("result(())", "predict/invalid_output", "without outputs of u0"),
         ("save(); result(); (folder / 'result.json').write_text('{')", "predict/invalid_output", "result file"),
         ("save(); result(model='model')", "predict/invalid_output", "without its model"),
@@ -217,7 +217,7 @@ def result(names=("u0",), **facts):
 )
 def test_programs_that_misbehave(program: str, address: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(dedent(HEADER) + program)
-    engine = LocalEngine(command=(sys.executable, str(tmp_path / "program.py")))
+    engine = LocalEngine(command=(sys.executable, "-P", str(tmp_path / "program.py")))
     for executor in opened(tmp_path, engine):
         spec = make_spec(save_model="model=" in program, limits={"hung_s": 1.0})
         failure = failure_of(run(executor, spec))
@@ -228,7 +228,7 @@ def test_programs_that_misbehave(program: str, address: str, message: str, tmp_p
 
 def test_good_units_survive_a_bad_one(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(HEADER + "save('u0'); save('u1', score=score * np.nan); result(('u0', 'u1'))")
-    engine = LocalEngine(command=(sys.executable, str(tmp_path / "program.py")))
+    engine = LocalEngine(command=(sys.executable, "-P", str(tmp_path / "program.py")))
     for executor in opened(tmp_path, engine):
         result = run(executor, make_spec(units=2))
     assert [unit.name for unit in result.units] == ["u0"]

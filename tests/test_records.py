@@ -95,7 +95,7 @@ def test_the_type_of_a_body_is_told_from_its_json(kind: type[Record]) -> None:
 
 def test_every_body_has_a_type_of_its_own() -> None:
     names = [kind.model_fields["type"].default for kind in BODIES]
-    assert len(set(names)) == len(BODIES) == 12
+    assert len(set(names)) == len(BODIES) >= 12
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf")])

@@ -26,7 +26,8 @@ from postgrad.report.pictures import champion_curve, legend, search_tree
 from postgrad.report.svg import tag, ticks, time_ticks
 from postgrad.report.tree_picture import lanes
 from postgrad.report.tried import mean_effect
-from postgrad.report.view import RunView, build_view, headline, summary
+from postgrad.report.summary import headline, summary
+from postgrad.report.view import RunView, build_view
 from postgrad.tree import Tree
 from report_builders import (
     ITEMS,
@@ -84,9 +85,11 @@ def test_summary_of_a_finished_run(finished: RunView) -> None:
         "experiments",
         "failures",
         "champion",
+        "certified",
         "sealed",
         "optimism_gap",
         "looks",
+        "sealed_reads",
         "spent",
         "granted",
         "model_dir",
@@ -97,7 +100,7 @@ def test_summary_of_a_finished_run(finished: RunView) -> None:
         "experiment": "e0028",
         "recipe_hash": finished.tree["e0028"].proposed.proposal.recipe.hash,
     }
-    assert list(found["sealed"]) == ["metric", "baseline", "champion", "difference", "ci95", "p"]
+    assert list(found["sealed"]) == ["metric", "baseline", "champion", "difference", "ci95", "p", "mcnemar_p", "confidence"]
     assert found["sealed"]["metric"] == "mcc"
     assert (found["sealed"]["baseline"], found["sealed"]["champion"]) == (0.589, 0.694)
     assert found["sealed"]["difference"] == pytest.approx(0.105)
@@ -246,8 +249,8 @@ def test_what_was_tried_counts_every_outcome(finished: RunView) -> None:
     by_kind = {one.kind: one for one in finished.tried}
     assert not any(kind.startswith("reference") for kind in by_kind)
     encoder = by_kind["tune_encoder"]
-    assert (encoder.better, encoder.worse, encoder.tie, encoder.raced) == (1, 1, 1, 1)
-    assert encoder.counts == "1 better, 1 tie, 1 worse, 1 stopped early"
+    assert (encoder.kept, encoder.discarded, encoder.tie, encoder.raced) == (1, 1, 1, 1)
+    assert encoder.counts == "1 kept, 1 tie, 1 discarded, 1 stopped early"
     assert len(encoder.effects) == 3
     assert by_kind["lr"].outcome == "failed"
     assert by_kind["balance"].outcome == "stopped early"
@@ -368,7 +371,7 @@ def test_the_page_says_what_it_must(finished: RunView) -> None:
         "refund_status",
         "out of scope",
         "sentence-transformers 6.2.0",
-        "1 better, 1 tie, 1 worse, 1 stopped early",
+        "1 kept, 1 tie, 1 discarded, 1 stopped early",
         "foreign texts as negatives",
         "of 15m granted",
     ):
@@ -386,14 +389,14 @@ def test_markdown_says_the_same_as_the_page(finished: RunView) -> None:
         "2 rows of train had the text of a held-out row",
         TEXTS["r2"],
         "refund_status",
-        "1 better, 1 tie, 1 worse, 1 stopped early",
+        "1 kept, 1 tie, 1 discarded, 1 stopped early",
         "sentence-transformers 6.2.0",
     ):
         assert words in text, words
     for node in finished.tree.all():
         assert f"| {node.id} |" in text
     rendered = MarkdownIt("commonmark").enable("table").render(text)
-    assert rendered.count("<table>") == 7
+    assert rendered.count("<table>") == 8
     assert rendered.count("<h2>") == 12
 
 
@@ -555,7 +558,7 @@ def test_time_ticks_are_few_and_inside(seconds: float) -> None:
 
 
 def test_rows_that_workers_took_out_are_counted(finished: RunView) -> None:
-    assert finished.barred == 0
+    assert finished.contamination.barred == 0
     node = next(node for node in finished.tree.all() if node.results and node.results[0].units)
     step = StepReport(op="decontaminate", rows_in=9, rows_out=7, dropped=2)
     unit = node.results[0].units[0].model_copy(update={"steps": (step,)})
@@ -563,5 +566,5 @@ def test_rows_that_workers_took_out_are_counted(finished: RunView) -> None:
     changed = replace(node, results=(result, *node.results[1:]))
     tree = replace(finished.tree, experiments={**finished.tree.experiments, node.id: changed})
     view = replace(finished, tree=tree)
-    assert view.barred == 2
+    assert view.contamination.barred == 2
     assert "2 rows made by data steps" in markdown_report(view)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from postgrad.data.text import row_ids
 from postgrad.errors import UserError
-from postgrad.evaluate.splits import Parts, SplitPlan, dump_rows, group_of, load_rows, split_task
+from postgrad.evaluate.splits import Near, Parts, SplitPlan, dump_rows, group_of, load_rows, split_task
 from postgrad.records import DataSpec, Row, TaskSpec
 
 
@@ -110,3 +110,80 @@ def test_plan_and_rows_round_trip() -> None:
     odd = (Row("1", 'quote " newline \n tab \t \u2028', "é"),)
     assert load_rows(dump_rows(odd)) == odd
     assert load_rows(dump_rows(stored["train"])) == stored["train"]
+
+
+# --- near copies ----------------------------------------------------------------------------------------------------
+
+WORDY = (
+    "where is the parcel that I ordered last week",
+    "please tell me how to return shoes that do not fit",
+    "do your boutiques open on public holidays",
+    "my gift card balance shows nothing at all",
+    "can somebody engrave initials inside a ring",
+    "I was charged twice for the same handbag",
+)
+
+
+def wordy(copies: int = 0) -> list[tuple[str, str]]:
+    """Six sentences under each of six labels, told apart by two words, and near copies of some."""
+    verbs = ("morning", "evening", "autumn", "winter", "harbour", "station")
+    rows = [(f"{verb} {label}word {text}", f"L{label}") for label, verb in enumerate(verbs) for text in WORDY]
+    edits = (
+        str.upper,
+        lambda text: f"hello {text}",
+        lambda text: text.replace("e", "е"),
+        lambda text: text + " thanks",
+    )
+    return rows + [(edits[n % 4](rows[n * 5 % len(rows)][0]), rows[n * 5 % len(rows)][1]) for n in range(copies)]
+
+
+def test_near_copies_of_test_rows_are_removed_and_named_by_id() -> None:
+    pairs = toy() + [("hello, where is the parcel that I ordered last week", "L1"), ("whеrе іs my rіng nоw", "L2")]
+    test = rows_of([(WORDY[0], "L1"), ("where is my ring now", "L2")])
+    plan, stored = split_task(task(), Parts(train=rows_of(pairs), test=test))
+    assert plan.removed == {"train": 2, "dev": 0}
+    assert plan.matches is not None
+    found = {match.item: match for match in plan.matches["train"]}
+    assert {name: match.how for name, match in found.items()} == {test[0].id: "contained", test[1].id: "exact"}
+    assert not {match.row for match in found.values()} & {row.id for row in stored["train"]}
+    assert "parcel" not in plan.model_dump_json()
+
+
+def test_near_copies_of_dev_rows_leave_train_and_those_of_test_rows_leave_dev() -> None:
+    dev = [(f"dev {i} of {label}", f"L{label}") for label in range(10) for i in range(6)]
+    dev.append((f"Hello! {WORDY[1]}", "L3"))
+    pairs = [*toy(), ("please tell me how to return shoes that do not fti", "L3"), ("DEV 1 - of: 2", "L2")]
+    parts = Parts(train=rows_of(pairs), dev=rows_of(dev), test=rows_of([(WORDY[1], "L3")]))
+    plan, stored = split_task(task(), parts)
+    assert plan.removed == {"train": 2, "dev": 1}
+    assert len(stored["search"]) + len(stored["select"]) == len(dev) - 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_near_copies_never_straddle(seed: int) -> None:
+    rows = rows_of(wordy(copies=14))
+    near = Near(rows)
+    assert len({near(row.id) for row in rows}) == len(wordy()), "each copy is with its original"
+    plan, _ = split_task(task(seed=seed), Parts(train=rows))
+    sealed = {near(name) for name in plan.sealed}
+    for unit in (*plan.search, *plan.select):
+        train = {near(name) for name in unit.train}
+        assert not train & {near(name) for name in unit.items}
+        assert not train & sealed
+    assert plan.removed == {"train": 0, "dev": 0}
+
+
+def test_file_order_does_not_matter_to_near_copies() -> None:
+    pairs = wordy(copies=14)
+    first, _ = split_task(task(), Parts(train=rows_of(pairs)))
+    second, _ = split_task(task(), Parts(train=rows_of(random.Random(5).sample(pairs, len(pairs)))))
+    assert set(first.sealed) == set(second.sealed)
+    assert [set(u.items) for u in first.search] == [set(u.items) for u in second.search]
+    assert [set(u.train) for u in first.search] == [set(u.train) for u in second.search]
+
+
+def test_plans_that_looked_for_equal_texts_only_are_still_read() -> None:
+    plan, _ = split_task(task(), Parts(train=rows_of(toy())))
+    older = plan.model_dump(mode="json")
+    del older["matches"]
+    assert SplitPlan.model_validate(older).matches is None

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 import postgrad
+from postgrad.data.decontaminate import find_overlaps
+from postgrad.data.negatives import background_texts
 from postgrad.engines.local import WORKER, environment
 from postgrad.errors import UserError
 from postgrad.execute.boundary import JobFailed, boundary
-from postgrad.execute.worker import STOPPED, Progress, Worker, main
+from postgrad.execute.worker import STOPPED, TRAINED, Progress, Worker, main
 from postgrad.records import JobResult, JobSpec, Limits, Recipe, Row, Stage, Step, Unit
 from postgrad.testing.backend import LABELS, OUT_OF_SCOPE, WORDS, example_rows
 from postgrad.testing.encoder import make_tiny_encoder
@@ -111,8 +114,33 @@ def test_rows_that_are_asked_are_not_trained_on(tmp_path: Path) -> None:
     rows, reports = Worker(tmp_path, spec)._rows(spec.units[0])
     assert leaked not in rows
     assert reports[-1].op == "decontaminate" and reports[-1].dropped >= 1
-    texts = {row.text for row in example_rows()} - {item["text"] for item in ASKED}
-    assert texts <= {row.text for row in rows}
+    near = find_overlaps(example_rows(), [(item["id"], item["text"]) for item in ASKED])
+    assert {row.id for row in example_rows()} - {row.id for row in rows} == {match.row for match in near}
+    assert 0 < len(near) < len(example_rows())
+
+
+def test_rows_that_data_steps_made_are_checked_and_named_by_id(tmp_path: Path) -> None:
+    """Everyday utterances are negatives to train on and questions of the referee: not in the same unit."""
+    asked = background_texts()
+    spec = make_job(tmp_path, CLASSIC, data=(Step(op="background", params={"share": 1.0, "max_similarity": 1.0}),))
+    lines = [json.dumps({"id": str(n), "text": text.upper() + "!"}) + "\n" for n, text in enumerate(asked)]
+    (tmp_path / "p0.jsonl").write_text("".join(lines), encoding="utf-8")
+    rows, (made, checked) = Worker(tmp_path, spec)._rows(spec.units[0])
+    assert made.added == len(example_rows()) and not any("+background" in row.id for row in rows)
+    gone = [name for ids in checked.removed.values() for name in ids]
+    assert sum("+background" in name for name in gone) == made.added
+    assert checked.dropped == len(gone) == checked.rows_in - checked.rows_out
+    assert not any(text in checked.model_dump_json() for text in asked if len(text) > 12)
+
+
+def test_what_the_final_model_was_trained_on_is_kept(tmp_path: Path) -> None:
+    spec = make_job(tmp_path, CLASSIC, save_model=True, data=(Step(op="typos"),))
+    assert main([str(tmp_path)]) == 0
+    lines = (tmp_path / TRAINED).read_text(encoding="utf-8").splitlines()
+    assert tuple(Row(**json.loads(line)) for line in lines) == Worker(tmp_path, spec)._rows(spec.units[0])[0]
+    other = tmp_path / "other"
+    make_job(other, CLASSIC)
+    assert main([str(other)]) == 0 and not (other / TRAINED).exists()
 
 
 def test_the_saved_model_is_the_one_that_answered(tmp_path: Path) -> None:
@@ -133,7 +161,7 @@ def test_a_text_may_hold_line_separators(tmp_path: Path) -> None:
     spec = make_job(tmp_path, CLASSIC, rows=rows)
     text = "\n".join(json.dumps(row._asdict(), ensure_ascii=False) for row in rows)
     (tmp_path / "t0.jsonl").write_text(text, encoding="utf-8")
-    assert Worker(tmp_path, spec)._rows(spec.units[0])[0] == rows
+    assert rows[-1] in Worker(tmp_path, spec)._rows(spec.units[0])[0]
 
 
 def test_history_is_thinned_and_finite(tmp_path: Path) -> None:
@@ -293,10 +321,13 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tiny: Path, tmp_path: Path
 
 def test_a_worker_whose_controller_is_gone_does_not_start(tmp_path: Path) -> None:
     make_job(tmp_path, CLASSIC)
-    env = {**environment(tmp_path, 1), "POSTGRAD_PARENT": "1"}
-    assert (
-        subprocess.run([sys.executable, "-m", "postgrad.execute.worker", str(tmp_path)], env=env).returncode == STOPPED
-    )
+    ours, theirs = socket.socketpair()
+    ours.close()
+    env = {**environment(tmp_path, 1), "POSTGRAD_LINE": str(os.fstat(theirs.fileno()).st_ino)}
+    with theirs:
+        command = [sys.executable, "-m", "postgrad.execute.worker", str(tmp_path)]
+        done = subprocess.run(command, env=env, stdin=theirs.fileno())
+    assert done.returncode == STOPPED
     assert not (tmp_path / "result.json").exists()
 
 

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Iterable
 
 from postgrad.errors import UserError, near_miss
-from postgrad.events import Evaluated, Event, JobFinished, JobStarted, Proposed, RunResumed, RunStarted, SealedDone
+from postgrad.events import (
+    Evaluated,
+    Event,
+    JobFinished,
+    JobStarted,
+    Proposed,
+    Reopened,
+    RunResumed,
+    RunStarted,
+    SealedDone,
+)
 from postgrad.records import Budget, Record, Usage
 
 HOUR = 3600.0
@@ -174,7 +184,7 @@ class Ledger:
     """The account after some events. An event makes a new ledger.
 
     Attributes:
-        granted: the limits. RunStarted sets them, RunResumed may change some.
+        granted: the limits. RunStarted sets them, RunResumed and Reopened may change some.
         spent: what is charged.
         looks: how often each split was read: one per Evaluated, one per SealedDone.
         reservations: seconds set aside for each job that has started and not finished.
@@ -199,7 +209,7 @@ class Ledger:
         after = replace(self, spent=self.spent.model_copy(update={"wall_s": max(self.spent.wall_s, event.clock)}))
         if isinstance(body, RunStarted):
             return replace(after, granted=body.task.budget)
-        if isinstance(body, RunResumed):
+        if isinstance(body, RunResumed | Reopened):
             # The jobs of the controller that ended are gone: those still owed are started, and reserved for, again.
             granted = merge(self.granted, body.budget) if body.budget else self.granted
             return replace(after, granted=granted, reservations={})

@@ -11,9 +11,11 @@ from postgrad.errors import PostgradError
 from postgrad.evaluate.evaluator import frozen_threshold, join, measure
 from postgrad.evaluate.statistics import difference
 from postgrad.events import Certified, Evaluated
+from postgrad.execute.foreign import runs_foreign_code
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import dump_items, load_items
 from postgrad.records import Evaluation, Recipe
+from postgrad.research.references import reference_recipes
 from postgrad.session import Job, Session
 from postgrad.tree import Experiment
 
@@ -71,20 +73,46 @@ def certify(session: Session, run_jobs: RunJobs) -> None:
     """Train the finalists again with fresh seeds on other folds, and let `select` name the champion."""
     ended = session.search_ended
     assert ended is not None
-    finalists = [session.tree[name] for name in ended.finalists]
-    if not finalists:
+    if not ended.finalists:
         raise PostgradError(
             "No experiment gave a score and kept every guard, so there is no champion. "
             f"`postgrad show {session.run}` lists what failed and why; the task's guards may be out of reach."
         )
-    affordable = _affordable(session, finalists)
+    finalists = [session.tree[name] for name in ended.finalists if not _out(session, name)]
+    affordable = _affordable(session, finalists) if finalists else []
     if len(affordable) > 1:
-        run_jobs([_select_job(session, node) for node in affordable], "comparing finalists")
+        run_jobs([job for node in affordable for job in _select_jobs(session, node)], "comparing finalists")
         for node in affordable:
             _evaluate_select(session, node)
-    scored = [session.tree[node.id] for node in affordable if session.tree[node.id].select]
-    champion, reason = _winner(session, scored) if scored else (finalists[0], _why_not(affordable))
-    _append_certified(session, champion, reason)
+    left = [session.tree[node.id] for node in affordable if not _out(session, node.id)]
+    if not left:
+        left = [node for node in finalists if not _out(session, node.id)][:1]
+    if not left:
+        raise PostgradError(_nobody(session, ended.finalists))
+    scored = [node for node in left if node.select]
+    champion, reason = _winner(session, scored) if scored else (left[0], _why_not(affordable))
+    gone = [f"{name} was put aside: {why}" for name in ended.finalists if (why := _out(session, name))]
+    _append_certified(session, champion, "; ".join([reason, *gone]))
+
+
+def _out(session: Session, experiment: str) -> str | None:
+    """Why a finalist cannot be the champion, or None: its final model was refused, or it broke a guard on select."""
+    if why := session.refused(experiment):
+        return why
+    for evaluation in session.tree[experiment].select:
+        if wrong := session.broken_guards(evaluation):
+            return f"trained again for the select split, {' and '.join(wrong)}"
+    return None
+
+
+def _nobody(session: Session, finalists: Sequence[str]) -> str:
+    """The message for a run whose finalists all broke something."""
+    said = "\n".join(f"  {name}: {_out(session, name)}" for name in finalists)
+    return (
+        f"There is no champion: every finalist was put aside.\n{said}\nThe sealed split was not read. Widen the guards "
+        f"that are out of reach, or give more budget, and start another run; `postgrad show {session.run}` lists what "
+        "the others scored."
+    )
 
 
 def _why_not(affordable: list[Experiment]) -> str:
@@ -101,16 +129,19 @@ def _affordable(session: Session, finalists: list[Experiment]) -> list[Experimen
         return finalists
     final = _final_s(session, finalists)
     for count in range(len(finalists), 1, -1):
-        owed = [n for n in finalists[:count] if _select_job(session, n).id not in session.finished]
+        owed = [n for n in finalists[:count] if any(j.id not in session.finished for j in _select_jobs(session, n))]
         costs = [session.forecast_s(_recipe(n), session.plan.select) for n in owed]
         if not owed or _side_by_side_s(session, costs) + final <= wall:
             return finalists[:count]
     return finalists[:1]
 
 
-def _select_job(session: Session, node: Experiment) -> Job:
+def _select_jobs(session: Session, node: Experiment) -> list[Job]:
+    """One job with all folds; one for each fold where the recipe runs code of another package."""
     proposal = node.proposed.proposal
-    return Job(node.id, "select", session.plan.select, proposal.recipe, proposal.seed + SELECT_SEED)
+    units = session.plan.select
+    groups = [(unit,) for unit in units] if runs_foreign_code(proposal.recipe) else [units]
+    return [Job(node.id, "select", group, proposal.recipe, proposal.seed + SELECT_SEED) for group in groups]
 
 
 def _evaluate_select(session: Session, node: Experiment) -> None:
@@ -130,6 +161,7 @@ def _evaluate_select(session: Session, node: Experiment) -> None:
         items=session.store.artifacts.put_bytes(dump_items(items)),
         units=len(parts),
         units_planned=len(session.plan.select),
+        guards=session.guard_values(node.id, "select", items, measured.threshold),
         **measured.model_dump(),
     )
     session.append(Evaluated(evaluation=evaluation))
@@ -180,12 +212,16 @@ def _append_certified(session: Session, champion: Experiment, reason: str) -> No
 
 
 def references(session: Session) -> dict[str, Experiment]:
-    """Role -> reference experiment that has a score: the cheapest classic model, the base model, the constant."""
+    """Role -> reference experiment that has a score: the cheapest classic model, the base model, the constant.
+
+    Only the first experiments of a run can be references: what a later proposal calls itself does not count.
+    """
+    count = len(reference_recipes(session.task))
     roles = {"reference.classic": "baseline", "reference.base_model": "base_model", "reference.constant": "constant"}
     found = {
         roles[node.proposed.proposal.kind]: node
         for node in session.tree.scored()
-        if node.proposed.proposal.kind in roles
+        if node.index < count and node.proposed.proposal.kind in roles
     }
     if "baseline" not in found and "constant" in found:
         found["baseline"] = found["constant"]

@@ -5,7 +5,7 @@ A run's log is a list of `Event`s in the order they happened. Each holds one bod
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Union
+from typing import Annotated, Iterable, Literal, Union
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from postgrad.records import (
     Budget,
     Choice,
     DataCard,
+    Estimate,
     Evaluation,
     JobResult,
     Proposal,
@@ -45,6 +46,7 @@ class DataPrepared(Record):
     card: DataCard
     labels: tuple[str, ...]
     plan: str
+    guards: str | None = None
 
 
 class Proposed(Record):
@@ -63,6 +65,8 @@ class JobStarted(Record):
     purpose: Split
     units: tuple[str, ...]
     reserved_s: float
+    base_hash: str | None = None
+    sandbox: str = ""
 
 
 class JobFinished(Record):
@@ -102,15 +106,42 @@ class Certified(Record):
     reason: str
 
 
+class FinalModel(Record):
+    """The guards of an experiment's final model, measured before any sealed label is read. `refused` says why it cannot
+    be the champion; the next finalist is certified in its place."""
+
+    type: Literal["final_model"] = "final_model"
+    experiment: str
+    guards: dict[str, Estimate] = Field(default_factory=dict)
+    refused: str | None = None
+
+
 class SealedDone(Record):
+    """The sealed labels were read, for the `number`-th time in this run. `reason` is why it was read again."""
+
     type: Literal["sealed_done"] = "sealed_done"
     read: SealedRead
+    number: int = 1
+    reason: str | None = None
 
 
 class RunEnded(Record):
     type: Literal["run_ended"] = "run_ended"
     reason: str
     wall_s: float
+
+
+class Reopened(Record):
+    """A finished run goes on: more search under a new budget, then certifying and one more sealed read.
+
+    The user gave the reason; every later report prints it. What ended the run before stays in the log and is not the
+    state of the run any more: see `current`.
+    """
+
+    type: Literal["reopened"] = "reopened"
+    reason: str
+    budget: Budget | None = None
+    note: str = ""
 
 
 Body = Annotated[
@@ -125,11 +156,14 @@ Body = Annotated[
         Analysed,
         SearchEnded,
         Certified,
+        FinalModel,
         SealedDone,
         RunEnded,
+        Reopened,
     ],
     Field(discriminator="type"),
 ]
+ENDINGS = ("search_ended", "certified", "sealed_done", "run_ended")
 
 
 class Event(Record):
@@ -139,3 +173,24 @@ class Event(Record):
     at: float
     clock: float
     body: Body
+
+
+def remember(bodies: dict[str, Body], body: Body) -> None:
+    """Add one more body to the last of each type. After `Reopened` the run has no end until there is a new one."""
+    if isinstance(body, Reopened):
+        for ending in ENDINGS:
+            bodies.pop(ending, None)
+    bodies[body.type] = body
+
+
+def current(events: Iterable[Event]) -> dict[str, Body]:
+    """Type -> the last body of that type that still says where the run stands."""
+    bodies: dict[str, Body] = {}
+    for event in events:
+        remember(bodies, event.body)
+    return bodies
+
+
+def sealed_reads(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Every read of the sealed labels, in order: none is ever forgotten. The bodies are `SealedDone`."""
+    return tuple(event for event in events if isinstance(event.body, SealedDone))

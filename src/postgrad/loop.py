@@ -17,14 +17,17 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Callable, Sequence
 
+from postgrad.admission import answered_choice, recordable
 from postgrad.analyze.badcases import confusions
 from postgrad.analyze.verdict import cut_off, failed, judged
-from postgrad.certify import certify, finish_reserve_s, ranked_finalists
+from postgrad.certify import finish_reserve_s, ranked_finalists
+from postgrad.confirm import confirm
 from postgrad.evaluate.evaluator import measure
 from postgrad.evaluate.splits import UnitPlan
 from postgrad.evaluate.statistics import difference
 from postgrad.events import Analysed, Evaluated, Proposed, RunEnded, SearchEnded
 from postgrad.execute.executor import RunningJob
+from postgrad.execute.foreign import runs_foreign_code
 from postgrad.memory import lesson_of
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import dump_items, shared_items
@@ -70,9 +73,8 @@ class Loop:
             prepare(session)
         if session.search_ended is None:
             self._search()
-        if session.certified is None:
-            certify(session, self.run_jobs)
         if session.sealed is None:
+            confirm(session, self.run_jobs)
             seal(session, self.run_jobs)
         if "run_ended" not in session.bodies:
             reason = session.search_ended.reason if session.search_ended else "finished"
@@ -186,12 +188,12 @@ class Loop:
             affordable_s=self._affordable_s(),
             nominal_s=lambda recipe: session.nominal_s(recipe, session.plan.search),
         )
-        proposal = self.researcher.propose(session.task, choice, context)
+        proposal = recordable(self.researcher.propose(session.task, choice, context))
         nominal = session.nominal_s(proposal.recipe, session.plan.search)
         session.append(
             Proposed(
                 experiment=f"e{index:04d}",
-                choice=proposal.carried_out or choice,
+                choice=answered_choice(choice, proposal, view),
                 proposal=proposal,
                 incumbent=self._champion(view),
                 nominal_s=nominal,
@@ -246,6 +248,8 @@ class Loop:
         left = tuple(unit for unit in self.session.plan.search if unit.name not in done)
         if not left or (done and self._raced(node)):
             return ()
+        if runs_foreign_code(node.proposed.proposal.recipe):
+            return left[:1]
         if not done and node.proposed.nominal_s > CHEAP_S and node.proposed.incumbent is not None:
             return left[:RUNG_UNITS]
         return left
@@ -270,6 +274,9 @@ class Loop:
             if units := self._owed(node):
                 proposal = node.proposed.proposal
                 job = Job(node.id, "search", units, proposal.recipe, proposal.seed)
+                if refusal := session.refusal(proposal.recipe):
+                    session.finish(job, JobResult(job=job.id, failure=refusal))
+                    continue
                 self.running[job.id] = (job, session.start(job))
 
     def _collect(self) -> None:
@@ -345,6 +352,7 @@ class Loop:
                     items=stored,
                     units=len(parts),
                     units_planned=len(session.plan.search),
+                    guards=session.guard_values(node.id, "search", items, measured.threshold),
                     **measured.model_dump(),
                 )
             )

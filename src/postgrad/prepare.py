@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Callable, Mapping, Sequence
+
 from postgrad.data.card import build_card
 from postgrad.data.sources import load_rows as load_source
+from postgrad.evaluate.guards.rows import GuardPlan, SideRows, check_labels, side_rows, slice_rows
 from postgrad.evaluate.splits import Parts, dump_rows, split_task
 from postgrad.events import DataPrepared
 from postgrad.records import Row, TaskSpec
@@ -23,7 +26,25 @@ def load_parts(task: TaskSpec) -> Parts:
             return ()
         return load_source(source, part=part, input=data.input, target=data.target)
 
-    return Parts(train=read(data.train, "train"), dev=read(data.dev, "dev"), test=read(data.test, "test"))
+    given = {part: read(getattr(data, part), part) for part in ("train", "dev", "test")}
+    return Parts(**given, side=side_rows(task).all)
+
+
+def plan_guards(
+    task: TaskSpec, labels: Sequence[str], stored: Mapping[str, Sequence[Row]], put: Callable[[bytes], str]
+) -> GuardPlan:
+    """Which rows each guard is about; `stored` are the rows of the splits, `put` keeps the side rows.
+
+    Raises:
+        UserError: a file or a column is missing, a slice is empty, or a side row has an unknown label.
+    """
+    side: SideRows = side_rows(task)
+    check_labels(task, side, labels)
+    return GuardPlan(
+        rows=put(dump_rows(side.all)) if side.of else None,
+        asked={name: tuple(row.id for row in rows) for name, rows in side.of.items()},
+        slices=slice_rows(task, stored),
+    )
 
 
 def prepare(session: Session) -> None:
@@ -34,4 +55,6 @@ def prepare(session: Session) -> None:
     put = session.store.artifacts.put_bytes
     plan = plan.model_copy(update={"rows": {name: put(dump_rows(rows)) for name, rows in stored.items()}})
     card = build_card({"train": parts.train, "dev": parts.dev, "test": parts.test}, out_of_scope=task.data.out_of_scope)
-    session.append(DataPrepared(card=card, labels=plan.labels, plan=put(plan.model_dump_json().encode())))
+    guards = put(plan_guards(task, plan.labels, stored, put).model_dump_json().encode()) if task.guards else None
+    stored_plan = put(plan.model_dump_json().encode())
+    session.append(DataPrepared(card=card, labels=plan.labels, plan=stored_plan, guards=guards))

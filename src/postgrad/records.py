@@ -67,10 +67,35 @@ class Budget(Record):
     usd: float | None = None
 
 
-class Guard(Record):
-    """A metric that a champion may not let slip. Checked on the search items."""
+class Slice(Record):
+    """The rows whose `column` of the data files holds `equals`, compared as texts."""
 
-    metric: str
+    column: str
+    equals: bool | int | float | str
+
+
+class Guard(Record):
+    """What a champion may not break: one of `metric`, `measure`, `forbidden` and `required`, within `min` and `max`.
+
+    Attributes:
+        name: what the report calls it; without one, what it measures.
+        metric: a metric over answers, as the task's own.
+        measure: a property of the saved model, such as its size.
+        forbidden, required: patterns (RE2 syntax); the value is the share of answers that match one of them.
+        data: a file of the user's own rows to be asked, instead of the search items.
+        input, target: columns of `data`; those of the task where left out.
+        slice: only these search items count.
+    """
+
+    name: str | None = None
+    metric: str | None = None
+    measure: str | None = None
+    forbidden: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    data: str | None = None
+    input: str | None = None
+    target: str | None = None
+    slice: Slice | None = None
     min: float | None = None
     max: float | None = None
 
@@ -83,6 +108,7 @@ class EngineSpec(Record):
     threads: int | None = None
     memory_mb: int = 6000
     job_wall_s: float = 1800.0
+    sandbox: Literal["auto", "bubblewrap", "sandlock", "none"] = "auto"
 
 
 class SearchSpec(Record):
@@ -222,10 +248,12 @@ class Limits(Record):
     memory_mb: int
     threads: int
     hung_s: float = 300.0
+    disk_mb: int = 20_000
 
 
 class Unit(Record):
-    """One train-and-predict inside a job: files are relative to the job folder."""
+    """One train-and-predict inside a job: files are relative to the job folder. `train` is "" where nothing is trained.
+    """
 
     name: str
     train: str
@@ -234,7 +262,10 @@ class Unit(Record):
 
 
 class JobSpec(Record):
-    """What a worker is told. Holds no label of an item to be predicted."""
+    """What a worker is told. Holds no label of an item to be predicted.
+
+    `loads` names a folder of the job with a saved model: that is to answer, and nothing is trained.
+    """
 
     schema_version: int = SCHEMA
     job: str
@@ -246,6 +277,7 @@ class JobSpec(Record):
     units: tuple[Unit, ...]
     limits: Limits
     save_model: bool = False
+    loads: str | None = None
 
 
 class StepReport(Record):
@@ -271,11 +303,15 @@ class UnitResult(Record):
 
 
 class JobResult(Record):
-    """What one job gave back: its units, or the failure that ended it. A job can hold both."""
+    """What one job gave back: its units, or the failure that ended it. A job can hold both.
+
+    Where a model was saved, `model` is its artefact and `trained` that of the rows it was trained on, as JSON lines.
+    """
 
     job: str
     units: tuple[UnitResult, ...] = ()
     model: str | None = None
+    trained: str | None = None
     usage: Usage = Usage()
     failure: Failure | None = None
     log_tail: str = ""
@@ -304,7 +340,10 @@ class Difference(Record):
 
 
 class Evaluation(Record):
-    """What the referee measured of one experiment on one split. Per-item results are in the artefact `items`."""
+    """What the referee measured of one experiment on one split. Per-item results are in the artefact `items`.
+
+    `guards` holds the guards that answers decide, by `guard_names`; none in runs of older versions.
+    """
 
     experiment: str
     split: Split
@@ -316,6 +355,7 @@ class Evaluation(Record):
     items: str
     units: int
     units_planned: int
+    guards: dict[str, Estimate] = Field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -361,16 +401,28 @@ class SealedScore(Record):
     metrics: dict[str, float]
     threshold: float | None
     outputs: str
+    guards: dict[str, Estimate] = Field(default_factory=dict)
 
 
 class SealedRead(Record):
-    """The one read of the sealed split: champion and baselines together."""
+    """One read of the sealed split: champion and baselines together.
+
+    `confidence` is that of its intervals: 0.95 for a first read, more for a later one. `texts` counts different texts
+    among the `n` rows; `smallest_effect` is the difference they show four times in five, `discordant`
+    the share of rows on which exactly one of champion and baseline is right. `refused` says why the result
+    is not certified; the numbers are there all the same.
+    """
 
     metric: str
     scores: tuple[SealedScore, ...]
     difference: Difference
     mcnemar_p: float
     n: int
+    confidence: float = 0.95
+    texts: int | None = None
+    smallest_effect: float | None = None
+    discordant: float | None = None
+    refused: str | None = None
 
 
 class DataCard(Record):

@@ -37,6 +37,10 @@ class Registry(Generic[T]):
         """Every known name, sorted."""
         return tuple(sorted(self._paths()))
 
+    def is_own(self, name: str) -> bool:
+        """True for a plug-in of the project itself, False for one that another package brings."""
+        return name in self._table
+
     def get(self, name: str) -> T:
         """Return the plug-in called `name`, an instance.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from postgrad.errors import PostgradError, UserError
-from postgrad.evaluate.evaluator import read_outputs
 from postgrad.evaluate.sealed import agreement
 from postgrad.loop import Loop
 from postgrad.records import Record
@@ -42,8 +41,7 @@ def replay_champion(session: Session) -> Replay:
     result = Loop(session).run_apart([job], "replaying")[job.id]
     if result.failure is not None:
         raise PostgradError(f"The champion could not be trained again: {result.failure.message}")
-    read = session.store.artifacts.read
-    before, now = read_outputs(read(champion.outputs)), read_outputs(read(result.units[0].outputs))
+    before, now = session.outputs(champion.outputs), session.outputs(result.units[0].outputs)
     found = agreement(before, now, champion.threshold)
     return Replay(
         run=session.run,

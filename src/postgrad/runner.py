@@ -6,15 +6,17 @@ import os
 import platform
 import shutil
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
 from postgrad import __version__
+from postgrad.budget import Ledger, format_budget, merge
 from postgrad.engines import ENGINES
 from postgrad.engines.base import Engine
-from postgrad.errors import PostgradError
-from postgrad.events import Event, JobFinished, RunResumed, RunStarted
+from postgrad.errors import PostgradError, UserError
+from postgrad.events import Event, JobFinished, Reopened, RunResumed, RunStarted, current
 from postgrad.execute.executor import Executor, RunningJob
 from postgrad.loop import Control, Loop
 from postgrad.records import Budget, TaskSpec
@@ -22,6 +24,7 @@ from postgrad.session import Session, run_started
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "sentence-transformers", "peft", "optuna")
+LONGEST_REASON = 500
 
 Tick = Callable[[str, Sequence[RunningJob]], None]
 
@@ -70,9 +73,15 @@ def start_run(task: TaskSpec, root: Path, task_file: Path | None = None) -> Sqli
 
 @contextmanager
 def opened(
-    store: SqliteStore, listener: Callable[[Event], None] = lambda event: None, engine: Engine | None = None
+    store: SqliteStore,
+    listener: Callable[[Event], None] = lambda event: None,
+    engine: Engine | None = None,
+    unsandboxed: bool = False,
 ) -> Iterator[Session]:
     """The run in `store` with its engine; both are closed at the end, whatever happens.
+
+    Args:
+        unsandboxed: run jobs without a sandbox this time, whatever the task says.
 
     Raises:
         UserError: the run has no event yet, or the engine cannot be used.
@@ -81,8 +90,11 @@ def opened(
     with closing(store):
         task = run_started(store).task
         with closing(engine or ENGINES.get(task.engine.kind)) as used:
-            used.open(task.engine)
-            yield Session(store, Executor(used, store.artifacts, scratch), listener)
+            wanted = task.engine.model_copy(update={"sandbox": "none"}) if unsandboxed else task.engine
+            used.open(wanted)
+            session = Session(store, Executor(used, store.artifacts, scratch), listener)
+            session.task = task.model_copy(update={"engine": wanted})
+            yield session
         if scratch.exists() and not any(scratch.iterdir()):
             scratch.rmdir()
 
@@ -102,6 +114,37 @@ def drive(session: Session, *, control: Control | None = None, tick: Tick = lamb
 def resume_event(store: SqliteStore, budget: Budget | None, note: str) -> None:
     """Record that a run goes on, perhaps with another budget."""
     store.append(RunResumed(note=note, budget=budget))
+
+
+def reopen(store: SqliteStore, reason: str, budget: Budget | None, note: str = "") -> None:
+    """Record that a run that has ended goes on: the search first, at its end one more read of the sealed labels.
+
+    Raises:
+        UserError: no reason, a run whose sealed labels were not read yet, or nothing left to search with.
+    """
+    name, why = store.folder.name, " ".join(reason.split())
+    if not any(letter.isalnum() for letter in why):
+        raise UserError(
+            "A second read of the sealed split needs a reason in words: it is kept for ever and printed in every later "
+            f'report. Write it as: postgrad resume {name} --again "the reason"'
+        )
+    if len(why) > LONGEST_REASON:
+        raise UserError(f"The reason has {len(why):,} characters. Say it in at most {LONGEST_REASON}.")
+    events = store.events()
+    if "sealed_done" not in current(events):
+        raise UserError(
+            f"The sealed split of {name} has not been read since the run was started or reopened, so there is nothing "
+            f"to do again. Go on without --again: postgrad resume {name}"
+        )
+    body = Reopened(reason=why, budget=budget, note=note)
+    ledger = Ledger.from_events(run_started(store, events).task.budget, events)
+    granted = merge(ledger.granted, budget) if budget else ledger.granted
+    if replace(ledger, granted=granted).remaining(store.clock()).empty:
+        raise UserError(
+            f"The budget of {name} is spent ({format_budget(granted)}), so nothing new would be read a second time. "
+            "Grant more, what is spent included: --budget"
+        )
+    store.append(body)
 
 
 def champion_model(finished: Sequence[JobFinished], champion: str) -> str:

@@ -1,15 +1,17 @@
 """The end of a run: the final trainings, then one read of the sealed labels for champion and references together.
 
-Does what is owed and can be entered again after a kill.
+Does what is owed and can be entered again after a kill. Reads once for each end of the run: a second read takes a
+`Reopened` event, with the user's reason, between the two.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from postgrad.certify import RunJobs, references
 from postgrad.errors import PostgradError
-from postgrad.evaluate.evaluator import read_outputs
 from postgrad.evaluate.sealed import Entrant, Questions, read_sealed
-from postgrad.events import SealedDone
+from postgrad.events import SealedDone, current, sealed_reads
 from postgrad.records import Recipe
 from postgrad.session import Job, Session
 
@@ -29,7 +31,8 @@ def seal(session: Session, run_jobs: RunJobs) -> None:
     assert certified is not None
     roles = {"champion": certified.champion, "baseline": certified.baseline}
     roles |= {role: node.id for role, node in references(session).items() if role != "baseline"}
-    jobs = {name: sealed_job(session, name, save_model=name == certified.champion) for name in roles.values()}
+    _refuse_second_read(session)
+    jobs = {name: owed_job(session, name, name == certified.champion) for name in roles.values()}
     run_jobs(list(jobs.values()), "training the final models")
     failed = {name for name, job in jobs.items() if session.finished[job.id].result.failure is not None}
     if certified.champion in failed or certified.baseline in failed:
@@ -47,9 +50,43 @@ def seal(session: Session, run_jobs: RunJobs) -> None:
         outputs = session.finished[jobs[name].id].result.units[0].outputs
         limit = certified.threshold if name == certified.champion else certified.baseline_thresholds.get(name)
         entrant = Entrant(role=role, experiment=name, threshold=limit, outputs=outputs)
-        entrants.append((entrant, read_outputs(session.store.artifacts.read(outputs))))
+        entrants.append((entrant, session.outputs(outputs)))
     questions = Questions(
         rows=tuple(session.rows("sealed").values()), labels=session.plan.labels, out_of_scope=session.plan.out_of_scope
     )
-    read = read_sealed(session.task.metric, entrants, questions, seed=session.task.seed)
-    session.append(SealedDone(read=read))
+    _refuse_second_read(session)
+    number = session.reads + 1
+    read = read_sealed(
+        session.task.metric,
+        entrants,
+        questions,
+        seed=session.task.seed,
+        number=number,
+        guards=lambda answered: session.guards.of_items(answered, "sealed"),
+    )
+    reason = session.reopened.reason if session.reopened else None
+    session.append(SealedDone(read=read, number=number, reason=reason))
+
+
+def _refuse_second_read(session: Session) -> None:
+    """The log itself is asked, not what the session made of it: two reads of one end must be impossible.
+
+    Raises:
+        PostgradError: the sealed labels were read since the run was started or reopened.
+    """
+    events = session.store.events()
+    if "sealed_done" in current(events) or len(sealed_reads(events)) != session.reads:
+        raise PostgradError(
+            f"The sealed split of {session.run} has been read already, and this would be a second look: refused. "
+            f'To search on and read it again for the record: postgrad resume {session.run} --again "why"'
+        )
+
+
+def owed_job(session: Session, experiment: str, save_model: bool) -> Job:
+    """The final training of an experiment. One that an earlier end of the run has on record is used again: recipe, seed
+    and rows are the same. But where its weights are wanted now and were not kept then, it is a job of its own."""
+    job = sealed_job(session, experiment, save_model=save_model)
+    known = session.finished.get(job.id)
+    if not save_model or known is None or known.result.failure is not None or known.result.model is not None:
+        return job
+    return replace(job, copy="kept")

@@ -5,32 +5,53 @@ A session holds no truth of its own: everything but the jobs under way is rebuil
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 from typing import Callable, Literal, Mapping, Sequence
 
+from postgrad.admission import refusal
 from postgrad.budget import Ledger, Remaining
 from postgrad.errors import UserError
-from postgrad.evaluate.evaluator import held_out_of, read_outputs, unit_items
+from postgrad.evaluate.evaluator import UnitOutputs, held_out_of, read_outputs, unit_items
+from postgrad.evaluate.guards import AnswersKind, broken, kind_of, named, values_of
+from postgrad.evaluate.guards.referee import GuardReferee, without
+from postgrad.evaluate.guards.rows import GuardPlan
 from postgrad.evaluate.splits import SplitPlan, UnitPlan, load_rows
 from postgrad.events import (
     Body,
     Certified,
     DataPrepared,
     Event,
+    FinalModel,
     JobFinished,
     JobStarted,
+    Reopened,
     RunStarted,
     SealedDone,
     SearchEnded,
+    remember,
 )
 from postgrad.execute.executor import Executor, RunningJob
 from postgrad.metrics.items import Items, load_items
-from postgrad.records import Evaluation, JobResult, JobSpec, Limits, Recipe, Row, Split, TaskSpec, Unit, content_hash
+from postgrad.records import (
+    Estimate,
+    Evaluation,
+    Failure,
+    JobResult,
+    JobSpec,
+    Limits,
+    Recipe,
+    Row,
+    Split,
+    TaskSpec,
+    Unit,
+    content_hash,
+)
 from postgrad.store.base import Store
 from postgrad.train import BACKENDS
-from postgrad.train.models import resolve_model
+from postgrad.train.models import model_hash, resolve_model
 from postgrad.tree import Experiment, Tree
 
 START_UP_S = 5.0
@@ -39,7 +60,10 @@ Inputs = tuple[tuple[Row, ...], tuple[Row, ...]]
 
 @dataclass(frozen=True)
 class Job:
-    """A job to be started: which units of which experiment, for which split, with which training seed."""
+    """A job to be started: which units of which experiment, for which split, with which training seed.
+
+    `copy` tells apart two trainings that are the same in all of these.
+    """
 
     experiment: str
     purpose: Split
@@ -47,10 +71,12 @@ class Job:
     recipe: Recipe
     seed: int
     save_model: bool = False
+    copy: str = ""
 
     @property
     def id(self) -> str:
-        return f"{self.experiment}-{self.purpose}-{self.units[0].name}-{self.seed}"
+        name = f"{self.experiment}-{self.purpose}-{self.units[0].name}-{self.seed}"
+        return f"{name}-{self.copy}" if self.copy else name
 
 
 def unit_seed(seed: int, unit: str) -> int:
@@ -84,9 +110,13 @@ class Session:
         self.tree = Tree()
         self.bodies: dict[str, Body] = {}
         self.finished: dict[str, JobFinished] = {}
+        self.failures: Counter[str] = Counter()
+        self.final_models: dict[str, FinalModel] = {}
         self.speeds: list[float] = []
         self.seq = 0
+        self.reads = 0
         self._nominal: dict[str, float] = {}
+        self._base_hashes: dict[str, str] = {}
         events = store.events()
         first = run_started(store, events)
         self.task: TaskSpec = first.task
@@ -100,11 +130,16 @@ class Session:
         self.seq = event.seq
         self.tree = self.tree.with_event(event)
         self.ledger = self.ledger.with_event(event)
-        self.bodies[body.type] = body
+        remember(self.bodies, body)
+        if isinstance(body, SealedDone):
+            self.reads += 1
+        if isinstance(body, FinalModel):
+            self.final_models[body.experiment] = body
         if isinstance(body, JobStarted):
             self._nominal[body.job] = body.reserved_s
         if isinstance(body, JobFinished):
             self.finished[body.job] = body
+            self.failures[body.job] += body.result.failure is not None
             if body.result.failure is None and self._nominal.get(body.job):
                 self.speeds.append(body.result.usage.wall_s / self._nominal[body.job])
 
@@ -128,13 +163,25 @@ class Session:
 
     @property
     def certified(self) -> Certified | None:
+        """The last certificate, unless the final model of its champion was refused."""
         body = self.bodies.get("certified")
-        return body if isinstance(body, Certified) else None
+        return body if isinstance(body, Certified) and not self.refused(body.champion) else None
+
+    def refused(self, experiment: str) -> str | None:
+        """Why the final model of an experiment cannot be the champion's; None where it can, or is not known yet."""
+        final = self.final_models.get(experiment)
+        return final.refused if final else None
 
     @property
     def sealed(self) -> SealedDone | None:
         body = self.bodies.get("sealed_done")
         return body if isinstance(body, SealedDone) else None
+
+    @property
+    def reopened(self) -> Reopened | None:
+        """Why the run goes on after an end, where it does."""
+        body = self.bodies.get("reopened")
+        return body if isinstance(body, Reopened) else None
 
     @cached_property
     def plan(self) -> SplitPlan:
@@ -154,22 +201,55 @@ class Session:
         return self.ledger.remaining(self.store.clock())
 
     def guards_hold(self, evaluation: Evaluation) -> bool:
-        """True when the metrics of an evaluation keep every guard of the task; a metric without a value breaks one."""
-        for guard in self.task.guards:
-            value = evaluation.metrics.get(guard.metric)
-            if value is None:
-                return False
-            if (guard.min is not None and value < guard.min) or (guard.max is not None and value > guard.max):
-                return False
-        return True
+        """True when an evaluation keeps every guard that answers decide; one without a value is broken."""
+        return not self.broken_guards(evaluation)
+
+    def broken_guards(self, evaluation: Evaluation) -> list[str]:
+        """What an evaluation breaks, in words."""
+        return broken(self.task.guards, values_of(self.task.guards, evaluation), self._decided_by_answers)
+
+    @cached_property
+    def _decided_by_answers(self) -> tuple[str, ...]:
+        guards = named(self.task.guards)
+        return tuple(name for name, guard in guards.items() if isinstance(kind_of(guard), AnswersKind))
+
+    @cached_property
+    def guards(self) -> GuardReferee:
+        """Measures the guards that answers decide."""
+        read = self.store.artifacts.read
+        stored = self.prepared.guards if self.prepared else None
+        plan = GuardPlan.model_validate_json(read(stored)) if stored else GuardPlan()
+        side = {row.id: row for row in load_rows(read(plan.rows))} if plan.rows else {}
+        labels, seed = self.plan.labels, self.task.seed
+        return GuardReferee(named(self.task.guards), plan, side, labels, self.plan.out_of_scope, seed)
+
+    def guard_values(
+        self, experiment: str, split: Literal["search", "select"], items: Items, threshold: float | None
+    ) -> dict[str, Estimate]:
+        """What the answers of an experiment on a split say about each guard that answers decide."""
+        values = self.guards.of_items(items, split)
+        if self.guards.side:
+            done = self._done(experiment, split)
+            read = self.store.artifacts.read
+            units = [unit for unit in self.plan.units(split) if unit.name in done]
+            answered = [(unit, read_outputs(read(done[unit.name]))) for unit in units]
+            values |= self.guards.of_side(answered, threshold)
+        return values
 
     # --- costs ----------------------------------------------------------------------------------------------------
 
+    def refusal(self, recipe: Recipe) -> Failure | None:
+        """Why a recipe is not tried, or None."""
+        return refusal(recipe, self.task)
+
     def nominal_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
-        """Reference seconds of these units on one core. Deterministic."""
+        """Reference seconds of these units on one core; 0.0 for a recipe that is not tried. Deterministic."""
+        if self.refusal(recipe) is not None:
+            return 0.0
         backend = BACKENDS.get(recipe.stage.backend)
         params = recipe.stage.params
-        return sum(backend.nominal_cost(params, len(u.train), len(u.items)) for u in units)
+        side = len(self.guards.side)
+        return sum(backend.nominal_cost(params, len(u.train), len(u.items) + side) for u in units)
 
     def speed(self) -> float:
         """Measured wall seconds for each nominal second, the median over the run's jobs; 1 before the first."""
@@ -197,19 +277,31 @@ class Session:
                 purpose=job.purpose,
                 units=tuple(u.name for u in job.units),
                 reserved_s=reserved,
+                base_hash=self._base_hash(job.recipe.base_model),
+                sandbox=self.executor.engine.sandbox,
             )
         )
         return self.executor.start(spec, self.inputs(job))
+
+    def _base_hash(self, reference: str | None) -> str | None:
+        """The content hash of a base model, where lineage starts; worked out once."""
+        if reference is not None and reference not in self._base_hashes:
+            self._base_hashes[reference] = model_hash(resolve_model(reference))
+        return self._base_hashes[reference] if reference is not None else None
 
     def finish(self, job: Job, result: JobResult) -> None:
         """Record what a job gave back."""
         self.append(JobFinished(job=job.id, experiment=job.experiment, purpose=job.purpose, result=result))
 
     def inputs(self, job: Job) -> dict[str, Inputs]:
-        """Unit name -> (train rows, rows to be asked). The executor leaves the labels of the latter behind."""
+        """Unit name -> (train rows, rows to be asked). The executor leaves the labels of the latter behind.
+
+        The side rows of the guards are asked in every unit; what is asked is not trained on.
+        """
         train, asked = self.rows("train"), self.rows(job.purpose)
+        side = tuple(self.guards.side.values())
         return {
-            unit.name: (tuple(train[name] for name in unit.train), tuple(asked[name] for name in unit.items))
+            unit.name: (tuple(train[name] for name in unit.train), (*(asked[name] for name in unit.items), *side))
             for unit in job.units
         }
 
@@ -244,15 +336,23 @@ class Session:
             body.result for body in self.finished.values() if body.experiment == experiment and body.purpose == purpose
         ]
 
+    def _done(self, experiment: str, split: Split) -> dict[str, str]:
+        """Unit name -> artefact of its outputs."""
+        return {unit.name: unit.outputs for result in self.results(experiment, split) for unit in result.units}
+
+    def outputs(self, artefact: str) -> UnitOutputs:
+        """What a unit answered to its items; the answers to side rows are left out."""
+        found = read_outputs(self.store.artifacts.read(artefact))
+        return without(found, self.guards.side) if self.guards.side else found
+
     def raw_items(self, experiment: str, split: Literal["search", "select"]) -> list[Items]:
         """The unthresholded items of each finished unit, in plan order."""
         held = held_out_of(self.plan.units(split))
         truth = {row.id: row.label for row in self.rows(split).values()}
-        done = {unit.name: unit.outputs for result in self.results(experiment, split) for unit in result.units}
-        read = self.store.artifacts.read
+        done = self._done(experiment, split)
         plan = self.plan
         return [
-            unit_items(name, read_outputs(read(done[name])), truth, plan.labels, plan.out_of_scope, gone)
+            unit_items(name, self.outputs(done[name]), truth, plan.labels, plan.out_of_scope, gone)
             for name, gone in held.items()
             if name in done
         ]

@@ -18,6 +18,21 @@ CAUSES = {
     "invalid": "the recipe's parameters are not valid",
     "crash": "the training program ended with an error",
     "invalid_output": "the predictions were missing, incomplete or not numbers",
+    "flood": "the job wrote too much or started too many processes",
+    "forbidden_file": "the job tried to touch a file that is not its own",
+    "network": "the job tried to reach the network",
+    "signal": "the job tried to signal a process that is not its own",
+    "left_behind": "the job left processes behind",
+    "changed_inputs": "the job changed what it was given",
+    "planted_link": "the job left a link in place of a file",
+    "special_file": "the job left a pipe, a device or a folder in place of a file",
+    "outside": "the job named outputs outside its folder",
+    "forged_result": "the job's result is not that of what was asked",
+    "oversized": "the job left a file that is too large or unpacks to too much",
+    "pickle": "the job left a file that runs code when it is read",
+    "model_file": "the saved model holds a file that is no part of a model",
+    "model_facts": "the saved model says that it is another one",
+    "swapped_weights": "the saved model does not give the answers that the job gave",
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Iterator
 
 import typer
 
-from postgrad.cli.output import JsonOption, console, facts, print_json, span
+from postgrad.cli.output import RUNS_DIR, JsonOption, RunsDirOption, console, facts, print_json, span
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +21,7 @@ LABELS_SHOWN = 6
 def command(
     task: Annotated[Path, typer.Argument(help="The task file, e.g. task.yaml.", show_default=False)],
     budget: Annotated[str | None, typer.Option(help="Instead of the task's: '20m', '8h'.", show_default=False)] = None,
+    runs_dir: RunsDirOption = RUNS_DIR,
     as_json: JsonOption = False,
 ) -> None:
     """Report every problem of a task, and what a run of it would do and cost.
@@ -32,7 +33,7 @@ def command(
     from postgrad.spec import load_task
 
     try:
-        found = outlook(load_task(task, {"budget": budget} if budget else None))
+        found = outlook(load_task(task, {"budget": budget} if budget else None), runs_dir)
     except UserError as problem:
         if not as_json:
             raise
@@ -53,6 +54,8 @@ def _parts(found: Outlook, path: Path) -> Iterator[RenderableType]:
     yield facts(_facts(found))
     if found.splits:
         yield _splits(found)
+        yield facts(_named(line) for line in found.power)
+        yield Text()
         yield _costs(found)
     for warning in found.warnings:
         yield Text.assemble(("note  ", "yellow"), warning)
@@ -67,6 +70,7 @@ def _parts(found: Outlook, path: Path) -> Iterator[RenderableType]:
 def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
     """The task, its rows and the machine in short."""
     from postgrad.budget import format_budget
+    from postgrad.evaluate.guards import limit, named
 
     task, card = found.task, found.card
     yield "task", f"{task.name}: {task.objective.strip()}"
@@ -80,6 +84,8 @@ def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
         rejected = [f"{count:,} of {part}" for part, count in (card.out_of_scope if card else {}).items() if count]
         yield "rejects", f"{task.data.out_of_scope} ({', '.join(rejected) or 'no row of it'})"
     yield "metric", f"{task.metric}, differences from {task.min_effect:g} on matter"
+    if task.guards:
+        yield "guards", "; ".join(f"{name} {limit(guard)}" for name, guard in named(task.guards).items())
     yield "models", ", ".join(task.base_models) or "none: classic models only"
     yield "search", f"{task.researcher} with {task.search.policy}, seed {task.seed}"
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
@@ -87,16 +93,23 @@ def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
     yield "budget", format_budget(task.budget)
 
 
+def _named(line: str) -> tuple[str, str]:
+    """A line on one split under its name; the line on all of them without."""
+    name, _, rest = line.partition(": ")
+    return (name, rest) if name.split(",")[0] in ("search", "select", "sealed") else ("noise", line)
+
+
 def _splits(found: Outlook) -> RenderableType:
     """How the rows are used, and what that can show."""
     how = "cross-validation over them" if found.mode == "cv" else "rows of their own"
-    table = _table("split", "texts", "questions", "trainings", "smallest effect")
+    table = _table("split", "texts", "questions", "trainings", "smallest effect", "between recipes")
     for line in found.splits:
-        effect = f"{line.smallest_effect:.3f}"
-        table.add_row(line.split, f"{line.texts:,}", f"{line.questions:,}", str(line.trainings), effect)
+        effects = (f"{line.smallest_effect:.3f}", f"{line.between_recipes:.3f}")
+        table.add_row(line.split, f"{line.texts:,}", f"{line.questions:,}", str(line.trainings), *effects)
     return _titled(
         f"Splits: {found.train_rows:,} rows to train on; search and select are {how}. The smallest effect is the "
-        "difference in accuracy that would be seen four times in five.",
+        "difference in accuracy between two finished models that is shown four times in five at 95 % confidence; "
+        "between recipes, each trained with one seed, seed noise comes on top.",
         table,
     )
 

@@ -13,11 +13,15 @@ from postgrad.cli.output import facts, span
 from postgrad.cli.reading import Reading, recipe_changes
 from postgrad.records import Value
 from postgrad.report import wording
+from postgrad.report.guards import guard_checks
 from postgrad.tree import Experiment
 
 COLOURS = {
+    "keep": "green",
     "better": "green",
+    "discard": "red",
     "worse": "red",
+    "retest": "yellow",
     "tie": "default",
     "raced": "yellow",
     "failed": "red",
@@ -39,13 +43,23 @@ def _parts(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
     yield Text.assemble(
         (node.id, "bold"), f"  of {reading.line.run}  ", (verdict, COLOURS[verdict]), (crown, "bold green")
     )
-    yield Padding(facts(_facts(node)), (1, 0))
+    yield Padding(facts(_facts(reading, node)), (1, 0))
     yield from _recipe(reading, node)
     yield from _failures(node)
     yield from _bad_cases(reading, node)
 
 
-def _facts(node: Experiment) -> Iterator[tuple[str, str]]:
+def _guards(reading: Reading, node: Experiment) -> Iterator[tuple[str, str]]:
+    """Every guard with a value: over the search answers, and of the final model where there is one."""
+    for check in guard_checks(reading.view.task, node, reading.view.finals, None):
+        if check.search is not None or check.final is not None:
+            yield "guard", f"{'holds' if check.holds else 'BROKEN'}: {check.name}, {check.words}"
+    final = reading.view.finals.get(node.id)
+    if final is not None and final.refused:
+        yield "put aside", final.refused
+
+
+def _facts(reading: Reading, node: Experiment) -> Iterator[tuple[str, str]]:
     """What it was for, what it scored, and what that means."""
     proposal, choice = node.proposed.proposal, node.proposed.choice
     parents = " and ".join(name for name in (choice.parent, choice.other) if name) or "nothing before"
@@ -61,6 +75,7 @@ def _facts(node: Experiment) -> Iterator[tuple[str, str]]:
             yield "threshold", f"{found.threshold:.4g}"
         others = [f"{name} {wording.number(value)}" for name, value in found.metrics.items() if name != found.metric]
         yield "also", ", ".join(others)
+    yield from _guards(reading, node)
     for again in node.select:
         yield "select", f"{wording.estimate(again.estimate)} on {again.estimate.n} items, seed {again.seed}"
     if node.analysis is not None:

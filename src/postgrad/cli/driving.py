@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from postgrad.store.sqlite import SqliteStore
 
 
+UNSANDBOXED = "Jobs run without a sandbox: what they run can read your files and use the network."
+
+
 @contextmanager
 def polite_interrupt(control: Control, screen: LiveScreen, run: str) -> Iterator[None]:
     """Ctrl-C once: no new experiments, then certify and report. Twice: stop now; `resume` goes on."""
@@ -34,16 +37,18 @@ def polite_interrupt(control: Control, screen: LiveScreen, run: str) -> Iterator
             signal.signal(number, handler)
 
 
-def drive_with_screen(store: SqliteStore, *, as_json: bool) -> None:
+def drive_with_screen(store: SqliteStore, *, as_json: bool, unsandboxed: bool = False) -> None:
     """Drive a run to its end under the live screen, write its report, print its summary."""
     from postgrad.loop import Control
     from postgrad.report import read_view, write_report
-    from postgrad.report.view import summary
+    from postgrad.report.summary import summary
     from postgrad.runner import drive, opened
 
     control = Control()
-    with LiveScreen(quiet=as_json) as screen, opened(store, screen.listen) as session:
+    with LiveScreen(quiet=as_json) as screen, opened(store, screen.listen, unsandboxed=unsandboxed) as session:
         screen.session = session
+        if session.executor.engine.sandbox == "none":
+            console(error=True).print(UNSANDBOXED, style="yellow", markup=False)
         with polite_interrupt(control, screen, session.run):
             drive(session, control=control, tick=screen.tick)
         view = read_view(store)

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 SHOWN = 8
 EVERY_S = 0.25
-COLOURS = {"better": "green", "worse": "red", "tie": "default", "raced": "yellow", "failed": "red", "unscored": "dim"}
+COLOURS = {
+    "keep": "green",
+    "better": "green",
+    "discard": "red",
+    "worse": "red",
+    "retest": "yellow",
+    "tie": "default",
+    "raced": "yellow",
+    "failed": "red",
+    "unscored": "dim",
+}
 
 
 class LiveScreen:
@@ -81,6 +91,8 @@ class LiveScreen:
     def _line(self, event: Event) -> RenderableType | None:
         from rich.text import Text
 
+        from postgrad.report.wording import ordinal
+
         body = event.body
         session = self.session
         if session is None or isinstance(body, JobStarted):
@@ -101,7 +113,8 @@ class LiveScreen:
         if isinstance(body, Certified):
             return Text(f"{span(event.clock):>12}  champion {body.champion}: {body.reason}", style="dim")
         if isinstance(body, SealedDone):
-            return Text(f"{span(event.clock):>12}  sealed split read once", style="dim")
+            times = "once" if body.number == 1 else f"for the {ordinal(body.number)} time"
+            return Text(f"{span(event.clock):>12}  sealed split read {times}", style="dim")
         return None
 
     # --- screen ---------------------------------------------------------------------------------------------------

@@ -249,10 +249,25 @@ def _hub() -> Finding:
 
 
 def _sandbox() -> Finding:
-    tools = [name for name in ("bwrap", "systemd-run", "firejail") if shutil.which(name)]
+    """Tries every rung of the ladder for real."""
+    from postgrad.engines.local import environment
+    from postgrad.engines.places import machine_places
+    from postgrad.engines.sandbox import tried
+
+    bare = environment(Path(os.devnull), 1)
+    rungs = list(tried("auto", machine_places(bare), bare))
+    listed = "; ".join(f"{rung.rung} from {rung.source}: {rung.problem or 'works'}" for rung in rungs)
+    if any(rung.sandbox is not None for rung in rungs):
+        used = next(rung for rung in rungs if rung.sandbox is not None)
+        return Finding(name="sandbox", status="ok", found=f"{used.rung} from {used.source} ({listed})")
+    on_linux = platform.system() == "Linux"
     return Finding(
-        name="sandbox tools",
-        status="info",
-        found=", ".join(tools) or "none",
-        advice="Not needed: this version runs no code but its own.",
+        name="sandbox",
+        status="fail" if on_linux else "warn",
+        found=f"none ({listed})",
+        advice="`postgrad run` refuses without one: pip install 'postgrad[sandbox]', or bubblewrap from your system's "
+        "packages. In a container it may have to be allowed (docker run --security-opt seccomp=unconfined). "
+        "--unsandboxed runs without."
+        if on_linux
+        else "Sandboxes need Linux. `postgrad run` needs --unsandboxed here: its jobs can then read your files.",
     )

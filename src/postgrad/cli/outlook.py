@@ -5,33 +5,24 @@ Reads the data files; loads no model, starts no job.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Mapping, Sequence
 
 from postgrad.certify import RESERVE_START
 from postgrad.cli.machine import training_libraries
+from postgrad.cli.planning import SplitLine, assumption, earlier_run, needs_told, rounded, split_lines
 from postgrad.data.card import build_card, problems
 from postgrad.data.sources import load_rows
 from postgrad.engines import ENGINES
 from postgrad.errors import UserError
-from postgrad.evaluate.power import items_needed, smallest_effect
-from postgrad.evaluate.splits import Parts, SplitPlan, UnitPlan, group_of, split_task
+from postgrad.evaluate.guards.rows import side_rows
+from postgrad.evaluate.power import refusal
+from postgrad.evaluate.splits import Parts, SplitPlan, UnitPlan, split_task
+from postgrad.prepare import plan_guards
 from postgrad.records import DataCard, Recipe, Record, Row, Stage, TaskSpec
 from postgrad.research.references import reference_recipes
 from postgrad.session import START_UP_S
 from postgrad.train import BACKENDS
-
-
-class SplitLine(Record):
-    """One split: how many different texts are asked how often in how many trainings, and what they can show.
-
-    `smallest_effect` counts each text once: asking it again with other train rows is not a new item.
-    """
-
-    split: str
-    texts: int
-    questions: int
-    trainings: int
-    smallest_effect: float
 
 
 class CostLine(Record):
@@ -43,7 +34,10 @@ class CostLine(Record):
 
 
 class Outlook(Record):
-    """What `check` says. `card`, `splits` and `costs` are empty where problems hide them."""
+    """What `check` says. `card`, `splits` and `costs` are empty where problems hide them.
+
+    `not_certifiable` is why the sealed split is too small to certify anything; `power` says what the splits can show.
+    """
 
     task: TaskSpec
     problems: tuple[str, ...] = ()
@@ -52,13 +46,19 @@ class Outlook(Record):
     mode: str | None = None
     train_rows: int = 0
     splits: tuple[SplitLine, ...] = ()
+    not_certifiable: str | None = None
+    power: tuple[str, ...] = ()
     workers: int = 0
     threads: int = 0
     costs: tuple[CostLine, ...] = ()
 
 
-def outlook(task: TaskSpec) -> Outlook:
-    """Work out what a run of this task would do. Problems are collected, never raised."""
+def outlook(task: TaskSpec, runs_dir: Path | None = None) -> Outlook:
+    """Work out what a run of this task would do. Problems are collected, never raised.
+
+    Args:
+        runs_dir: where an earlier run of the task may have measured how noisy its scores are.
+    """
     found: list[str] = []
     parts = _read(task, found)
     workers, threads = _engine(task, found)
@@ -74,14 +74,18 @@ def outlook(task: TaskSpec) -> Outlook:
     plan = _plan(task, parts, found) if not found else None
     if plan is None:
         return told.model_copy(update={"problems": tuple(found)})
-    splits = _splits(plan)
-    warnings = (*(card.warnings if card else ()), *_power_warnings(task, splits))
+    measured = earlier_run(task, runs_dir) if runs_dir is not None else None
+    splits = split_lines(task, plan, lambda units: START_UP_S + _nominal_s(_dearest(task), units), measured)
+    refused = refusal(splits[-1].texts)
+    warnings = (*(card.warnings if card else ()), *_power_warnings(task, splits, refused))
     return told.model_copy(
         update={
             "warnings": warnings,
             "mode": plan.mode,
             "train_rows": len({name for unit in (*plan.search, *plan.select) for name in unit.train}),
             "splits": splits,
+            "not_certifiable": refused,
+            "power": (assumption(splits), *needs_told(task, splits)),
             "costs": _costs(task, plan, workers),
         }
     )
@@ -99,6 +103,10 @@ def _read(task: TaskSpec, found: list[str]) -> Parts | None:
             rows[part] = load_rows(source, part=part, input=data.input, target=data.target)
         except UserError as problem:
             found.append(f"data.{part}: {problem}")
+    try:
+        rows["side"] = side_rows(task).all
+    except UserError as problem:
+        found.append(f"guards: {problem}")
     return None if found else Parts(**rows)
 
 
@@ -118,41 +126,28 @@ def _engine(task: TaskSpec, found: list[str]) -> tuple[int, int]:
 
 def _plan(task: TaskSpec, parts: Parts, found: list[str]) -> SplitPlan | None:
     try:
-        return split_task(task, parts)[0]
+        plan, stored = split_task(task, parts)
+        plan_guards(task, plan.labels, stored, lambda rows: "")
+        return plan
     except UserError as problem:
         found.append(str(problem))
         return None
 
 
-def _splits(plan: SplitPlan) -> tuple[SplitLine, ...]:
-    asked = {
-        "search": [unit.items for unit in plan.search],
-        "select": [unit.items for unit in plan.select],
-        "sealed": [plan.sealed],
-    }
-    lines = []
-    for split, trainings in asked.items():
-        texts = len({group_of(item) for items in trainings for item in items})
-        lines.append(
-            SplitLine(
-                split=split,
-                texts=texts,
-                questions=sum(len(items) for items in trainings),
-                trainings=len(trainings),
-                smallest_effect=smallest_effect(texts),
-            )
+def _power_warnings(task: TaskSpec, splits: Sequence[SplitLine], refused: str | None) -> list[str]:
+    sealed, warnings = splits[-1], []
+    if refused is not None:
+        warnings.append(
+            f"The result of this run will not be certified: {refused}. The run trains, reads and reports all the "
+            "same, and says 'not certified' first. Add test rows before you spend anything."
         )
-    return tuple(lines)
-
-
-def _power_warnings(task: TaskSpec, splits: Sequence[SplitLine]) -> list[str]:
-    sealed = splits[-1]
-    if sealed.smallest_effect <= task.min_effect:
-        return []
+    if sealed.need is None:
+        return warnings
     return [
+        *warnings,
         f"The sealed split is too small for the effect you asked for: its {sealed.texts:,} texts show differences from "
         f"about {sealed.smallest_effect:.3f} on, and min_effect is {task.min_effect:g}, which takes about "
-        f"{items_needed(task.min_effect):,}. Add test rows, or expect 'not shown' for smaller gains."
+        f"{rounded(sealed.need.items or 0):,}. Add test rows, or expect 'not shown' for smaller gains.",
     ]
 
 
@@ -160,8 +155,7 @@ def _costs(task: TaskSpec, plan: SplitPlan, workers: int) -> tuple[CostLine, ...
     """The references, and a full fine-tune with the standard settings."""
     recipes = [(proposal.change, proposal.recipe) for proposal in reference_recipes(task)]
     if task.base_models:
-        tuned = Recipe(base_model=task.base_models[0], stage=Stage(backend="embedder"))
-        recipes.append(("a full fine-tune with the standard settings", tuned))
+        recipes.append(("a full fine-tune with the standard settings", _dearest(task)))
     lines = []
     for what, recipe in recipes:
         seconds = START_UP_S + _nominal_s(recipe, plan.search)
@@ -169,6 +163,13 @@ def _costs(task: TaskSpec, plan: SplitPlan, workers: int) -> tuple[CostLine, ...
         fits = None if wall is None else int(workers * (1 - RESERVE_START) * wall / seconds)
         lines.append(CostLine(what=what, seconds=seconds, fits=fits))
     return tuple(lines)
+
+
+def _dearest(task: TaskSpec) -> Recipe:
+    """The dearest of the forecast: a full fine-tune where there is a base model, else the classic baseline."""
+    if task.base_models:
+        return Recipe(base_model=task.base_models[0], stage=Stage(backend="embedder"))
+    return Recipe(stage=Stage(backend="classic"))
 
 
 def _nominal_s(recipe: Recipe, units: Sequence[UnitPlan]) -> float:

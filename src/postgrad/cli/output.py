@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -31,6 +32,12 @@ RunsDirOption = Annotated[
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's name, the beginning of it, or `last`.", show_default=False)
 ]
+UnsandboxedOption = Annotated[
+    bool,
+    typer.Option(
+        "--unsandboxed", help="Run jobs without a sandbox: whatever a job runs can read your files. It is recorded."
+    ),
+]
 RUNS_DIR = Path("runs")
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
@@ -39,10 +46,21 @@ WIDTH_IN_A_PIPE = 120
 
 
 def console(error: bool = False) -> Console:
-    """A console on standard output or error. In a pipe it is wide, and without colour."""
-    from rich.console import Console
+    """A console on standard output or error. In a pipe it is wide, and without colour.
 
-    made = Console(stderr=error, highlight=False)
+    Texts come from data files: what they hold is shown, and moves no cursor and sets no title.
+    """
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    from postgrad.data.text import visible
+
+    class DataConsole(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    made = DataConsole(stderr=error, highlight=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = WIDTH_IN_A_PIPE
     return made
@@ -63,7 +81,9 @@ def plain(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    # JSON leaves these as they are, and a terminal may act on them.
+    sys.stdout.write(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
     sys.stdout.flush()
 
 
@@ -133,6 +153,8 @@ def _show(kind: str, text: str, code: int, as_json: bool) -> int:
     from rich.panel import Panel
     from rich.text import Text
 
+    from postgrad.data.text import visible
+
     if as_json:
         print_json({"error": {"kind": kind, "message": text, "exit_code": code}})
     colour = "yellow" if kind == "stopped" else "red"
@@ -141,7 +163,7 @@ def _show(kind: str, text: str, code: int, as_json: bool) -> int:
     if target.is_terminal:
         target.print(panel)
     else:
-        sys.stderr.write(f"{kind}: {text}\n")
+        sys.stderr.write(f"{kind}: {visible(text)}\n")
     return code
 
 

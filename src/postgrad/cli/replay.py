@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from postgrad.cli.output import RUNS_DIR, JsonOption, RunArgument, RunsDirOption, console, print_json
+from postgrad.cli.output import (
+    RUNS_DIR,
+    JsonOption,
+    RunArgument,
+    RunsDirOption,
+    UnsandboxedOption,
+    console,
+    print_json,
+)
 
 
-def command(run: RunArgument, runs_dir: RunsDirOption = RUNS_DIR, as_json: JsonOption = False) -> None:
+def command(
+    run: RunArgument,
+    unsandboxed: UnsandboxedOption = False,
+    runs_dir: RunsDirOption = RUNS_DIR,
+    as_json: JsonOption = False,
+) -> None:
     """Train the champion again from its recipe, data and seed, and compare its answers with the recorded ones.
 
     No label is read, so this is not another look at the sealed split. Exit code 1 when the answers differ.
@@ -16,7 +29,7 @@ def command(run: RunArgument, runs_dir: RunsDirOption = RUNS_DIR, as_json: JsonO
     from postgrad.replay import replay_champion
     from postgrad.runner import opened
 
-    with opened(open_run(runs_dir, run, write=True)) as session:
+    with opened(open_run(runs_dir, run, write=True), unsandboxed=unsandboxed) as session:
         found = replay_champion(session)
     if as_json:
         print_json(found)

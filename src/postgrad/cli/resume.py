@@ -1,4 +1,4 @@
-"""`postgrad resume`: go on where a run was stopped or killed."""
+"""`postgrad resume`: go on where a run was stopped or killed, or reopen one that has ended."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from postgrad.cli.output import RUNS_DIR, JsonOption, RunArgument, RunsDirOption, console
+from postgrad.cli.output import RUNS_DIR, JsonOption, RunArgument, RunsDirOption, UnsandboxedOption, console
 
 if TYPE_CHECKING:
-    from postgrad.records import TaskSpec
+    from postgrad.events import Body
+    from postgrad.records import Budget, TaskSpec
+    from postgrad.store.sqlite import SqliteStore
 
 
 def command(
@@ -21,10 +23,20 @@ def command(
     task: Annotated[
         Path | None, typer.Option(help="The task file, where it was moved since the run began.", show_default=False)
     ] = None,
+    again: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON",
+            help="Reopen a run that has ended: search on, then read the sealed split once more. The reason is kept for "
+            "ever and printed in every later report.",
+            show_default=False,
+        ),
+    ] = None,
+    unsandboxed: UnsandboxedOption = False,
     runs_dir: RunsDirOption = RUNS_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on where a run was stopped or killed. A run that has ended only gets its report again.
+    """Go on where a run was stopped or killed. A run that has ended only gets its report again, unless it is reopened.
 
     The run keeps the task it was started with: splits, metric and data are part of its record. Edits of the task file
     are listed and take effect in a new run.
@@ -32,8 +44,8 @@ def command(
     from postgrad.budget import parse_budget
     from postgrad.cli.driving import drive_with_screen
     from postgrad.cli.runs import open_run
-    from postgrad.events import RunEnded, SearchEnded
-    from postgrad.runner import resume_event
+    from postgrad.errors import UserError
+    from postgrad.events import current
     from postgrad.session import run_started
 
     granted = parse_budget(budget) if budget else None
@@ -43,11 +55,42 @@ def command(
     note = _edits(first.task, task or _still_there(first.task_file))
     if note:
         _warn(f"The task file was edited since. This run goes on with the old one: {note}")
-    if granted and any(isinstance(event.body, SearchEnded) for event in events):
-        _warn("The search of this run has ended, so the new budget buys no experiments: start a new run for more.")
-    if not any(isinstance(event.body, RunEnded) for event in events):
+    if unsandboxed:
+        note = "; ".join(filter(None, [note, "jobs run without a sandbox from here on"]))
+    try:
+        _go_on(store, current(events), granted, again, note)
+    except UserError:
+        store.close()
+        raise
+    drive_with_screen(store, as_json=as_json, unsandboxed=unsandboxed)
+
+
+def _go_on(store: SqliteStore, bodies: dict[str, Body], granted: Budget | None, again: str | None, note: str) -> None:
+    """Record that the run goes on, and how.
+
+    Raises:
+        UserError: it has ended and the options ask for more without `--again`, or for `--again` without need.
+    """
+    from postgrad.errors import UserError
+    from postgrad.runner import reopen, resume_event
+
+    name = store.folder.name
+    if again is not None:
+        reopen(store, again, granted, note)
+        return
+    if "sealed_done" in bodies and granted:
+        raise UserError(
+            f"{name} has ended: its sealed split has been read, and more search would lead to a second look. "
+            f'If you want that, say why, for the record: postgrad resume {name} --budget ... --again "the reason". '
+            "For a result that nobody can doubt, start a new run with test rows that were not read yet."
+        )
+    if granted and "search_ended" in bodies:
+        _warn(
+            "The search of this run has ended and the sealed read is next, so the new budget buys no experiments. "
+            "`postgrad resume` with --again searches on after it."
+        )
+    if "run_ended" not in bodies:
         resume_event(store, granted, note)
-    drive_with_screen(store, as_json=as_json)
 
 
 def _warn(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from postgrad.cli.output import RUNS_DIR, JsonOption, RunsDirOption
+from postgrad.cli.output import RUNS_DIR, JsonOption, RunsDirOption, UnsandboxedOption
 
 
 def command(
@@ -20,6 +20,7 @@ def command(
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Jobs side by side.", min=1, show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole run.", show_default=False)] = None,
+    unsandboxed: UnsandboxedOption = False,
     runs_dir: RunsDirOption = RUNS_DIR,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,6 +33,8 @@ def command(
     from postgrad.spec import load_task
 
     changes: dict[str, object] = {"budget": budget, "seed": seed}
-    changes |= {"search": policy, "engine": {"workers": workers} if workers else None}
+    engine: dict[str, object] = {"workers": workers} if workers else {}
+    engine |= {"sandbox": "none"} if unsandboxed else {}
+    changes |= {"search": policy, "engine": engine or None}
     spec = load_task(task, {key: value for key, value in changes.items() if value is not None})
     drive_with_screen(start_run(spec, runs_dir, task), as_json=as_json)

@@ -8,8 +8,18 @@ from typing import Literal
 
 from postgrad.budget import Ledger
 from postgrad.errors import PostgradError, UserError, near_miss
-from postgrad.events import Certified, Event, JobFinished, RunEnded, RunStarted, SealedDone, SearchEnded
-from postgrad.records import Record
+from postgrad.events import (
+    Certified,
+    Event,
+    JobFinished,
+    Reopened,
+    RunStarted,
+    SealedDone,
+    SearchEnded,
+    current,
+    sealed_reads,
+)
+from postgrad.records import Record, SealedRead
 from postgrad.store.sqlite import EVENTS, SqliteStore, run_folders
 from postgrad.tree import Tree
 
@@ -86,14 +96,14 @@ def is_being_written(folder: Path) -> bool:
 
 def state_of(events: tuple[Event, ...], *, written: bool) -> State:
     """What became of a run: `interrupted` can go on, `failed` ended without a champion or without its final model."""
-    bodies = [event.body for event in events]
-    if any(isinstance(body, RunEnded) for body in bodies):
+    bodies = current(events)
+    if "run_ended" in bodies:
         return "finished"
     if written:
         return "running"
-    ended = next((body for body in bodies if isinstance(body, SearchEnded)), None)
-    final = [body for body in bodies if isinstance(body, JobFinished) and body.purpose == "sealed"]
-    if (ended and not ended.finalists) or (final and final[-1].result.failure is not None):
+    ended, last = bodies.get("search_ended"), bodies.get("job_finished")
+    final_failed = isinstance(last, JobFinished) and last.purpose == "sealed" and last.result.failure is not None
+    if (isinstance(ended, SearchEnded) and not ended.finalists) or final_failed:
         return "failed"
     return "interrupted"
 
@@ -109,9 +119,10 @@ def describe(folder: Path) -> RunLine:
         return RunLine(run=folder.name, state="interrupted", folder=str(folder), note="Stopped before its first event.")
     tree, first = Tree.from_events(events), events[0].body
     ledger = Ledger.from_events(first.task.budget, events)
-    certified = next((e.body for e in reversed(events) if isinstance(e.body, Certified)), None)
-    sealed = next((e.body.read for e in reversed(events) if isinstance(e.body, SealedDone)), None)
-    champion = certified.champion if certified else tree.champion
+    bodies = current(events)
+    certified, done = bodies.get("certified"), bodies.get("sealed_done")
+    sealed = done.read if isinstance(done, SealedDone) else None
+    champion = certified.champion if isinstance(certified, Certified) else tree.champion
     return RunLine(
         run=folder.name,
         state=state_of(events, written=is_being_written(folder)),
@@ -124,4 +135,16 @@ def describe(folder: Path) -> RunLine:
         sealed=next((s.estimate.value for s in sealed.scores if s.role == "champion"), None) if sealed else None,
         started=events[0].at,
         spent_s=ledger.spent.wall_s,
+        note=_note(events, sealed),
     )
+
+
+def _note(events: tuple[Event, ...], sealed: SealedRead | None) -> str:
+    """What nobody may overlook in the sealed score of a run."""
+    notes = [f"Not certified: {sealed.refused}."] if sealed and sealed.refused else []
+    reasons = [body.reason for event in events if isinstance(body := event.body, Reopened)]
+    if reasons:
+        told = ", then because ".join(f"'{reason}'" for reason in reasons)
+        count = len(sealed_reads(events))
+        notes.append(f"The sealed split was read {count} time{'' if count == 1 else 's'}; reopened because {told}.")
+    return " ".join(notes)

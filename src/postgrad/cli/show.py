@@ -75,6 +75,7 @@ def _experiment_document(reading: Reading, node: Experiment) -> dict[str, Any]:
         "recipe_changes": recipe_changes(reading.parent_recipe(node), node.proposed.proposal.recipe),
         "evaluation": node.evaluation,
         "select": list(node.select),
+        "final_model": reading.view.finals.get(node.id),
         "analysis": node.analysis,
         "failures": [result.failure for result in node.results if result.failure],
         "bad_cases": reading.bad_cases(node),
@@ -87,6 +88,8 @@ def _print_tree(reading: Reading) -> None:
     screen, line = console(), reading.line
     screen.print(terminal_tree(reading.view))
     screen.print(f"\n[dim]{line.state}, metric {line.metric}[/dim]")
+    if line.note:
+        screen.print(line.note, style="yellow", markup=False)
     if line.champion is not None:
         screen.print(f"[dim]champion over the experiments[/dim] {champion_sparkline(reading.view)}")
         screen.print(f"[dim]the champion in detail:[/dim] postgrad show {line.run} {line.champion}")

@@ -26,11 +26,15 @@ def closing(view: RunView, folder: Path) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from postgrad.report.view import headline
+    from postgrad.report.readings import readings_of
+    from postgrad.report.summary import headline
 
     parts: list[RenderableType] = [Text(headline(view), style="bold")]
+    parts += [Text(remark, style="yellow") for remark in view.verdict.remarks]
+    if (told := readings_of(view)) is not None:
+        parts += [Text(line, style="yellow") for line in told.lines]
     if view.sealed is not None:
-        parts.append(_table(view.sealed))
+        parts.append(_table(view.sealed, len(view.readings)))
     parts.append(
         Text.assemble(
             ("\nmodel   ", "dim"),
@@ -48,12 +52,15 @@ def closing(view: RunView, folder: Path) -> RenderableType:
     return Group(*parts)
 
 
-def _table(read: SealedRead) -> RenderableType:
+def _table(read: SealedRead, times: int) -> RenderableType:
     """The sealed scores, best known first."""
     from rich.table import Table
 
+    from postgrad.report.wording import percent
+
     extra = [name for name in ("in_scope_accuracy", "out_of_scope_recall", "macro_f1") if name != read.metric]
-    table = Table("sealed, read once", read.metric, "95 %", *extra, box=None, pad_edge=False)
+    how = "sealed, read once" if times == 1 else f"sealed, read {times} times"
+    table = Table(how, read.metric, percent(read.confidence), *extra, box=None, pad_edge=False)
     for score in read.scores:
         found = score.estimate
         table.add_row(

@@ -10,6 +10,7 @@ from itertools import combinations
 from statistics import median
 from typing import Iterable, Mapping, Sequence
 
+from postgrad.data.folding import latinised, words_of
 from postgrad.data.text import normalise_text
 from postgrad.records import DataCard, Row
 
@@ -159,9 +160,20 @@ def _scope_warnings(parts: Parts, out_of_scope: str | None) -> Iterable[str]:
             f"train has no row with the out-of-scope label '{out_of_scope}'. That is normal: the threshold is chosen "
             f"from train alone, with held-out intents and made-up negatives in the place of real ones."
         )
+    like = {row.label for rows in parts.values() for row in rows if _same_words(row.label, out_of_scope)}
+    if like - {out_of_scope}:
+        yield (
+            f"{_some(like - {out_of_scope})} looks like the out-of-scope label '{out_of_scope}', written in another way: "
+            f"it counts as an intent. Write it as data.out_of_scope says if it is meant."
+        )
     for part in ("dev", "test"):
         if part in found and found[part] == len(parts[part]):
             yield f"Every row of {part} is out of scope: it cannot show whether the intents are told apart."
+
+
+def _same_words(first: str, second: str) -> bool:
+    """True when two labels differ in case, spacing, look-alike letters or what is invisible at most."""
+    return words_of(latinised(first)) == words_of(latinised(second))
 
 
 def _some(labels: Iterable[str]) -> str:

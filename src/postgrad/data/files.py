@@ -18,6 +18,18 @@ from postgrad.errors import UserError, near_miss
 MAX_LINE = 1_000_000
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# How files begin that somebody gave the name of a text file.
+BINARY = {
+    b"\x1f\x8b": "gzip-compressed",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"BZh": "bzip2-compressed",
+    b"\xfd7zXZ": "xz-compressed",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed",
+    b"PAR1": "a parquet file",
+    b"SQLite format 3": "an SQLite database",
+    **{bytes((0x80, version)): "a Python pickle, which is never opened" for version in range(2, 6)},
+}
+SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -85,10 +97,32 @@ def read_file(path: Path, columns: Sequence[str] | None = None) -> Table:
         raise _cannot_read(path, refused) from refused
     if not table.records:
         raise UserError(
-            f"{path} has no rows, only {'a header: ' + ', '.join(table.columns) if table.columns else 'blank lines'}. "
+            f"{path} has no rows, only {'a header: ' + _listed(table.columns) if table.columns else 'blank lines'}. "
             f"Add rows, or name another file."
         )
     return table
+
+
+def read_lines(path: Path) -> tuple[tuple[int, str], ...]:
+    """Read a plain text file: (line number, text) of each line that is not blank.
+
+    Raises:
+        UserError: the file is missing, holds no text, is not UTF-8, or has a line that is too long.
+    """
+    try:
+        found = tuple((number, line.strip()) for number, line in _lines(path) if line.strip())
+    except FileNotFoundError as missing:
+        raise UserError(_missing(path)) from missing
+    except OSError as refused:
+        raise _cannot_read(path, refused) from refused
+    if not found:
+        raise UserError(f"{path} holds no text. Expected one text a line.")
+    return found
+
+
+def _listed(columns: Sequence[str]) -> str:
+    text = ", ".join(columns)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _cannot_read(path: Path, refused: OSError) -> UserError:
@@ -121,6 +155,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise UserError(
                     f"{path} line {number} is longer than {MAX_LINE:,} bytes. Expected one example a line; a missing "
                     f"line end or an export of something else makes such a line. Remove or shorten it."
+                )
+            if number == 1 and (kind := next((what for mark, what in BINARY.items() if raw.startswith(mark)), None)):
+                raise UserError(
+                    f"{path} is {kind}, and its name says {path.suffix}. Unpack or export it as text in UTF-8, or name "
+                    f"it as what it is."
                 )
             if number == 1 and raw.startswith(BYTE_ORDER_MARKS):
                 raise UserError(
@@ -208,7 +247,7 @@ def _row(path: Path, line: int, columns: Sequence[str], cells: list[str], delimi
     if len(cells) != len(columns):
         what = "comma" if delimiter == "," else "tab"
         raise _Malformed(
-            f"{path} line {line} has {len(cells)} fields, and the header has {len(columns)} ({', '.join(columns)}). "
+            f"{path} line {line} has {len(cells)} fields, and the header has {len(columns)} ({_listed(columns)}). "
             f"A {what} inside a text needs quotation marks around the text. Correct that line."
         )
     return dict(zip(columns, cells, strict=True))

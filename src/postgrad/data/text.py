@@ -39,6 +39,19 @@ def _is_edge(character: str) -> bool:
     return character.isspace() or unicodedata.category(character).startswith("P")
 
 
+def visible(text: str) -> str:
+    """The text with a mark in the place of every character that a terminal or a page would act on instead of showing:
+    escape and other control characters, and those that turn the direction of writing. Line ends and tabs stay."""
+    return text if text.isprintable() else text.translate(_MARKS)
+
+
+_TURNING = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)
+_MARKS = {
+    **{number: chr(0x2400 + number) for number in range(0x20) if chr(number) not in "\n\t"},
+    **dict.fromkeys((0x7F, *range(0x80, 0xA0), *_TURNING), "\ufffd"),
+}
+
+
 def text_id(text: str) -> str:
     """16 hex digits that name the normalised text. Equal for duplicates."""
     return hashlib.sha256(normalise_text(text).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -11,11 +11,15 @@ from postgrad.records import EngineSpec, Limits, Usage
 
 @dataclass(frozen=True)
 class Exit:
-    """How a job's process ended. `cause` is None when it ended by itself; else what ended it."""
+    """How a job's process ended. `cause` is None when it ended by itself; else what ended it.
+
+    `refused` lists what the job tried and may not do, as (kind, what); none where the engine does not see it.
+    """
 
     code: int
-    cause: str | None  # "timeout" | "memory" | "stopped" | "hung" | None
+    cause: str | None  # "timeout" | "memory" | "stopped" | "hung" | "disk" | "processes" | None
     usage: Usage
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 class Handle(Protocol):
@@ -50,6 +54,11 @@ class Engine(Protocol):
     @property
     def threads(self) -> int:
         """CPU threads of one job."""
+        ...
+
+    @property
+    def sandbox(self) -> str:
+        """The name of what keeps jobs away from the rest of the machine; "none" where nothing does."""
         ...
 
     def start(self, folder: Path, limits: Limits) -> Handle:

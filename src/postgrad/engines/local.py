@@ -1,164 +1,40 @@
-"""The local engine: one process a job on this machine, in a session of its own.
+"""The local engine: one process a job on this machine, in a sandbox and in a session of its own.
 
-Limits are looked at whenever `wait` is called, so a caller polls its handles several times a second. Memory is the
-resident size of the whole process tree, because a limit on the address space would stop torch long before its memory
-is used up; a generous RLIMIT_DATA stands behind it for a job that outruns the polling. A descendant that leaves the
-session and loses its parent between two looks is not found again. There is no isolation of files or network here.
+Which sandbox, `sandbox.py` finds out; what a job may see, `places.py` says; `handle.py` watches one job.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
-import signal
+import shutil
+import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
 
 import psutil
 
 import postgrad
-from postgrad.engines.base import Exit, Handle
+from postgrad.engines.base import Handle
+from postgrad.engines.handle import Line, LocalHandle
+from postgrad.engines.places import Places, Reach, job_reach, machine_places
+from postgrad.engines.sandbox import Sandbox, Unsandboxed, chosen
 from postgrad.errors import UserError
-from postgrad.records import EngineSpec, Limits, Usage
+from postgrad.records import EngineSpec, Limits
 
 WORKER = (sys.executable, "-P", "-m", "postgrad.execute.worker")
-GRACE_S = 2.0
-SLEEP_S = 0.02
-LOOK_S = 0.25
+# The job begins when its limits are set: code between fork and exec is not safe in a process with threads. A job whose
+# controller is gone before that does not begin.
+GATE = ("/bin/sh", "-c", 'read -r go || exit 143; exec "$@"', "sh")
 MEMORY_A_WORKER_MB = 3000
 MOST_WORKERS = 4
 OPEN_FILES = 4096
-# Under this share of one core, and with nothing written, a job counts as idle.
-IDLE_SHARE = 0.01
-IDLE_CPU_S = 0.05
 MB = 1 << 20
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
-
-
-@dataclass(frozen=True)
-class Activity:
-    """What a job had done at a moment: CPU seconds, and the size and time of what it writes."""
-
-    at: float
-    cpu_s: float
-    written: tuple[int, ...]
-
-
-class LocalHandle:
-    """One process with its descendants."""
-
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path, limits: Limits) -> None:
-        self._process = process
-        self._folder = folder
-        self._limits = limits
-        self._started = time.monotonic()
-        self._tree = {process.pid: psutil.Process(process.pid)}
-        self._active = Activity(self._started, 0.0, ())
-        self._looked = 0.0
-        self._cpu_s = 0.0
-        self._rss_mb = 0.0
-        self._exit: Exit | None = None
-
-    def wait(self, timeout: float) -> Exit | None:
-        deadline = time.monotonic() + timeout
-        while self._exit is None:
-            now = time.monotonic()
-            if self._ended():
-                self._finish(None)
-            elif now - self._looked >= LOOK_S and (cause := self._overrun(now)):
-                self._end(cause)
-            elif now >= deadline:
-                break
-            else:
-                time.sleep(min(SLEEP_S, deadline - now))
-        return self._exit
-
-    def stop(self) -> None:
-        if self._exit is None:
-            if self._ended():
-                self._finish(None)
-            else:
-                self._end("stopped")
-
-    # --- limits -------------------------------------------------------------------------------------------------------
-
-    def _ended(self) -> bool:
-        """True when the process is dead. It is not reaped yet, so its number still belongs to its group."""
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-    def _overrun(self, now: float) -> str | None:
-        self._looked = now
-        rss_mb, cpu_s = self._measure()
-        self._rss_mb = max(self._rss_mb, rss_mb)
-        self._cpu_s = max(self._cpu_s, cpu_s)
-        if now - self._started > self._limits.wall_s:
-            return "timeout"
-        if rss_mb > self._limits.memory_mb:
-            return "memory"
-        latest = Activity(now, cpu_s, self._written())
-        idle_cpu_s = IDLE_CPU_S + IDLE_SHARE * (now - self._active.at)
-        if cpu_s - self._active.cpu_s > idle_cpu_s or latest.written != self._active.written:
-            self._active = latest
-        return "hung" if now - self._active.at > self._limits.hung_s else None
-
-    def _measure(self) -> tuple[float, float]:
-        """Resident megabytes of the living processes, and CPU seconds of all that were seen alive at this look."""
-        with suppress(psutil.Error):
-            for child in self._tree[self._process.pid].children(recursive=True):
-                self._tree.setdefault(child.pid, child)
-        rss, cpu_s = 0, 0.0
-        for process in self._tree.values():
-            with suppress(psutil.Error):
-                rss += process.memory_info().rss
-                times = process.cpu_times()
-                cpu_s += times.user + times.system
-        return rss / MB, cpu_s
-
-    def _written(self) -> tuple[int, ...]:
-        found: list[int] = []
-        for name in ("log.txt", "progress.json"):
-            with suppress(OSError):
-                status = (self._folder / name).stat()
-                found += [status.st_size, status.st_mtime_ns]
-        return tuple(found)
-
-    # --- the end ------------------------------------------------------------------------------------------------------
-
-    def _end(self, cause: str) -> None:
-        """Ask the job to stop, then make it."""
-        self._measure()
-        self._signal(signal.SIGTERM)
-        patience = time.monotonic() + GRACE_S
-        while not self._ended() and time.monotonic() < patience:
-            time.sleep(SLEEP_S)
-        self._finish(cause)
-
-    def _finish(self, cause: str | None) -> None:
-        """Kill what is left of the tree, then reap the process: in this order its number cannot be somebody else's."""
-        self._signal(signal.SIGKILL)
-        _, status, used = os.wait4(self._process.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        unit = 1 if sys.platform == "darwin" else 1024
-        usage = Usage(
-            wall_s=time.monotonic() - self._started,
-            cpu_s=max(self._cpu_s, used.ru_utime + used.ru_stime),
-            max_rss_mb=max(self._rss_mb, used.ru_maxrss * unit / MB),
-        )
-        self._exit = Exit(code=self._process.returncode, cause=cause, usage=usage)
-
-    def _signal(self, number: signal.Signals) -> None:
-        """Signal the group, and descendants that left it. psutil checks that a number is still the same process."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-        for process in self._tree.values():
-            if process.pid != self._process.pid:
-                with suppress(psutil.Error):
-                    process.send_signal(number)
 
 
 class LocalEngine:
@@ -173,6 +49,8 @@ class LocalEngine:
         self._spec = EngineSpec()
         self._slots = 1
         self._threads = 1
+        self._sandbox: Sandbox = Unsandboxed()
+        self._places = Places()
         self._handles: list[LocalHandle] = []
 
     def open(self, spec: EngineSpec) -> None:
@@ -184,6 +62,14 @@ class LocalEngine:
                 raise UserError(f"engine.{name} is {value}; expected a number above 0. Change it in the task file.")
         self._spec = spec
         self._slots, self._threads = divided(available_cores(), psutil.virtual_memory().total // MB, spec)
+        bare = environment(Path(os.devnull), 1)
+        self._places = machine_places(bare)
+        self._sandbox = chosen(spec.sandbox, self._places, bare)
+
+    @property
+    def sandbox(self) -> str:
+        """The rung that holds here: "bubblewrap", "sandlock" or "none". Known once the engine is open."""
+        return self._sandbox.name
 
     @property
     def slots(self) -> int:
@@ -197,19 +83,30 @@ class LocalEngine:
         self._handles = [handle for handle in self._handles if handle.wait(0) is None]
         private = folder / "private"
         private.mkdir(exist_ok=True)
-        with (folder / "log.txt").open("ab") as log:
-            process = subprocess.Popen(
-                [*self._command, str(folder)],
-                cwd=folder,
-                env=environment(private, limits.threads),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        if shutil.which(self._command[0]) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._command[0])
+        command = [*self._command, str(folder)]
+        reach = job_reach(self._places, folder, command)
+        ours, theirs = socket.socketpair()
+        with theirs, (folder / "log.txt").open("ab") as log:
+            try:
+                process = subprocess.Popen(
+                    [*GATE, *self._sandbox.wrapped(command, reach, limits)],
+                    cwd=folder,
+                    env=environment(private, limits.threads) | tripwire(reach, theirs),
+                    stdin=theirs.fileno(),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
         with suppress(ProcessLookupError):
             _limit(process.pid, limits)
-        handle = LocalHandle(process, folder, limits)
+        line = Line(ours)
+        line.go()
+        handle = LocalHandle(process, folder, limits, self._sandbox, line)
         self._handles.append(handle)
         return handle
 
@@ -241,7 +138,8 @@ def divided(cores: int, memory_mb: int, spec: EngineSpec) -> tuple[int, int]:
 def environment(private: Path, threads: int) -> dict[str, str]:
     """The whole environment of a job, made from nothing: no key or token of the user gets in, and no hub is reached.
 
-    Idle OpenMP threads sleep (PASSIVE): on cores that are shared, spinning ones are many times slower.
+    Idle OpenMP threads sleep (PASSIVE): on cores that are shared, spinning ones are many times slower. No byte code is
+    written: a job writes into its own folder only.
     """
     count = str(threads)
     counts = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM", "RAYON")
@@ -251,10 +149,12 @@ def environment(private: Path, threads: int) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
         "HOME": str(private),
         "TMPDIR": str(private),
+        "USER": "postgrad",
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(Path(postgrad.__file__).parents[1]),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
@@ -262,18 +162,34 @@ def environment(private: Path, threads: int) -> dict[str, str]:
         "HF_DATASETS_OFFLINE": "1",
         "TQDM_DISABLE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
-        "POSTGRAD_PARENT": str(os.getpid()),
         **names,
         **passed_on,
     }
 
 
+def tripwire(reach: Reach, line: socket.socket) -> dict[str, str]:
+    """What makes every Python process of a job load `tripwire/sitecustomize.py`, and what that is to let pass."""
+    hook = Path(__file__).with_name("tripwire")
+    reads = [hook, *reach.reads, *(Path(name) for _, name in reach.links)]
+    return {
+        "PYTHONPATH": os.pathsep.join([str(hook), str(Path(postgrad.__file__).parents[1])]),
+        "POSTGRAD_READS": os.pathsep.join(map(str, reads)),
+        "POSTGRAD_LISTS": os.pathsep.join(map(str, reach.lists)),
+        "POSTGRAD_WRITES": str(reach.folder),
+        "POSTGRAD_LINE": str(os.fstat(line.fileno()).st_ino),
+    }
+
+
 def _limit(pid: int, limits: Limits) -> None:
-    """Set the kernel's limits from outside: code between fork and exec is not safe in a process with threads."""
+    """Set the kernel's limits from outside, before the job begins."""
     if not hasattr(resource, "prlimit"):
         return
-    data = (2 * limits.memory_mb + 1024) * MB
-    wanted = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: OPEN_FILES, resource.RLIMIT_DATA: data}
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_DATA: (2 * limits.memory_mb + 1024) * MB,
+        resource.RLIMIT_FSIZE: limits.disk_mb * MB,
+    }
     for kind, value in wanted.items():
         _, hard = resource.prlimit(pid, kind)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

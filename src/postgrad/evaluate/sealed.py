@@ -1,14 +1,19 @@
-"""The one read of the sealed labels: champion and baselines in the same call, after everything else is decided."""
+"""The read of the sealed labels: champion and baselines in the same call, after everything else is decided.
+
+A run has one such read. Where its user reopened it, there are several, and those after the first have wider intervals.
+That a read is due is for `seal.py` to know.
+"""
 
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 from postgrad.evaluate.evaluator import UnitOutputs, all_metrics, apply_threshold, unit_items
+from postgrad.evaluate.power import CONFIDENCE, refusal, smallest_effect
 from postgrad.evaluate.statistics import difference, estimate, mcnemar
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import Items
-from postgrad.records import Record, Row, SealedRead, SealedScore
+from postgrad.records import Estimate, Record, Row, SealedRead, SealedScore
 
 
 class Entrant(Record):
@@ -34,30 +39,65 @@ def sealed_items(outputs: UnitOutputs, questions: Questions, threshold: float | 
     return apply_threshold(unit_items("sealed", outputs, truth, questions.labels, questions.out_of_scope), threshold)
 
 
+def confidence_of(number: int) -> float:
+    """The confidence of the intervals of the `number`-th read: 1 - 0.05 / number.
+
+    Bonferroni's correction for that many reads. It does not undo that the recipe of a later read was found by people
+    and programs that knew the earlier ones; no interval does.
+    """
+    return 1 - (1 - CONFIDENCE) / number
+
+
 def read_sealed(
-    metric: str, entrants: Sequence[tuple[Entrant, UnitOutputs]], questions: Questions, *, seed: int
+    metric: str,
+    entrants: Sequence[tuple[Entrant, UnitOutputs]],
+    questions: Questions,
+    *,
+    seed: int,
+    number: int = 1,
+    guards: Callable[[Items], dict[str, Estimate]] = lambda answered: {},
 ) -> SealedRead:
-    """Score all entrants on the sealed rows. The first is the champion, the second the baseline."""
+    """Score all entrants on the sealed rows. The first is the champion, the second the baseline.
+
+    Args:
+        number: how often the sealed labels have been read in this run, this time included.
+        guards: measures the task's guards on answered items; for the record, they decide nothing any more.
+    """
     judge = METRICS.get(metric)
+    confidence = confidence_of(number)
     items = [sealed_items(outputs, questions, entrant.threshold) for entrant, outputs in entrants]
     scores = tuple(
         SealedScore.model_validate(
             {
                 **entrant.model_dump(),
-                "estimate": estimate(judge, answered, seed=seed),
+                "estimate": estimate(judge, answered, seed=seed, confidence=confidence),
                 "metrics": all_metrics(answered),
+                "guards": guards(answered),
             }
         )
         for (entrant, _), answered in zip(entrants, items, strict=True)
     )
     champion, baseline = items[0], items[1]
+    texts = len(set(champion.groups.tolist()))
     return SealedRead(
         metric=metric,
         scores=scores,
-        difference=difference(judge, champion, baseline, seed=seed),
+        difference=difference(judge, champion, baseline, seed=seed, confidence=confidence),
         mcnemar_p=mcnemar(champion, baseline),
         n=len(champion),
+        confidence=confidence,
+        texts=texts,
+        smallest_effect=smallest_effect(texts),
+        discordant=discordance(champion, baseline),
+        refused=refusal(texts),
     )
+
+
+def discordance(first: Items, second: Items) -> float:
+    """The share of items, the same in both, on which exactly one of two models is right; 0.0 for no items."""
+    right_a = first.answers.predicted == first.answers.truth
+    right_b = second.answers.predicted == second.answers.truth
+    return float((right_a != right_b).mean()) if len(first) else 0.0
 
 
 def agreement(first: UnitOutputs, second: UnitOutputs, threshold: float | None = None) -> Mapping[str, float]:

@@ -1,8 +1,10 @@
 """Who is asked what: the split plan of a run, made once, stored with the run, the same for every experiment.
 
-Membership is decided by hashes of the normalised text, so that it does not depend on file order and duplicates never
-straddle. In-scope rows and out-of-scope questions come from the same fold: where a task rejects but its train rows
-hold nothing to reject, each fold also leaves some whole intents out of training and asks their rows as out of scope.
+Membership is decided by hashes of the normalised text, so that it does not depend on file order. Duplicates and near
+copies never straddle: given train rows that are near a protected row are taken out, and those that are near each other
+stay together wherever train itself is split. In-scope rows and out-of-scope questions come from the same fold: where a
+task rejects but its train rows hold nothing to reject, each fold also leaves some whole intents out of training and
+asks their rows as out of scope.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 from collections import defaultdict
 from typing import Iterable, Literal, Mapping, Sequence
 
+from postgrad.data.decontaminate import Match, cleared, near_groups
 from postgrad.data.text import stable_unit
 from postgrad.errors import UserError
 from postgrad.evaluate.probes import background, disturbed
@@ -41,7 +44,14 @@ class UnitPlan(Record):
 
 
 class SplitPlan(Record):
-    """The whole plan of a run. `rows` maps part names to artefact hashes of JSON-lines files."""
+    """The whole plan of a run.
+
+    Attributes:
+        rows: part name -> artefact hash of a JSON-lines file.
+        removed: given part -> how many of its rows are in no split, being near a protected row.
+        matches: given part -> these rows by id, with what found them and the id of what they are near. None in plans
+            of runs that looked for equal texts only.
+    """
 
     mode: Literal["cv", "holdout"]
     labels: tuple[str, ...]
@@ -51,17 +61,22 @@ class SplitPlan(Record):
     select: tuple[UnitPlan, ...]
     sealed: tuple[str, ...]
     removed: dict[str, int]
+    matches: dict[str, tuple[Match, ...]] | None = None
 
     def units(self, split: Literal["search", "select"]) -> tuple[UnitPlan, ...]:
         return self.search if split == "search" else self.select
 
 
 class Parts(Record):
-    """The rows of a task by part, before and after the plan has split off what was missing."""
+    """The rows of a task by part, before and after the plan has split off what was missing.
+
+    `side` are those that guards ask: protected as the test rows are, and in no split.
+    """
 
     train: tuple[Row, ...]
     dev: tuple[Row, ...] = ()
     test: tuple[Row, ...] = ()
+    side: tuple[Row, ...] = ()
 
 
 def group_of(row_id: str) -> str:
@@ -81,23 +96,41 @@ def load_rows(data: bytes) -> tuple[Row, ...]:
     return tuple(Row(row["id"], row["text"], row["label"]) for row in parsed)
 
 
-def _by_hash(rows: Sequence[Row], share: float, salt: str, cap: int | None = None) -> tuple[list[Row], list[Row]]:
+class Near:
+    """Groups of rows that are one piece of evidence: equal texts, variants, and near copies of each other."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        texts: dict[str, str] = {}
+        for row in rows:
+            name = group_of(row.id)
+            texts[name] = min(row.text, texts.get(name, row.text))
+        self._groups = near_groups(sorted(texts.items()))
+
+    def __call__(self, row_id: str) -> str:
+        """The group of a row, or of a variant of one."""
+        name = group_of(row_id)
+        return self._groups.get(name, name)
+
+
+def _by_hash(
+    rows: Sequence[Row], share: float, salt: str, near: Near, cap: int | None = None
+) -> tuple[list[Row], list[Row]]:
     """Split off `share` of the groups of every label, lowest hash first; the rest keeps at least one group a label."""
     groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        groups[row.label][group_of(row.id)].append(row)
+        groups[row.label][near(row.id)].append(row)
     scale = share if cap is None else min(share, cap / max(1, len(rows)))
     taken: set[str] = set()
     for of_label in groups.values():
         ranked = sorted(of_label, key=lambda group: stable_unit(group, salt))
         taken.update(ranked[: min(len(ranked) - 1, round(scale * len(ranked)))])
-    return [r for r in rows if group_of(r.id) in taken], [r for r in rows if group_of(r.id) not in taken]
+    return [r for r in rows if near(r.id) in taken], [r for r in rows if near(r.id) not in taken]
 
 
-def _without(rows: Sequence[Row], *others: Sequence[Row]) -> list[Row]:
-    """Rows whose normalised text is in none of the others."""
-    barred = {group_of(row.id) for other in others for row in other}
-    return [row for row in rows if group_of(row.id) not in barred]
+def _without(rows: Sequence[Row], others: Sequence[Row], near: Near) -> list[Row]:
+    """Rows in none of the groups of the others."""
+    barred = {near(row.id) for row in others}
+    return [row for row in rows if near(row.id) not in barred]
 
 
 def _label_folds(labels: Sequence[str], folds: int, salt: str) -> list[tuple[str, ...]]:
@@ -108,11 +141,11 @@ def _label_folds(labels: Sequence[str], folds: int, salt: str) -> list[tuple[str
     return [tuple(ranked[f::folds]) for f in range(folds)]
 
 
-def _fold_of(rows: Sequence[Row], folds: int, salt: str) -> dict[str, int | None]:
+def _fold_of(rows: Sequence[Row], folds: int, salt: str, near: Near) -> dict[str, int | None]:
     """Group -> fold, stratified by label. A group that is alone in its label is never asked (fold None)."""
     by_label: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        group = group_of(row.id)
+        group = near(row.id)
         if group not in by_label[row.label]:
             by_label[row.label].append(group)
     fold: dict[str, int | None] = {}
@@ -125,21 +158,23 @@ def _fold_of(rows: Sequence[Row], folds: int, salt: str) -> dict[str, int | None
     return fold
 
 
-def _cv_units(rows: Sequence[Row], out_of_scope: str | None, salt: str) -> tuple[tuple[UnitPlan, ...], tuple[Row, ...]]:
+def _cv_units(
+    rows: Sequence[Row], out_of_scope: str | None, salt: str, near: Near
+) -> tuple[tuple[UnitPlan, ...], tuple[Row, ...]]:
     """Stratified group folds and the rows they ask; with rejection, each fold leaves intents out as well."""
     labels = sorted({row.label for row in rows if row.label != out_of_scope})
     leaves_out = out_of_scope is not None and not any(row.label == out_of_scope for row in rows)
     held = _label_folds(labels, FOLDS, salt) if leaves_out else [()] * FOLDS
     copies = disturbed(rows, salt) if leaves_out else ()
     others = background(rows, out_of_scope, salt) if leaves_out and out_of_scope is not None else ()
-    fold = _fold_of(rows, FOLDS, salt)
+    fold = _fold_of(rows, FOLDS, salt, near)
     units = []
     for f in range(FOLDS):
         gone = set(held[f])
-        items = [r for r in rows if fold[group_of(r.id)] == f or r.label in gone]
+        items = [r for r in rows if fold[near(r.id)] == f or r.label in gone]
         # A text that stands under two labels is asked in one role only: its group leaves the train rows.
-        train = _without(rows, items)
-        asked = [*items, *(c for c in copies if fold[group_of(c.id)] == f and c.label not in gone), *others]
+        train = _without(rows, items, near)
+        asked = [*items, *(c for c in copies if fold[near(c.id)] == f and c.label not in gone), *others]
         units.append(
             UnitPlan(
                 name=f"{salt}{f}",
@@ -182,21 +217,23 @@ def split_task(task: TaskSpec, parts: Parts) -> tuple[SplitPlan, dict[str, tuple
     """
     salt = f"{task.seed}:"
     sealed = list(parts.test)
-    rest = list(parts.train)
+    dev, from_dev = cleared(parts.dev, sealed)
+    kept, from_train = cleared(parts.train, [*sealed, *dev, *parts.side])
+    rest = list(kept)
+    near = Near(rest)
     if not sealed:
-        sealed, rest = _by_hash(rest, SEALED_SHARE, salt + "sealed")
-    dev = _without(parts.dev, sealed)
-    before = len(rest)
-    rest = _without(rest, sealed, dev)
-    removed = {"train": before - len(rest), "dev": len(parts.dev) - len(dev)}
+        sealed, rest = _by_hash(rest, SEALED_SHARE, salt + "sealed", near)
+        dev, from_dev = cleared(parts.dev, sealed)
+    matches = {"train": from_train, "dev": from_dev}
+    removed = {part: len(found) for part, found in matches.items()}
     oos = task.data.out_of_scope
     if not dev and len(rest) < SMALL:
-        search_units, asked = _cv_units(rest, oos, "s")
-        select_units, asked_again = _cv_units(rest, oos, "t")
+        search_units, asked = _cv_units(rest, oos, "s", near)
+        select_units, asked_again = _cv_units(rest, oos, "t", near)
         stored = {"train": rest, "search": list(asked), "select": list(asked_again), "sealed": sealed}
         mode: Literal["cv", "holdout"] = "cv"
     else:
-        search, select, rest = _holdout_parts(rest, dev, salt)
+        search, select, rest = _holdout_parts(rest, list(dev), salt, near)
         search_units, select_units = _holdout_units(rest, search, oos, "s"), _holdout_units(rest, select, oos, "t")
         stored = {"train": rest, "search": search, "select": select, "sealed": sealed}
         mode = "holdout"
@@ -211,17 +248,18 @@ def split_task(task: TaskSpec, parts: Parts) -> tuple[SplitPlan, dict[str, tuple
         select=select_units,
         sealed=tuple(row.id for row in sealed),
         removed=removed,
+        matches=matches,
     )
     return plan, {name: tuple(rows) for name, rows in stored.items()}
 
 
-def _holdout_parts(rest: list[Row], dev: list[Row], salt: str) -> tuple[list[Row], list[Row], list[Row]]:
+def _holdout_parts(rest: list[Row], dev: list[Row], salt: str, near: Near) -> tuple[list[Row], list[Row], list[Row]]:
     """Search, select and train: the dev file in two halves, or two tenths of train."""
     if dev:
-        select, search = _by_hash(dev, 0.5, salt + "select")
+        select, search = _by_hash(dev, 0.5, salt + "select", Near(dev))
         return search, select, rest
-    search, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "search", HOLDOUT_CAP)
-    select, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "select", HOLDOUT_CAP)
+    search, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "search", near, HOLDOUT_CAP)
+    select, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "select", near, HOLDOUT_CAP)
     return search, select, rest
 
 

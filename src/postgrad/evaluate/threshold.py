@@ -17,6 +17,7 @@ Rule = Callable[["Answers", Mapping[str, Value]], float]
 
 GRID = 60
 SMOOTH = 5
+SHARES = ("q", "prior")
 DEFAULT: dict[str, Value] = {"threshold": "weighted_mcc"}
 
 
@@ -68,6 +69,22 @@ def rejected(answers: Answers, threshold: float) -> Answers:
 
 
 RULES: dict[str, Rule] = {"percentile": percentile, "weighted_mcc": weighted_mcc, "reject_all": reject_all}
+
+
+def check_inference(inference: Mapping[str, Value]) -> None:
+    """Check a recipe's inference settings before anything is trained.
+
+    Raises:
+        UserError: a rule or setting is unknown, or a share is not in [0, 1].
+    """
+    for key, value in inference.items():
+        if key == "threshold":
+            if not isinstance(value, str) or value not in RULES:
+                raise UserError(f"Unknown threshold rule {value!r}. Known: {', '.join(sorted(RULES))}.")
+        elif key not in SHARES:
+            raise UserError(f"Unknown inference setting '{key}'. Known: threshold, {', '.join(SHARES)}.")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise UserError(f"The inference setting {key} is {value!r}, and a number from 0 to 1 was expected.")
 
 
 def choose_threshold(answers: Answers, inference: Mapping[str, Value]) -> float:

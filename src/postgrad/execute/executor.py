@@ -1,48 +1,46 @@
 """Starts jobs on an engine and turns what they leave into `JobResult`s. Judges a job by its files, never by its word.
 
-It does not score: it checks that outputs answer what was asked, in the right shape and with finite numbers.
+It does not score. A job gets train rows and texts to answer, under numbers and in an order that tell nothing; the
+outputs that are stored have the referee's ids in the referee's order. A model that a job saves is loaded once more in
+a second job, which answers a sample of the questions again: the answers have to be the model's own.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import signal
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any, Iterable, Mapping, Sequence
-from zipfile import BadZipFile
 
-from pydantic import ValidationError
-
-from postgrad.engines.base import Engine, Exit, Handle
+from postgrad.engines.base import Engine, Handle
 from postgrad.errors import PostgradError
-from postgrad.records import Failure, JobResult, JobSpec, Limits, Row, UnitResult
+from postgrad.execute.answers import Answers, disagreement, questions
+from postgrad.execute.collect import Collected, Collector, Fingerprint, Handed, isolation
+from postgrad.execute.files import Refused, plain_text, read_regular, remove_tree
+from postgrad.records import Failure, JobResult, JobSpec, Row, Unit
 from postgrad.store.artifacts import Artifacts
 
-TAIL_LINES = 20
-TAIL_BYTES = 1 << 16
-ROUNDING = 1e-3
+PROGRESS_BYTES = 1 << 14
+RECHECKED = 256
+RECHECK_S = 600.0
+SAVED = "saved"
 _NAME = re.compile(r"[A-Za-z0-9][\w.@+=,-]*")
 Inputs = Mapping[str, tuple[Sequence[Row], Sequence[Row]]]
 
 
 class RunningJob:
-    """A job under way.
+    """A job under way, and after it the second look at the model that it saved."""
 
-    Args:
-        asked: unit name -> ids to be answered, in order.
-    """
-
-    def __init__(
-        self, spec: JobSpec, folder: Path, handle: Handle, asked: Mapping[str, tuple[str, ...]], artifacts: Artifacts
-    ) -> None:
+    def __init__(self, spec: JobSpec, folder: Path, handle: Handle, handed: Handed, executor: Executor) -> None:
         self.spec = spec
         self._folder = folder
         self._handle = handle
-        self._asked = asked
-        self._artifacts = artifacts
+        self._handed = handed
+        self._executor = executor
+        self._first: Collected | None = None
+        self._recheck: Recheck | None = None
         self._result: JobResult | None = None
 
     @property
@@ -58,197 +56,191 @@ class RunningJob:
         Raises:
             PostgradError: the artefact store cannot be written. The job folder is kept.
         """
-        if self._result is None and (ended := self._handle.wait(timeout)) is not None:
-            self._result = self._collected(ended)
-            if ended.cause != "stopped":
-                shutil.rmtree(self._folder, ignore_errors=True)
+        if self._result is None and self._first is None:
+            ended = self._handle.wait(timeout)
+            if ended is None:
+                return None
+            self._first = Collector(self.spec, self._folder, self._handed, self._executor.artifacts).collect(ended)
+            if self._first.result.model is None:
+                self._end(self._first.result)
+        if self._result is None and self._first is not None:
+            self._recheck = self._recheck or Recheck(self._executor, self.spec, self._handed, self._first)
+            if (found := self._recheck.poll(timeout)) is not None:
+                self._end(found)
         return self._result
+
+    def _end(self, result: JobResult) -> None:
+        self._result = result
+        if result.failure is None or result.failure.kind != "stopped":
+            remove_tree(self._folder)
 
     def stop(self) -> None:
         """End the job. Its folder stays, so that starting the same job again goes on from there. Idempotent."""
         self._handle.stop()
+        if self._recheck is not None:
+            self._recheck.stop()
 
     def progress(self) -> str:
         """One line on how far the job is, for a person."""
+        if self._recheck is not None:
+            return "checking the saved model"
         try:
-            facts: dict[str, Any] = json.loads((self._folder / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            facts: dict[str, Any] = json.loads(read_regular(self._folder / "progress.json", PROGRESS_BYTES))
+            return plain_text(f"{facts['state']} (part {facts['unit']} of {facts['units']})", 200)
+        except (OSError, Refused, ValueError, LookupError, TypeError, RecursionError):
             return "starting"
-        return f"{facts['state']} (part {facts['unit']} of {facts['units']})"
 
-    # --- what the job left --------------------------------------------------------------------------------------------
 
-    def _collected(self, ended: Exit) -> JobResult:
-        written, unreadable = self._written()
-        failure = written.failure or self._bad_end(ended) or unreadable
-        units: list[UnitResult] = []
-        for unit in written.units:
-            if (problem := self._problem(unit)) is not None:
-                failure = failure or _invalid(f"The outputs of unit {unit.name} are not valid: {problem}.")
-                continue
-            units.append(unit.model_copy(update={"outputs": self._artifacts.put_file(self._folder / unit.outputs)}))
-        failure = failure or self._incomplete(written)
-        model = None
-        if failure is None and self.spec.save_model:
-            model = self._artifacts.put_folder(self._folder / "model")
-        tail = self._log_tail()
-        if failure is not None and not failure.evidence:
-            failure = failure.model_copy(update={"evidence": tail})
-        return JobResult(
-            job=self.spec.job,
-            units=tuple(units),
-            model=model,
-            usage=ended.usage,
-            failure=failure,
-            log_tail=tail if failure else "",
+class Recheck:
+    """Does the model that a job saved give the answers that the job gave? Asked of a sample, in a job of its own.
+
+    Which questions are in the sample follows from answers and weights together: to know it before, a job would have to
+    have made both.
+    """
+
+    def __init__(self, executor: Executor, spec: JobSpec, handed: Handed, first: Collected) -> None:
+        assert first.result.model is not None
+        unit = spec.units[-1]
+        asked, answers = handed.asked[unit.name], first.answers[unit.name]
+        outputs = next(done.outputs for done in first.result.units if done.name == unit.name)
+        rng = Random(f"{outputs}/{first.result.model}")
+        chosen = sorted(rng.sample(range(len(asked.ids)), min(RECHECKED, len(asked.ids))))
+        self._first = first
+        self._expected = Answers(answers.probs[chosen], answers.score[chosen])
+        limits = spec.limits.model_copy(update={"wall_s": min(spec.limits.wall_s, RECHECK_S)})
+        again = Unit(name="recheck", train="", predict="recheck.inputs.jsonl", seed=unit.seed)
+        changes = {"job": f"{spec.job}-recheck", "units": (again,), "limits": limits, "save_model": False}
+        self._spec = spec.model_copy(update={**changes, "loads": SAVED, "base_model": None})
+        rows = tuple(Row(asked.ids[index], asked.texts[index], "") for index in chosen)
+        self._handle, self._folder, self._handed = executor.launch_recheck(self._spec, rows, first.result.model)
+        self._artifacts = executor.artifacts
+
+    def poll(self, timeout: float) -> JobResult | None:
+        """The first job's result, or what the second look makes of it; None while that takes time."""
+        ended = self._handle.wait(timeout)
+        if ended is None:
+            return None
+        found = Collector(self._spec, self._folder, self._handed, self._artifacts).collect(ended)
+        remove_tree(self._folder)
+        first = self._first.result
+        both = first.usage.model_copy(
+            update={
+                "wall_s": first.usage.wall_s + ended.usage.wall_s,
+                "cpu_s": first.usage.cpu_s + ended.usage.cpu_s,
+                "max_rss_mb": max(first.usage.max_rss_mb, ended.usage.max_rss_mb),
+            }
         )
+        failure = self._failure(found)
+        if failure is None:
+            return first.model_copy(update={"usage": both})
+        return JobResult(job=first.job, usage=both, failure=failure, log_tail=found.result.log_tail)
 
-    def _written(self) -> tuple[JobResult, Failure | None]:
-        """The worker's result; an empty one and the failure that this is, when it left none."""
-        nothing = JobResult(job=self.spec.job)
-        try:
-            written = JobResult.model_validate_json((self._folder / "result.json").read_text(encoding="utf-8"))
-        except OSError:
-            return nothing, _crash("The training program ended without a result.")
-        except ValidationError as error:
-            return nothing, _invalid(f"The result file is not valid: {error.error_count()} problems in {error.title}.")
-        return written, None
+    def _failure(self, found: Collected) -> Failure | None:
+        failure = found.result.failure
+        if failure is not None and failure.boundary in ("resource", "controller"):
+            return failure
+        if failure is not None:
+            what = f"The saved model cannot be loaded and asked once more: {failure.message}"
+            return isolation("swapped_weights", what).model_copy(update={"evidence": failure.evidence})
+        difference = disagreement(self._expected, found.answers[self._spec.units[0].name])
+        if not difference:
+            return None
+        return isolation("swapped_weights", f"The saved model is not the one that gave the answers: {difference}.")
 
-    def _bad_end(self, ended: Exit) -> Failure | None:
-        if ended.cause is not None:
-            return _ended_by(ended, self.spec.limits)
-        if ended.code < 0:
-            name = signal.Signals(-ended.code).name
-            hint = " Most often that is the system itself, short of memory." if name == "SIGKILL" else ""
-            return _crash(f"The training program was ended by {name} from outside Postgrad.{hint}")
-        return _crash(f"The training program ended with exit code {ended.code}.") if ended.code else None
-
-    def _incomplete(self, written: JobResult) -> Failure | None:
-        missing = [unit.name for unit in self.spec.units if unit.name not in {done.name for done in written.units}]
-        if missing:
-            return _invalid(f"The job ended without outputs of {', '.join(missing)}.")
-        if self.spec.save_model and not (self._folder / "model" / "postgrad.json").is_file():
-            return _invalid("The job ended without its model.")
-        return None
-
-    def _problem(self, unit: UnitResult) -> str | None:
-        """What is wrong with an output file, or None."""
-        import numpy as np
-
-        if unit.name not in self._asked:
-            return "nothing of that name was asked"
-        ids = self._asked[unit.name]
-        try:
-            with np.load(self._folder / unit.outputs, allow_pickle=False) as file:
-                answered = tuple(str(name) for name in file["ids"])
-                probs, score = file["probs"], file["score"]
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            return f"the file cannot be read ({error})"
-        if answered != ids:
-            return "the answers are not to the questions that were asked"
-        if probs.shape != (len(ids), len(self.spec.labels)) or score.shape != (len(ids),):
-            wanted = f"{(len(ids), len(self.spec.labels))} and {(len(ids),)}"
-            return f"probabilities and scores have shapes {probs.shape} and {score.shape}, not {wanted}"
-        if not (np.isfinite(probs).all() and np.isfinite(score).all()):
-            return "some probabilities or scores are not finite numbers"
-        if (probs < 0).any() or (np.abs(probs.sum(1) - 1.0) > ROUNDING).any():
-            return "some rows of probabilities do not sum to 1"
-        return None
-
-    def _log_tail(self) -> str:
-        try:
-            with (self._folder / "log.txt").open("rb") as log:
-                log.seek(max(0, log.seek(0, 2) - TAIL_BYTES))
-                text = log.read().decode("utf-8", errors="replace")
-        except OSError:
-            return ""
-        return "\n".join(text.strip().splitlines()[-TAIL_LINES:])
+    def stop(self) -> None:
+        self._handle.stop()
 
 
 class Executor:
-    """Writes job folders under `scratch` and starts them on an engine that is open."""
+    """Writes job folders under `scratch` and starts them on an engine that is open.
 
-    def __init__(self, engine: Engine, artifacts: Artifacts, scratch: Path) -> None:
+    Args:
+        referee: the engine that saved models are loaded on, with the project's own worker; `engine` if not given.
+    """
+
+    def __init__(self, engine: Engine, artifacts: Artifacts, scratch: Path, referee: Engine | None = None) -> None:
         self.engine = engine
         self.artifacts = artifacts
         self.scratch = scratch
+        self._referee = referee or engine
 
     def start(self, spec: JobSpec, inputs: Inputs) -> RunningJob:
         """Start a job. One that was stopped or killed goes on, if spec and rows are the very same.
 
         Args:
-            inputs: unit name -> (train rows, rows to be answered). Of the latter only id and text reach the job.
+            inputs: unit name -> (train rows, rows to be answered). Of the latter only texts reach the job.
 
         Raises:
             PostgradError: the folder cannot be written, or the engine cannot start a process.
         """
-        names = [spec.job, *(unit.name for unit in spec.units)]
-        for name in names:
+        for name in (spec.job, *(unit.name for unit in spec.units)):
             if not _NAME.fullmatch(name):
                 raise PostgradError(f"'{name}' cannot be the name of a job or unit: it names files.")
+        handed, files = _handed(spec, inputs)
         folder = self.scratch / spec.job
-        files = _files(spec, inputs)
         try:
             if not _holds(folder, files):
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True)
-                for name, data in files.items():
-                    (folder / name).write_bytes(data)
+                _fresh(folder, files)
             handle = self.engine.start(folder.resolve(), spec.limits)
         except OSError as error:
-            raise PostgradError(
-                f"Cannot start job {spec.job} in {folder}: {error.strerror or error}. Nothing is lost: put that right, "
-                "then go on with `postgrad resume`."
-            ) from error
-        asked = {name: tuple(row.id for row in rows) for name, (_, rows) in inputs.items()}
-        return RunningJob(spec, folder.resolve(), handle, asked, self.artifacts)
+            raise _cannot_start(spec.job, folder, error) from error
+        return RunningJob(spec, folder.resolve(), handle, handed, self)
+
+    def launch_recheck(self, spec: JobSpec, asked: Sequence[Row], model: str) -> tuple[Handle, Path, Handed]:
+        """Start a job that loads a stored model and answers; always afresh.
+
+        Raises:
+            PostgradError: the folder cannot be written, the model is damaged, or no process can be started.
+        """
+        handed, files = _handed(spec, {spec.units[0].name: ((), asked)})
+        folder = self.scratch / spec.job
+        try:
+            _fresh(folder, files)
+            self.artifacts.restore_folder(model, folder / SAVED)
+            handle = self._referee.start(folder.resolve(), spec.limits)
+        except OSError as error:
+            raise _cannot_start(spec.job, folder, error) from error
+        return handle, folder.resolve(), handed
 
     def clear(self) -> None:
         """Remove the folders of jobs that were stopped and will not go on. None may be running."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove_tree(self.scratch)
 
 
-def _files(spec: JobSpec, inputs: Inputs) -> dict[str, bytes]:
-    """Everything that a job folder starts with. `job.json` is last: a folder that holds it is complete."""
+def _cannot_start(job: str, folder: Path, error: OSError) -> PostgradError:
+    return PostgradError(
+        f"Cannot start job {job} in {folder}: {error.strerror or error}. Nothing is lost: put that right, then go on "
+        "with `postgrad resume`."
+    )
+
+
+def _handed(spec: JobSpec, inputs: Inputs) -> tuple[Handed, dict[str, bytes]]:
+    """What a job is given, and the files that a job folder starts with. `job.json` is last: a folder that holds it is
+    complete."""
     files: dict[str, bytes] = {}
+    asked = {}
     for unit in spec.units:
-        train, asked = inputs[unit.name]
-        files[unit.train] = _lines(row._asdict() for row in train)
-        files[unit.predict] = _lines({"id": row.id, "text": row.text} for row in asked)
+        train, rows = inputs[unit.name]
+        asked[unit.name] = questions(unit.name, rows)
+        if unit.train:
+            files[unit.train] = _lines(row._asdict() for row in train)
+        files[unit.predict] = _lines({"id": name, "text": text} for name, text in asked[unit.name].shown)
     files["job.json"] = spec.model_dump_json(indent=1).encode()
-    return files
+    return Handed({name: Fingerprint.of(data) for name, data in files.items()}, asked), files
 
 
 def _lines(rows: Iterable[dict[str, str]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
+def _fresh(folder: Path, files: Mapping[str, bytes]) -> None:
+    remove_tree(folder)
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
 def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
-    with suppress(OSError):
-        return all((folder / name).read_bytes() == data for name, data in files.items())
+    with suppress(OSError, Refused):
+        return all(read_regular(folder / name, len(data)) == data for name, data in files.items())
     return False
-
-
-def _ended_by(ended: Exit, limits: Limits) -> Failure:
-    """The failure for a job that the engine ended."""
-    used = ended.usage
-    if ended.cause == "stopped":
-        return Failure(boundary="controller", kind="stopped", message="The job was stopped by the run.")
-    kind, message = {
-        "timeout": ("timeout", f"The job reached its limit of {limits.wall_s:g} s."),
-        "memory": (
-            "oom",
-            f"The job reached its limit of {limits.memory_mb} MB: it used {used.max_rss_mb:.0f} MB after "
-            f"{used.wall_s:.0f} s.",
-        ),
-        "hung": ("hung", f"The job neither computed nor reported anything for {limits.hung_s:g} s."),
-    }.get(ended.cause or "", (ended.cause or "unknown", "The engine ended the job."))
-    return Failure(boundary="resource", kind=kind, message=message)
-
-
-def _crash(message: str) -> Failure:
-    return Failure(boundary="train", kind="crash", message=message)
-
-
-def _invalid(message: str) -> Failure:
-    return Failure(boundary="predict", kind="invalid_output", message=message)

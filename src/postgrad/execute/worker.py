@@ -12,23 +12,24 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from types import FrameType
 from typing import Sequence
 
 import postgrad
 from postgrad.data import OPERATORS
-from postgrad.data.text import text_id
+from postgrad.data.steps import training_rows
 from postgrad.execute.boundary import JobFailed, boundary
 from postgrad.records import Failure, JobResult, JobSpec, Record, Row, StepReport, Unit, UnitResult
 from postgrad.train import BACKENDS
 from postgrad.train.base import FitJob, Fitted, Outputs
 
 MODEL_FORMAT = 1
+TRAINED = "trained.jsonl"
 HISTORY_POINTS = 200
 PROGRESS_EVERY_S = 0.5
 STOPPED = 128 + signal.SIGTERM
@@ -40,20 +41,6 @@ def write_whole(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
-
-
-def decontaminated(rows: tuple[Row, ...], asked: Sequence[str]) -> tuple[tuple[Row, ...], StepReport]:
-    """Train rows without those whose normalised text is asked in the same unit, and how many went.
-
-    Splits keep given rows apart; this is for rows that data steps made. Everyday utterances, for one, are both
-    negatives to train on and questions of the referee.
-    """
-    barred = {text_id(text) for text in asked}
-    kept = tuple(row for row in rows if text_id(row.text) not in barred)
-    gone = len(rows) - len(kept)
-    note = "their text is asked in this unit" if gone else ""
-    report = StepReport(op="decontaminate", rows_in=len(rows), rows_out=len(kept), dropped=gone, note=note)
-    return kept, report
 
 
 @dataclass
@@ -145,10 +132,17 @@ class Worker:
 
     def _unit(self, unit: Unit, params: Record) -> UnitResult:
         started = time.monotonic()
-        with boundary("data"):
-            rows, steps = self._rows(unit)
-        with boundary("train"):
-            model = self._fit(rows, params, unit)
+        steps: tuple[StepReport, ...] = ()
+        if self.spec.loads is not None:
+            with boundary("predict"):
+                model = BACKENDS.get(self.spec.recipe.stage.backend).load(self.folder / self.spec.loads)
+        else:
+            with boundary("data"):
+                rows, steps = self._rows(unit)
+                if self.spec.save_model:
+                    write_whole(self.folder / TRAINED, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
+            with boundary("train"):
+                model = self._fit(rows, params, unit)
         with boundary("predict"):
             self.progress.say("answering")
             file = self._answer(model, unit)
@@ -164,24 +158,17 @@ class Worker:
         )
 
     def _rows(self, unit: Unit) -> tuple[tuple[Row, ...], tuple[StepReport, ...]]:
-        """Train rows after the data steps. Each step has a generator of its own, so that leaving one out moves no
-        other."""
+        """Train rows after the data steps and without what is near an asked text."""
         spec = self.spec
-        rows = tuple(Row(**json.loads(line)) for line in _lines(self.folder / unit.train))
-        reports = []
-        for position, step in enumerate(spec.recipe.data):
-            operator = OPERATORS.get(step.op)
-            rows, report = operator.apply(
-                rows,
-                operator.Params.model_validate(step.params),
-                Random(f"{unit.seed}/{position}/{step.op}"),
-                out_of_scope=spec.out_of_scope,
-                base_model=Path(spec.base_model) if spec.base_model else None,
-            )
-            reports.append(report)
-            self.progress.say(f"{step.op}: {report.rows_in} rows in, {report.rows_out} out")
-        rows, report = decontaminated(rows, [json.loads(line)["text"] for line in _lines(self.folder / unit.predict)])
-        reports.append(report)
+        rows, reports = training_rows(
+            tuple(Row(**json.loads(line)) for line in _lines(self.folder / unit.train)),
+            [json.loads(line)["text"] for line in _lines(self.folder / unit.predict)],
+            spec.recipe.data,
+            seed=unit.seed,
+            out_of_scope=spec.out_of_scope,
+            base_model=Path(spec.base_model) if spec.base_model else None,
+            say=self.progress.say,
+        )
         if not any(row.label in spec.labels for row in rows):
             raise JobFailed(
                 Failure(
@@ -191,7 +178,7 @@ class Worker:
                     evidence="\n".join(f"{r.op}: {r.rows_in} in, {r.rows_out} out. {r.note}" for r in reports),
                 )
             )
-        return rows, tuple(reports)
+        return rows, reports
 
     def _fit(self, rows: tuple[Row, ...], params: Record, unit: Unit) -> Fitted:
         spec = self.spec
@@ -247,15 +234,31 @@ def _lines(path: Path) -> list[str]:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its controller dies (Linux). The parent may be gone already: check.
+    """Have the kernel kill this process when its parent dies (Linux): the controller, or what watches over the sandbox
+    and dies with the controller itself. The controller may be gone already: check.
 
     On other systems a worker whose controller was killed ends its job first.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = os.environ.get("POSTGRAD_PARENT")
-    if parent is not None and os.getppid() != int(parent):
+    if controller_is_gone():
         raise SystemExit(STOPPED)
+
+
+def controller_is_gone() -> bool:
+    """True when standard input is the engine's socket (`POSTGRAD_LINE` holds its inode) and has come to its end.
+
+    The number of the parent says nothing in a process space of its own.
+    """
+    if "POSTGRAD_LINE" not in os.environ or str(os.fstat(0).st_ino) != os.environ["POSTGRAD_LINE"]:
+        return False
+    with socket.socket(fileno=os.dup(0)) as line:
+        try:
+            return line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -7,8 +7,9 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from postgrad.data.text import visible
 from postgrad.errors import UserError
-from postgrad.events import Certified
+from postgrad.events import Certified, current
 from postgrad.report import read_view
 from postgrad.report.card import model_card
 from postgrad.store.sqlite import SqliteStore
@@ -39,9 +40,10 @@ def export_champion(store: SqliteStore, folder: Path) -> Path:
     Raises:
         UserError: the run has no certified champion, or the folder holds something.
     """
-    certified = next((e.body for e in reversed(store.events()) if isinstance(e.body, Certified)), None)
+    bodies = current(store.events())
+    certified = bodies.get("certified")
     model = store.folder / "model"
-    if certified is None or not model.exists():
+    if not isinstance(certified, Certified) or "sealed_done" not in bodies or not model.exists():
         raise UserError(
             f"The run '{store.folder.name}' has no certified champion yet. Finish it with: "
             f"postgrad resume {store.folder.name}"
@@ -55,7 +57,7 @@ def export_champion(store: SqliteStore, folder: Path) -> Path:
     facts |= {"threshold": certified.threshold, "run": store.folder.name, "experiment": certified.champion}
     (folder / "postgrad.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
     shutil.copy(Path(__file__).with_name("predict.py"), folder / "predict.py")
-    (folder / "README.md").write_text(model_card(read_view(store), LOADING), encoding="utf-8")
+    (folder / "README.md").write_text(visible(model_card(read_view(store), LOADING)), encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join(requirements(facts["recipe"]["stage"])) + "\n")
     return folder
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from postgrad.data.text import visible
+
 if TYPE_CHECKING:
     from postgrad.report.view import RunView
     from postgrad.store.sqlite import SqliteStore
@@ -41,5 +43,5 @@ def write_report(view: RunView, folder: Path) -> Path:
 def _replace(path: Path, text: str) -> None:
     """Nobody who reads the file meanwhile sees half of it."""
     beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
+    beside.write_text(visible(text), encoding="utf-8")
     os.replace(beside, path)

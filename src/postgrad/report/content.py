@@ -8,6 +8,9 @@ from typing import Literal
 from postgrad.budget import HOUR, format_duration
 from postgrad.records import Difference, SealedScore
 from postgrad.report import wording
+from postgrad.report.guards import Price, prices
+from postgrad.report.readings import Readings, readings_of
+from postgrad.report.result import result_facts, sealed_lead
 from postgrad.report.tried import compared
 from postgrad.report.view import RunView
 from postgrad.tree import Experiment, State
@@ -20,7 +23,7 @@ SHOWN = 8
 LOOKS = {
     "search": "steers the search; every experiment is measured here",
     "select": "names the champion among the finalists, trained again with fresh seeds",
-    "sealed": "the result of this page; read once, champion and baselines together",
+    "sealed": "the result of this page; champion and baselines in one read, once unless the run was reopened",
 }
 
 
@@ -84,6 +87,10 @@ class Contents:
     looks: tuple[tuple[str, int, str], ...]
     commands: tuple[tuple[str, str], ...]
     unscored: int
+    readings: Readings | None
+    prices: tuple[Price, ...]
+    sealed_lead: str
+    result: tuple[tuple[str, str], ...]
     shown: int = SHOWN
 
 
@@ -98,11 +105,15 @@ def contents(view: RunView) -> Contents:
         secondary=tuple(name for name in names if name != view.metric)[:SECONDARY_SHOWN],
         all_metrics=tuple(names),
         path=_path(view),
-        checks=(_contamination(view), *_guards(view), _lineage(view), _gap(view)),
+        checks=(_contamination(view), *_size(view), *_guards(view), _lineage(view), _gap(view)),
         budget=_budget(view),
         looks=tuple((split, view.looks[split], why) for split, why in LOOKS.items()),
         commands=_commands(view),
         unscored=sum(node.state in (State.FAILED, State.UNSCORED) for node in view.tree.all()),
+        readings=readings_of(view),
+        prices=prices(view),
+        sealed_lead=sealed_lead(view),
+        result=result_facts(view),
     )
 
 
@@ -112,7 +123,7 @@ def result_word(node: Experiment) -> str:
         return "under way"
     if node.analysis.verdict == "tie" and node.analysis.difference is None:
         return "not compared"
-    return {"raced": "stopped early", "unscored": "not scored"}.get(node.analysis.verdict, node.analysis.verdict)
+    return wording.VERDICTS.get(node.analysis.verdict, node.analysis.verdict)
 
 
 def _facts(view: RunView) -> tuple[Fact, ...]:
@@ -129,9 +140,9 @@ def _facts(view: RunView) -> tuple[Fact, ...]:
         Fact(
             "sealed reads", str(looks["sealed"]), f"after {looks['search']} search and {looks['select']} select looks"
         ),
-        Fact("optimism gap", wording.signed(gap), "search minus sealed" if gap is not None else "no sealed read yet"),
+        Fact("optimism gap", wording.signed(gap), "search minus sealed" if gap is not None else "no sealed result yet"),
     ]
-    checks = (_contamination(view), *_guards(view), _lineage(view))
+    checks = (_contamination(view), *_size(view), *_guards(view), _lineage(view))
     failing = [check for check in checks if check.holds is False]
     unknown = [check for check in checks if check.holds is None]
     value = "failing" if failing else "open" if unknown else "all hold"
@@ -162,25 +173,21 @@ def _path(view: RunView) -> tuple[StepToChampion, ...]:
 
 
 def _contamination(view: RunView) -> Check:
-    if view.plan is None:
-        return Check("contamination", None, "The data is not split yet, so nothing is known.")
-    if not view.leaked:
-        words = "No training row has the text of an evaluation row."
-    else:
-        rows = " and ".join(f"{wording.plural(count, 'row')} of {part}" for part, count in view.leaked.items())
-        words = f"{rows} had the text of a held-out row. They were taken out before anything was trained or chosen."
-    if view.barred:
-        words += f" {wording.plural(view.barred, 'row')} made by data steps had the text of a question; taken out too."
-    return Check("contamination", True, words)
+    return Check("contamination", True if view.plan else None, view.contamination.words)
+
+
+def _size(view: RunView) -> tuple[Check, ...]:
+    """Whether the sealed split is large enough to certify anything; nothing where that is not on record."""
+    read = view.sealed
+    if read is None or read.texts is None:
+        return ()
+    if read.refused is not None:
+        return (Check("sealed split size", False, f"Nothing is certified: {read.refused}."),)
+    return (Check("sealed split size", True, f"{wording.plural(read.texts, 'different text')}: enough to certify."),)
 
 
 def _guards(view: RunView) -> tuple[Check, ...]:
-    checks = []
-    for guard in view.guards:
-        words = f"asked for {guard.limit}; {wording.number(guard.search)} on search"
-        words += f", {wording.number(guard.sealed)} on sealed" if guard.sealed is not None else ""
-        checks.append(Check(f"guard: {wording.metric_name(guard.metric)}", guard.holds, f"{words}."))
-    return tuple(checks)
+    return tuple(Check(f"guard: {guard.name}", guard.holds, guard.words) for guard in view.guards)
 
 
 def _lineage(view: RunView) -> Check:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 
 from postgrad.records import Difference, Estimate
+from postgrad.report.wording import VERDICTS
 from postgrad.tree import Experiment, State, Tree
 
 Z95 = 1.959964
@@ -20,8 +21,8 @@ class Tried:
     Attributes:
         kind: the proposals' kind.
         nodes: the experiments of this kind, in index order.
-        better, worse, tie: how many complete ones came out how against what they changed. The first of its kind, which
-            had nothing to be compared with, is in none of the three.
+        kept, tie, undecided, discarded: how many complete ones came out how against what they changed. The first of
+            its kind, which had nothing to be compared with, is in none of these.
         raced, failed, open: stopped early as clearly behind; ended in a failure; without a score.
         effects: the differences of the complete ones, in index order.
         effect: their mean with its interval; None where nothing was comparable. `n` counts the differences.
@@ -30,9 +31,10 @@ class Tried:
 
     kind: str
     nodes: tuple[str, ...]
-    better: int
-    worse: int
+    kept: int
     tie: int
+    undecided: int
+    discarded: int
     raced: int
     failed: int
     open: int
@@ -42,11 +44,12 @@ class Tried:
 
     @property
     def counts(self) -> str:
-        """What became of them: "2 better, 1 tie, 1 stopped early"."""
+        """What became of them: "2 kept, 1 tie, 1 stopped early"."""
         named = {
-            "better": self.better,
+            "kept": self.kept,
             "tie" if self.tie == 1 else "ties": self.tie,
-            "worse": self.worse,
+            "undecided": self.undecided,
+            "discarded": self.discarded,
             "stopped early": self.raced,
             "failed": self.failed,
             "without a score": self.open,
@@ -104,15 +107,16 @@ def compared(node: Experiment) -> Difference | None:
 
 def _sum_up(kind: str, nodes: list[Experiment]) -> Tried:
     pairs = [(node.analysis.verdict, found) for node in nodes if node.analysis and (found := compared(node))]
-    verdicts = [verdict for verdict, _ in pairs]
+    words = [VERDICTS.get(verdict) for verdict, _ in pairs]
     states = [node.state for node in nodes]
     effects = tuple(found for _, found in pairs)
     return Tried(
         kind=kind,
         nodes=tuple(node.id for node in nodes),
-        better=verdicts.count("better"),
-        worse=verdicts.count("worse"),
-        tie=verdicts.count("tie"),
+        kept=words.count("kept"),
+        tie=words.count("tie"),
+        undecided=words.count("undecided"),
+        discarded=words.count("discarded"),
         raced=states.count(State.RACED),
         failed=states.count(State.FAILED),
         open=states.count(State.PENDING) + states.count(State.UNSCORED),

@@ -5,26 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from postgrad.records import Difference, SealedScore
+from postgrad.records import Difference, SealedRead, SealedScore
 from postgrad.report import wording
 
 if TYPE_CHECKING:
     from postgrad.report.view import RunView
 
-LEVEL = 0.05
+FIRST_READ = 0.95
 CLOSE = 0.05
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Attributes:
-    tone: better, none (no difference shown), worse, or open (no sealed read).
+    tone: better, none (no difference shown), worse, refused (the sealed split is too small), or open (no sealed read).
     claim: the sentence without its figures.
     figures: the figures behind it; empty where there are none.
     remarks: what a person who signs off has to know besides.
     """
 
-    tone: Literal["better", "none", "worse", "open"]
+    tone: Literal["better", "none", "worse", "refused", "open"]
     claim: str
     figures: str
     remarks: tuple[str, ...] = ()
@@ -35,33 +35,40 @@ class Verdict:
 
 
 def verdict_of(view: RunView) -> Verdict:
-    """Judge a run. A sealed difference counts when its interval leaves out zero and its test agrees."""
+    """Judge a run. A sealed difference counts when its interval leaves out zero and its test agrees, both at the
+    confidence of the read. Where the sealed split is too small, nothing counts, whatever the figures are."""
     champion, baseline = view.score_of("champion"), view.score_of("baseline")
     if view.sealed is None or champion is None or baseline is None:
         return _open(view)
     metric = wording.metric_name(view.sealed.metric)
+    if view.sealed.refused is not None:
+        count = view.sealed.texts if view.sealed.texts is not None else view.sealed.n
+        texts = "1 sealed text is" if count == 1 else f"{count:,} sealed texts are"
+        claim = f"Not certified, {texts} too few to show even a large difference"
+        return Verdict("refused", claim, _figures(metric, champion, baseline, view.sealed), _remarks(view))
     if champion.experiment == baseline.experiment:
         figures = f"{metric} {wording.estimate(champion.estimate, 2)} on {wording.plural(view.sealed.n, 'sealed item')}"
         return Verdict("none", "Nothing beat the baseline, which is the champion", figures, _remarks(view))
-    gap = view.sealed.difference
-    tone, claim = _claim(gap)
-    return Verdict(tone, claim, _figures(metric, champion, baseline, gap), _remarks(view))
+    tone, claim = _claim(view.sealed.difference, 1 - view.sealed.confidence)
+    return Verdict(tone, claim, _figures(metric, champion, baseline, view.sealed), _remarks(view))
 
 
-def _claim(gap: Difference) -> tuple[Literal["better", "none", "worse"], str]:
-    if gap.p < LEVEL and gap.low > 0:
+def _claim(gap: Difference, level: float) -> tuple[Literal["better", "none", "worse"], str]:
+    if gap.p < level and gap.low > 0:
         return "better", "The tuned model is better than the baseline"
-    if gap.p < LEVEL and gap.high < 0:
+    if gap.p < level and gap.high < 0:
         return "worse", "The tuned model is worse than the baseline"
     return "none", "No real difference shown between the tuned model and the baseline"
 
 
-def _figures(metric: str, champion: SealedScore, baseline: SealedScore, gap: Difference) -> str:
+def _figures(metric: str, champion: SealedScore, baseline: SealedScore, read: SealedRead) -> str:
+    gap = read.difference
     digits = 3 if min(abs(gap.value), abs(gap.low), abs(gap.high)) < CLOSE / 5 or abs(gap.value) < CLOSE else 2
+    wider = f" ({wording.percent(read.confidence)} interval)" if read.confidence > FIRST_READ else ""
     return (
         f"{metric} {wording.number(champion.estimate.value, digits)} vs "
         f"{wording.number(baseline.estimate.value, digits)}, "
-        f"difference {wording.difference(gap, digits)}, {wording.p_value(gap.p)}"
+        f"difference {wording.difference(gap, digits)}{wider}, {wording.p_value(gap.p)}"
     )
 
 
@@ -74,21 +81,24 @@ def _open(view: RunView) -> Verdict:
         "open",
         "Not finished, and measured on the search split only",
         figures,
-        (f"The sealed split has not been read: {view.unsealed_reason}.",),
+        (f"There is no sealed result of this state: {view.unsealed_reason}.",),
     )
 
 
 def _remarks(view: RunView) -> tuple[str, ...]:
     remarks = []
+    if view.sealed is not None and view.sealed.refused is not None:
+        remarks.append(f"Why nothing is certified: {view.sealed.refused}. The figures are for the record only.")
     gap = view.sealed.difference if view.sealed else None
+    level = 1 - view.sealed.confidence if view.sealed else 0.0
     asked = view.task.min_effect
-    if gap is not None and gap.p < LEVEL and 0 < gap.low <= gap.value < asked:
+    if gap is not None and gap.p < level and 0 < gap.low <= gap.value < asked:
         remarks.append(f"The difference is smaller than the {asked:g} that the task asked for.")
     if gap is not None and gap.low <= 0 and gap.high >= asked > 0 and gap.value != 0:
         remarks.append(f"A gain of the {asked:g} that the task asked for is not ruled out: more test items would tell.")
     for guard in view.guards:
         if guard.holds is not True:
-            remarks.append(f"The guard on {wording.metric_name(guard.metric)} ({guard.limit}) does not hold.")
+            remarks.append(f"The guard on {guard.name} ({guard.limit}) does not hold.")
     if view.sealed is not None and view.lineage.model is None:
         remarks.append("The final weights are not on record: their way from the base model cannot be shown.")
     return tuple(remarks)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence, TypeVar
+from typing import Mapping, Sequence, TypeVar
 
 from postgrad.budget import Ledger, Spent
 from postgrad.errors import UserError
+from postgrad.evaluate.power import recorded_seed_sd
 from postgrad.evaluate.splits import SplitPlan, group_of
 from postgrad.events import (
     Analysed,
@@ -19,14 +20,21 @@ from postgrad.events import (
     Certified,
     DataPrepared,
     Event,
+    FinalModel,
     JobFinished,
+    JobStarted,
+    Reopened,
     RunEnded,
     RunResumed,
     RunStarted,
     SealedDone,
     SearchEnded,
+    current,
+    sealed_reads,
 )
 from postgrad.records import Budget, Confusion, DataCard, Estimate, Lesson, SealedRead, SealedScore, TaskSpec
+from postgrad.report.contamination import Contamination, contamination_of
+from postgrad.report.guards import GuardCheck, final_models, guard_checks
 from postgrad.report.tried import Tried, compared, what_was_tried
 from postgrad.report.verdict import Verdict, verdict_of
 from postgrad.tree import Experiment, State, Tree
@@ -61,23 +69,26 @@ class BadCase:
 
 
 @dataclass(frozen=True)
-class GuardCheck:
-    """A guard of the task against the champion. The search value decides; the sealed one is for the record."""
-
-    metric: str
-    limit: str
-    search: float | None
-    sealed: float | None
-    holds: bool | None
-
-
-@dataclass(frozen=True)
 class Lineage:
     """Where the final weights come from: base model, final job, model artefact. `model` is None where none is kept."""
 
     base_model: str | None
     job: str | None
     model: str | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One read of the sealed split: when (Unix time), why again (None for the first), and what it said."""
+
+    number: int
+    at: float
+    reason: str | None
+    read: SealedRead
+
+    @property
+    def champion(self) -> str:
+        return self.read.scores[0].experiment
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,10 @@ class RunView:
         baseline: the experiment that the champion is compared with on the sealed split.
         moments: closed experiments in the order they were closed.
         reigns: the champions of the search, in order.
+        sealed: the last read, unless the run was reopened after it; `readings` has all of them for ever.
+        seed_sd: standard deviation of one training's score over training seeds, as the run measured it.
+        reopened: why the run goes on after an end, where it does; None again when it has its new end.
         optimism_gap: search estimate minus sealed estimate of the champion.
-        leaked: where -> how many rows were taken out because an evaluation split holds them too.
         model_dir, report: paths of the final model and of this report, where they are known.
     """
 
@@ -114,11 +127,15 @@ class RunView:
     search_ended: SearchEnded | None
     certified: Certified | None
     sealed: SealedRead | None
+    readings: tuple[Reading, ...]
+    reopened: str | None
+    seed_sd: float | None
     ended: RunEnded | None
     bad_cases: tuple[BadCase, ...]
     lessons: tuple[Lesson, ...]
     undecided: tuple[Experiment, ...]
     guards: tuple[GuardCheck, ...]
+    finals: dict[str, FinalModel]
     lineage: Lineage
     model_dir: str | None
     report: str | None
@@ -148,14 +165,8 @@ class RunView:
         return tuple(node for node in self.tree.all() if node.state is State.RACED)
 
     @property
-    def leaked(self) -> dict[str, int]:
-        return {where: count for where, count in (self.plan.removed if self.plan else {}).items() if count}
-
-    @property
-    def barred(self) -> int:
-        """Train rows with a text that was asked in the same training, made by data steps; taken out there."""
-        units = (unit for node in self.tree.all() for result in node.results for unit in result.units)
-        return sum(step.dropped for unit in units for step in unit.steps if step.op == "decontaminate")
+    def contamination(self) -> Contamination:
+        return contamination_of(self.plan, self.tree)
 
     @property
     def optimism_gap(self) -> float | None:
@@ -170,6 +181,8 @@ class RunView:
         """Why there is no sealed score, or None when there is one."""
         if self.sealed is not None:
             return None
+        if self.reopened is not None and self.search_ended is None:
+            return "the run was reopened and the search goes on"
         if self.ended is not None:
             return f"the run ended without a sealed read: {self.ended.reason}"
         if self.certified is not None:
@@ -208,22 +221,19 @@ def build_view(
     Raises:
         UserError: the events do not begin with RunStarted.
     """
-    if not events or not isinstance(events[0].body, RunStarted):
-        raise UserError("These events are no run: the first one has to say what was started. Is the log complete?")
-    started = events[0].body
-    last: dict[str, Body] = {event.body.type: event.body for event in events}
+    started = _started(events)
+    last = current(events)
     tree = Tree.from_events(events)
     certified = _only(last, Certified)
-    sealed = _only(last, SealedDone)
     champion = tree[certified.champion] if certified else tree[tree.champion] if tree.champion else None
     prepared = _only(last, DataPrepared)
-    read = sealed.read if sealed else None
+    read = done.read if (done := _only(last, SealedDone)) else None
     return RunView(
         run=started.run,
         started_at=events[0].at,
         task=started.task,
         postgrad=started.postgrad,
-        machine=started.machine,
+        machine=started.machine | _sandbox(events),
         packages=started.packages,
         resumed=sum(isinstance(event.body, RunResumed) for event in events),
         plan=plan,
@@ -239,19 +249,49 @@ def build_view(
         search_ended=_only(last, SearchEnded),
         certified=certified,
         sealed=read,
+        readings=_readings(events),
+        reopened=_reopened(last),
+        seed_sd=recorded_seed_sd(events),
         ended=_only(last, RunEnded),
         bad_cases=_bad_cases(champion, texts or {}),
         lessons=_lessons(tree),
         undecided=_undecided(tree, started.task.min_effect),
-        guards=_guards(started.task, champion, read),
+        guards=guard_checks(started.task, champion, final_models(events), read),
+        finals=final_models(events),
         lineage=_lineage(events, champion),
         model_dir=str(model_dir) if model_dir and model_dir.is_dir() else None,
         report=str(report) if report else None,
     )
 
 
+def _started(events: Sequence[Event]) -> RunStarted:
+    if not events or not isinstance(events[0].body, RunStarted):
+        raise UserError("These events are no run: the first one has to say what was started. Is the log complete?")
+    return events[0].body
+
+
+def _sandbox(events: Sequence[Event]) -> dict[str, str]:
+    """What kept jobs apart from the machine; nothing for runs of versions that did not record it."""
+    names = {event.body.sandbox for event in events if isinstance(event.body, JobStarted)} - {""}
+    return {"sandbox": " and ".join(sorted(names))} if names else {}
+
+
 def _only(last: Mapping[str, Body], kind: type[T]) -> T | None:
     return next((body for body in last.values() if isinstance(body, kind)), None)
+
+
+def _reopened(last: Mapping[str, Body]) -> str | None:
+    """The reason of a run that was reopened and has no new end yet."""
+    found = _only(last, Reopened)
+    return found.reason if found and "sealed_done" not in last else None
+
+
+def _readings(events: Sequence[Event]) -> tuple[Reading, ...]:
+    return tuple(
+        Reading(event.body.number, event.at, event.body.reason, event.body.read)
+        for event in sealed_reads(events)
+        if isinstance(event.body, SealedDone)
+    )
 
 
 def _moments(events: Sequence[Event], tree: Tree) -> tuple[Moment, ...]:
@@ -301,21 +341,6 @@ def _undecided(tree: Tree, min_effect: float) -> tuple[Experiment, ...]:
     return tuple(node for node, _ in sorted(left, key=lambda pair: -pair[1].value))
 
 
-def _guards(task: TaskSpec, champion: Experiment | None, read: SealedRead | None) -> tuple[GuardCheck, ...]:
-    metrics = champion.evaluation.metrics if champion and champion.evaluation else {}
-    sealed = next((score.metrics for score in read.scores if score.role == "champion"), {}) if read else {}
-    checks = []
-    for guard in task.guards:
-        value = metrics.get(guard.metric)
-        bounds = [f"at least {guard.min:g}"] if guard.min is not None else []
-        bounds += [f"at most {guard.max:g}"] if guard.max is not None else []
-        holds = None
-        if value is not None:
-            holds = (guard.min is None or value >= guard.min) and (guard.max is None or value <= guard.max)
-        checks.append(GuardCheck(guard.metric, " and ".join(bounds), value, sealed.get(guard.metric), holds))
-    return tuple(checks)
-
-
 def _lineage(events: Sequence[Event], champion: Experiment | None) -> Lineage:
     if champion is None:
         return Lineage(None, None, None)
@@ -325,48 +350,3 @@ def _lineage(events: Sequence[Event], champion: Experiment | None) -> Lineage:
         if isinstance(body, JobFinished) and body.purpose == "sealed" and body.experiment == champion.id:
             return Lineage(base, body.job, body.result.model)
     return Lineage(base, None, None)
-
-
-# --- the one object and the one sentence ----------------------------------------------------------------------------
-
-
-def headline(view: RunView) -> str:
-    """The result in one or two plain sentences."""
-    return view.verdict.headline
-
-
-def summary(view: RunView) -> dict[str, Any]:
-    """The object that `postgrad run --json` ends with. `sealed` is None, with `sealed_reason`, before the read."""
-    champion = view.champion
-    found: dict[str, Any] = {
-        "run": view.run,
-        "task": view.task.name,
-        "experiments": len(view.tree),
-        "failures": len(view.failures),
-        "champion": champion and {"experiment": champion.id, "recipe_hash": champion.proposed.proposal.recipe.hash},
-        "sealed": _sealed_summary(view),
-        "optimism_gap": view.optimism_gap,
-        "looks": dict(view.looks),
-        "spent": view.spent.model_dump(mode="json"),
-        "granted": view.granted.model_dump(mode="json"),
-        "model_dir": view.model_dir,
-        "report": view.report,
-    }
-    if view.sealed is None:
-        found["sealed_reason"] = view.unsealed_reason
-    return found
-
-
-def _sealed_summary(view: RunView) -> dict[str, Any] | None:
-    champion, baseline = view.score_of("champion"), view.score_of("baseline")
-    if view.sealed is None or champion is None or baseline is None:
-        return None
-    gap = view.sealed.difference
-    return {
-        "metric": view.sealed.metric,
-        "baseline": baseline.estimate.value,
-        "champion": champion.estimate.value,
-        "difference": gap.value,
-        "ci95": [gap.low, gap.high],
-        "p": gap.p,
-    }

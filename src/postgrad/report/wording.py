@@ -27,6 +27,18 @@ ROLE_NAMES = {
     "base_model": "Untouched base model",
     "constant": "Constant answer",
 }
+# A verdict on an experiment in a word or two. "better" and "worse" are of runs of older versions.
+VERDICTS = {
+    "keep": "kept",
+    "better": "kept",
+    "tie": "tie",
+    "retest": "undecided",
+    "discard": "discarded",
+    "worse": "discarded",
+    "raced": "stopped early",
+    "failed": "failed",
+    "unscored": "not scored",
+}
 NONE = "-"
 
 
@@ -68,6 +80,17 @@ def estimate(found: Estimate | None, digits: int = 3) -> str:
 def difference(found: Difference | None, digits: int = 3) -> str:
     """ "+0.120 [+0.070, +0.170]"."""
     return NONE if found is None else f"{signed(found.value, digits)} {interval(found, digits)}"
+
+
+def ordinal(number: int) -> str:
+    """ "1st", "2nd", "13th"."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def percent(share: float) -> str:
+    """A confidence: "95 %", "97.5 %"."""
+    return f"{100 * share:.4g} %"
 
 
 def p_value(p: float) -> str:

@@ -17,10 +17,11 @@ from postgrad.data.sources import resolve_source
 from postgrad.engines import ENGINES
 from postgrad.errors import UserError, near_miss
 from postgrad.metrics import METRICS
-from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Record, SearchSpec, TaskSpec
+from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Record, SearchSpec, Slice, TaskSpec
 from postgrad.registry import Registry
 from postgrad.research import RESEARCHERS
 from postgrad.search import POLICIES
+from postgrad.spec.guards import check_guards
 from postgrad.spec.keys import BUDGET_KEYS, HELP
 from postgrad.train.models import absolute_reference
 
@@ -54,16 +55,18 @@ def _messages(where: str, record: type[Record] | None, wrong: ValidationError) -
     """One message for each key, in words of the task file."""
     found: dict[str, str] = {}
     for error in wrong.errors():
-        names = [str(part) for part in error["loc"]][:2]
+        names = [str(part) for part in error["loc"]][: 3 if record is Guard else 2]
         key = ".".join([where, *names])
         if error["type"] == "extra_forbidden":
             unknown: list[str] = []
-            unknown_keys({names[-1]: None}, _keys_of(where, record), ".".join([where, *names[:-1]]), unknown)
+            inside = Slice if names[1:2] == ["slice"] else record
+            unknown_keys({names[-1]: None}, _keys_of(where, inside), ".".join([where, *names[:-1]]), unknown)
             message = unknown[0]
         elif error["type"] == "missing":
             message = f"{key} is missing. {HELP.get(key, '')}".rstrip()
         elif error["type"] == "model_type":
-            message = f"{key}: expected keys ({', '.join(_keys_of(where, record))}), found {shown(error['input'])}."
+            inside = Slice if names[1:2] == ["slice"] else record
+            message = f"{key}: expected keys ({', '.join(_keys_of(where, inside))}), found {shown(error['input'])}."
         else:
             quote = " Put quotation marks around it." if isinstance(error["input"], bool) else ""
             message = f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, found {shown(error['input'])}.{quote}"
@@ -96,6 +99,7 @@ def check_values(sections: dict[str, Any], root: Path, problems: list[str]) -> N
     _check_names(sections, problems)
     _check_numbers(sections, problems)
     _check_models(sections, root, problems)
+    check_guards(sections, root, problems)
 
 
 def _check_data(sections: dict[str, Any], root: Path, problems: list[str]) -> None:
@@ -134,11 +138,10 @@ def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
     if "researcher" in sections:
         _is_known(RESEARCHERS, sections["researcher"], "researcher", problems)
     rejects = "data" not in sections or sections["data"].out_of_scope is not None
-    used = [("metric", sections["metric"])] if "metric" in sections else []
-    used += [(f"guards.{i}", guard.metric) for i, guard in enumerate(sections.get("guards", ()))]
-    for where, name in used:
-        if _is_known(METRICS, name, where, problems) and METRICS.get(name).needs_out_of_scope and not rejects:
-            problems.append(f"{where}: '{name}' needs an out-of-scope label. Set data.out_of_scope, or take macro_f1.")
+    if "metric" in sections:
+        name = sections["metric"]
+        if _is_known(METRICS, name, "metric", problems) and METRICS.get(name).needs_out_of_scope and not rejects:
+            problems.append(f"metric: '{name}' needs an out-of-scope label. Set data.out_of_scope, or take macro_f1.")
 
 
 def _is_known(registry: Registry[Any], name: str, where: str, problems: list[str]) -> bool:
@@ -171,11 +174,6 @@ def _check_numbers(sections: Mapping[str, Any], problems: list[str]) -> None:
         problems.append(f"min_effect is {sections['min_effect']}, and a number between 0 and 1 was expected, as 0.02.")
     if sections.get("seed", 0) < 0:
         problems.append(f"seed is {sections['seed']}, and 0 or more was expected.")
-    for i, guard in enumerate(sections.get("guards", ())):
-        if guard.min is None and guard.max is None:
-            problems.append(f"guards.{i}: a guard needs a min or a max for {guard.metric}.")
-        elif guard.min is not None and guard.max is not None and guard.min > guard.max:
-            problems.append(f"guards.{i}: min {guard.min} is above max {guard.max}.")
 
 
 def _check_models(sections: dict[str, Any], root: Path, problems: list[str]) -> None:

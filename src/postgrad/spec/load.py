@@ -14,6 +14,7 @@ from postgrad.spec.check import check_sections, check_values, shown, unknown_key
 from postgrad.spec.keys import DEFAULT_BASE_MODEL, DEFAULT_BUDGET, default_metric
 
 MAX_BYTES = 1_000_000
+DEEPEST = 20
 
 
 def load_task(path: Path, overrides: Mapping[str, object] | None = None) -> TaskSpec:
@@ -57,9 +58,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _refuse_bombs(path: Path, text: str) -> None:
+    """Refuse aliases, with which a file of a few lines can mean billions of values, and nesting without end."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = f" line {event.start_mark.line + 1}" if event.start_mark else ""
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"{path}{line}: aliases as '*{event.anchor}' are not taken in a task file. Write it out.")
+        if depth > DEEPEST:
+            raise UserError(f"{path}{line} cannot be read as YAML: nested deeper than {DEEPEST} levels.")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     text = _read_text(path)
     try:
+        _refuse_bombs(path, text)
         found = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as wrong:
         mark = getattr(wrong, "problem_mark", None)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from textwrap import dedent
-from typing import Callable, Iterator, Protocol
+from typing import Callable, Protocol
 
 import psutil
 
@@ -39,15 +39,15 @@ write("ready", str(os.getpid()))
 while not (folder / "go").exists():
     time.sleep(0.02)
 """
-# A child and a grandchild that do not listen to SIGTERM, in the job's session and in one of their own.
+# A child and a grandchild that do not listen to SIGTERM, in the job's session and in one of their own. They are known by
+# the folder in their command lines: inside a process space of its own a job does not know the numbers they have outside.
 FAMILY = """
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 grandchild = deaf + "time.sleep(1000)"
 child = deaf + (
-    "import subprocess, sys, os, pathlib; "
-    f"p = subprocess.Popen([sys.executable, '-c', {grandchild!r}]); "
-    "f = pathlib.Path(sys.argv[1]); f.with_suffix('.part').write_text(f'{os.getpid()} {p.pid}'); "
-    "f.with_suffix('.part').rename(f); time.sleep(1000)"
+    "import subprocess, sys, pathlib; f = pathlib.Path(sys.argv[1]); "
+    f"p = subprocess.Popen([sys.executable, '-c', {grandchild!r}, str(f)]); "
+    "f.with_suffix('.part').touch(); f.with_suffix('.part').rename(f); time.sleep(1000)"
 )
 for number in range(2):
     subprocess.Popen(
@@ -72,6 +72,10 @@ class EngineContract:
         """Return an engine, not open, whose jobs run this Python program with the job folder as last argument."""
         raise AssertionError("define make(self, program) in the test class")
 
+    def spec(self) -> EngineSpec:
+        """The settings that the engine is opened with: two slots."""
+        return EngineSpec(workers=2, threads=1)
+
     # --- tools --------------------------------------------------------------------------------------------------------
 
     def opened(self, folder: Path, program: str) -> Engine:
@@ -79,7 +83,7 @@ class EngineContract:
         file = folder / "program.py"
         file.write_text(HEADER + dedent(program))
         engine = self.make(file)
-        engine.open(EngineSpec(workers=2, threads=1))
+        engine.open(self.spec())
         return engine
 
     def started(self, engine: Engine, folder: Path, name: str = "job", **limits: float) -> Handle:
@@ -125,14 +129,13 @@ class EngineContract:
         engine.close()
 
     def test_jobs_run_side_by_side(self, tmp_path: Path) -> None:
-        meeting = """
-            write("here", "")
-            while sum(1 for _ in folder.parent.glob("*/here")) < 2:
-                time.sleep(0.02)
-        """
-        engine = self.opened(tmp_path, meeting)
+        engine = self.opened(tmp_path, WAITING)
         assert engine.slots == 2 and engine.threads == 1
         handles = [self.started(engine, tmp_path, name) for name in ("a", "b")]
+        until(lambda: all((tmp_path / name / "ready").exists() for name in ("a", "b")))
+        assert [handle.wait(0) for handle in handles] == [None, None]
+        for name in ("a", "b"):
+            (tmp_path / name / "go").touch()
         assert [self.ended(handle).code for handle in handles] == [0, 0]
         engine.close()
 
@@ -267,25 +270,15 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def alive(folder: Path) -> list[int]:
-    """Processes of the family that a job wrote down and that still run."""
-    return [pid for pid in _family(folder) if _runs(pid)]
-
-
-def _family(folder: Path) -> Iterator[int]:
-    files = sorted(folder.glob("family?"))
-    assert len(files) == 2, "the job started its family"
-    for file in files:
-        yield from (int(pid) for pid in file.read_text().split())
-
-
-def _runs(pid: int) -> bool:
-    """True for a process that is neither gone nor dead. A killed one may take a moment."""
+    """Processes of the family that a job in this folder started and that still run. A killed one may take a moment."""
+    assert len(list(folder.glob("family?"))) == 2, "the job started its family"
     patience = time.monotonic() + 5.0
-    while psutil.pid_exists(pid) and time.monotonic() < patience:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return False
-        except psutil.NoSuchProcess:
-            return False
+    while (found := _family(folder)) and time.monotonic() < patience:
         time.sleep(0.02)
-    return psutil.pid_exists(pid)
+    return found
+
+
+def _family(folder: Path) -> list[int]:
+    """Numbers of the processes whose command line ends with one of the family's files. Dead ones have none."""
+    names = {str(folder / f"family{number}") for number in range(2)}
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[-1] in names]

@@ -7,6 +7,7 @@ files are pickles, which run code when they are read. Loads no model and imports
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from contextlib import suppress
@@ -22,6 +23,8 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
 # What a download takes: weights, configuration, tokenizer, and the licence beside them. No pickles, no code.
 WANTED = (*(f"*{suffix}" for suffix in HASHED), "*.md", "LICENSE*")
 EXPORTS = ("onnx/*", "openvino/*", "coreml/*", "flax_model*", "tf_model*")
+# Parts of a sentence encoder are classes that the library imports by these names.
+OWN_MODULES = ("sentence_transformers.",)
 LFS_POINTER = b"version https://git-lfs"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+@[\w./-]+")
@@ -108,7 +111,33 @@ def _checked(folder: Path, reference: str) -> Path:
                 f"The base model {reference}: {weights[0].name} is a Git LFS pointer and not the weights. Fetch them "
                 f"with: git lfs pull"
             )
+    _no_code(folder, reference)
     return folder
+
+
+def _no_code(folder: Path, reference: str) -> None:
+    """Refuse a model that asks for code of its own: what it names would be imported and run when it is loaded."""
+    wanted = ""
+    for name in ("config.json", "tokenizer_config.json", "modules.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as wrong:
+            raise UserError(
+                f"The base model {reference}: {path} is not JSON ({wrong}). Fetch the model again."
+            ) from wrong
+        if name == "modules.json":
+            types = [str(module.get("type", "")) for module in facts if isinstance(module, dict)]
+            wanted = next((kind for kind in types if not kind.startswith(OWN_MODULES)), wanted)
+        elif isinstance(facts, dict) and facts.get("auto_map"):
+            wanted = f"auto_map in {name}"
+    if wanted:
+        raise UserError(
+            f"The base model {reference} needs code of its own ({wanted[:200]}), and code that comes with a model is "
+            "never run. Take a model that the installed libraries can load by themselves."
+        )
 
 
 def _package_folder(reference: str) -> Path:

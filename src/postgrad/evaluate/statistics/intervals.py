@@ -44,8 +44,8 @@ def point(metric: Metric, answers: Answers) -> float:
     return float(metric.values(answers, np.ones((1, len(answers.truth))))[0])
 
 
-def estimate(metric: Metric, items: Items, *, seed: int = 0) -> Estimate:
-    """The metric with its 95 % bootstrap interval over groups of items."""
+def estimate(metric: Metric, items: Items, *, seed: int = 0, confidence: float = 0.95) -> Estimate:
+    """The metric with its bootstrap interval over groups of items."""
     import numpy as np
 
     value = point(metric, items.answers)
@@ -53,11 +53,11 @@ def estimate(metric: Metric, items: Items, *, seed: int = 0) -> Estimate:
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Estimate(value=value, low=float("nan"), high=float("nan"), n=len(items))
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(value=value, low=float(low), high=float(high), n=len(items))
 
 
-def difference(metric: Metric, first: Items, second: Items, *, seed: int = 0) -> Difference:
+def difference(metric: Metric, first: Items, second: Items, *, seed: int = 0, confidence: float = 0.95) -> Difference:
     """First minus second on the same items in the same order, paired by group.
 
     `p` is the two-sided bootstrap p value: twice the smaller share of resamples on one side of zero, with the
@@ -78,10 +78,31 @@ def difference(metric: Metric, first: Items, second: Items, *, seed: int = 0) ->
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Difference(value=value, low=float("nan"), high=float("nan"), p=1.0, n=len(first))
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     side = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
     p = min(1.0, 2.0 * (side + 1) / (len(draws) + 1))
     return Difference(value=value, low=float(low), high=float(high), p=p, n=len(first))
+
+
+def widened(found: Difference, variance: float, degrees: float) -> Difference:
+    """A difference of two trained models as one of their recipes: its interval with the noise of training seeds.
+
+    Args:
+        variance: of the difference through seeds, estimated with `degrees` degrees of freedom. The variance through
+            items is read off the interval, which is taken to be a normal one of 95 %.
+    """
+    from math import sqrt
+
+    from scipy.stats import t
+
+    items = ((found.high - found.low) / (2 * 1.959964)) ** 2
+    total = items + variance
+    if total <= 0:
+        return found
+    freedom = total**2 / (items**2 / max(1, found.n - 1) + variance**2 / degrees)
+    half = float(t.ppf(0.975, freedom)) * sqrt(total)
+    p = float(2 * t.sf(abs(found.value) / sqrt(total), freedom))
+    return Difference(value=found.value, low=found.value - half, high=found.value + half, p=p, n=found.n)
 
 
 def metric_ignores_score(metric: Metric) -> bool:

@@ -1,0 +1,70 @@
+"""Noise of training seeds, pooled over a run.
+
+Two trainings of one recipe differ in two ways: they answer single items differently (flips, which average out over
+items and are seen item by item), and the whole score shifts (which no number of items averages out). One experiment has
+few seeds, so the shift is pooled over all recipes of a family that were trained more than once, and starts from a prior
+worth two replicates: a scaled inverse chi-square prior on the variance (G. K. Smyth, "Linear models and empirical Bayes
+methods for assessing differential expression", SAGMB 3 (2004), section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Sequence
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# In standard deviations of one item's score: for right or wrong answers, a shift of about one point.
+PRIOR_SHIFT = 0.02
+PRIOR_REPLICATES = 2.0
+# Share of the disagreement of two different recipes that is taken for flips before any recipe was trained twice.
+FLIPS_BEFORE = 0.25
+
+
+@dataclass
+class SeedNoise:
+    """The pool of one family of recipes.
+
+    Attributes:
+        prior: variance of the shift before any replicate.
+        replicates: degrees of freedom: second and further trainings seen.
+    """
+
+    prior: float
+    replicates: int = 0
+    _squares: float = 0.0
+    _flips: float = 0.0
+
+    @classmethod
+    def of_scale(cls, scale: float) -> SeedNoise:
+        """The pool before any replicate, for items whose scores have this standard deviation."""
+        return cls(prior=(PRIOR_SHIFT * scale) ** 2)
+
+    def add(self, earlier: Sequence[float], last: NDArray[np.float64], again: NDArray[np.float64]) -> None:
+        """One more training of a recipe.
+
+        Args:
+            earlier: scores of its trainings so far.
+            last, again: (N,) per-item values of the training before this one, and of this one.
+        """
+        count = len(earlier)
+        score = float(again.mean())
+        self._squares += (score - sum(earlier) / count) ** 2 * count / (count + 1)
+        self._flips += float((again - last).var()) / len(again) / 2
+        self.replicates += 1
+
+    def flips(self, disagreement: float) -> float:
+        """Variance of a score through flips alone, one training. `disagreement` is the variance of the difference of
+        two recipes' scores over items, which stands in before the first replicate."""
+        return self._flips / self.replicates if self.replicates else FLIPS_BEFORE * disagreement
+
+    def shift(self, worth: float = PRIOR_REPLICATES) -> float:
+        """Variance of the shift of a whole score, one training, beyond flips.
+
+        Args:
+            worth: how many replicates the prior counts for.
+        """
+        seen = max(0.0, self._squares - self._flips)
+        return (worth * self.prior + seen) / (worth + self.replicates)

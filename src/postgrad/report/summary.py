@@ -1,0 +1,70 @@
+"""A run as one sentence, and as the object that `postgrad run --json` ends with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from postgrad.report.view import Reading, RunView
+
+
+def headline(view: RunView) -> str:
+    """The result in one or two plain sentences."""
+    return view.verdict.headline
+
+
+def summary(view: RunView) -> dict[str, Any]:
+    """`sealed` is None, with `sealed_reason`, before the read. `certified` is False where it is refused or missing."""
+    champion = view.champion
+    found: dict[str, Any] = {
+        "run": view.run,
+        "task": view.task.name,
+        "experiments": len(view.tree),
+        "failures": len(view.failures),
+        "champion": champion and {"experiment": champion.id, "recipe_hash": champion.proposed.proposal.recipe.hash},
+        "certified": view.sealed is not None and view.sealed.refused is None,
+        "sealed": _sealed(view),
+        "optimism_gap": view.optimism_gap,
+        "looks": dict(view.looks),
+        "sealed_reads": [_read(reading) for reading in view.readings],
+        "spent": view.spent.model_dump(mode="json"),
+        "granted": view.granted.model_dump(mode="json"),
+        "model_dir": view.model_dir,
+        "report": view.report,
+    }
+    if view.sealed is None:
+        found["sealed_reason"] = view.unsealed_reason
+    elif view.sealed.refused is not None:
+        found["refused"] = view.sealed.refused
+    return found
+
+
+def _sealed(view: RunView) -> dict[str, Any] | None:
+    champion, baseline = view.score_of("champion"), view.score_of("baseline")
+    if view.sealed is None or champion is None or baseline is None:
+        return None
+    gap = view.sealed.difference
+    return {
+        "metric": view.sealed.metric,
+        "baseline": baseline.estimate.value,
+        "champion": champion.estimate.value,
+        "difference": gap.value,
+        "ci95": [gap.low, gap.high],
+        "p": gap.p,
+        "mcnemar_p": view.sealed.mcnemar_p,
+        "confidence": view.sealed.confidence,
+    }
+
+
+def _read(reading: Reading) -> dict[str, Any]:
+    """One read of the history. `at` is Unix time; `reason` is why it was read again, None for the first."""
+    gap = reading.read.difference
+    return {
+        "number": reading.number,
+        "at": reading.at,
+        "champion": reading.champion,
+        "difference": gap.value,
+        "interval": [gap.low, gap.high],
+        "confidence": reading.read.confidence,
+        "refused": reading.read.refused,
+        "reason": reading.reason,
+    }
