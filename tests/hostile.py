@@ -58,6 +58,7 @@ class Attack:
         expected: "boundary/kind" of the failures that are right; () where the attack has no effect and the honest part
             of the program counts.
         says: a part of the failure's message.
+        unseen: rungs in which it comes to nothing without being noticed.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Attack:
     says: str = ""
     limits: dict[str, float] = field(default_factory=dict)
     save_model: bool = False
+    unseen: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -129,7 +131,7 @@ SNOOPING = (
     Attack("walks up", "os.listdir(folder / '..' / '..')", ("isolation/forbidden_file",), "os.listdir"),
     Attack("opens a file by ..", "open('../../events.sqlite')", ("isolation/forbidden_file",), "events.sqlite"),
     Attack("walks up past the tripwire",
-           "past_the_tripwire('sys.exit(not os.path.exists(sys.argv[1]))', str(folder / '../../events.sqlite'))",
+           "past_the_tripwire('open(sys.argv[1])', str(folder / '../../events.sqlite'))",
            REFUSED, "code 13"),
     Attack("reads the keys of the user", "open(FACTS['home'] + '/.ssh/id_rsa')", ("isolation/forbidden_file",), ".ssh"),
     Attack("reads the home past the tripwire",
@@ -229,11 +231,11 @@ RUNAWAYS = (
            HONEST + "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        "
            "os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(1000)', str(folder)])\n    "
            "os._exit(0)\ntime.sleep(0.5)\n",
-           ("isolation/left_behind",), "behind"),
+           ("isolation/left_behind",), "behind", unseen=("sandlock",)),
     Attack("forks four hundred times",
            "for _ in range(400):\n    try:\n        if os.fork() == 0:\n            time.sleep(1000)\n    "
            "except OSError:\n        break\ntime.sleep(1000)\n",
-           ("resource/flood", "resource/oom"), limits={"wall_s": 20}),
+           ("resource/flood",), "processes", limits={"wall_s": 20, "memory_mb": 10**6}),
     Attack("writes a huge file", "open(folder / 'huge', 'wb').write(bytes(60_000_000))", REFUSED,
            limits={"disk_mb": 30}),
     Attack("fills the disk with many files",

@@ -68,7 +68,7 @@ def facts(run: Path, server: socket.socket) -> dict[str, object]:
     }
 
 
-def attacked(attack: Attack, run: Path, server: socket.socket) -> JobResult:
+def attacked(attack: Attack, run: Path, server: socket.socket, rung: str) -> JobResult:
     """The result of the hostile program, run the way the loop runs a job."""
     (run / "events.sqlite").write_text("labels: secret-greeting")
     program = run / "program.py"
@@ -76,7 +76,7 @@ def attacked(attack: Attack, run: Path, server: socket.socket) -> JobResult:
     engine, referee = LocalEngine(command=(sys.executable, "-P", str(program))), LocalEngine()
     for each in (engine, referee):
         try:
-            each.open(EngineSpec(workers=1, threads=1))
+            each.open(EngineSpec.model_validate({"workers": 1, "threads": 1, "sandbox": rung}))
         except UserError as problem:
             pytest.skip(str(problem))
     executor = Executor(engine, Artifacts(run / "artifacts"), run / "scratch", referee)
@@ -98,15 +98,18 @@ def running(folder: Path) -> list[list[str]]:
     return [line for line in lines if any(str(folder) in word for word in line)]
 
 
+@pytest.mark.parametrize("rung", ["auto", pytest.param("sandlock", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_attack(attack: Attack, tmp_path: Path, server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attack(
+    attack: Attack, rung: str, tmp_path: Path, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     run = tmp_path / "run"
     run.mkdir()
     before = hashlib.sha256(SCORER.read_bytes()).digest()
-    result = attacked(attack, run, server)
+    result = attacked(attack, run, server, rung)
     found = f"{result.failure.boundary}/{result.failure.kind}" if result.failure else ""
-    assert found in (attack.expected or ("",)), result.failure
+    assert found in (attack.expected or ("",)) or (rung in attack.unseen and found == ""), result.failure
     assert hashlib.sha256(SCORER.read_bytes()).digest() == before, "the scorer is what it was"
     assert (run / "events.sqlite").read_text() == "labels: secret-greeting"
     assert not (run / "payload-ran").exists(), "nothing was unpickled"

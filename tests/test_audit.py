@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from postgrad.audit import Audit, audit_run
 from postgrad.audit.case import Case, open_case
+from postgrad.audit.data import data_checks
 from postgrad.audit.weights import lineage_checks, weight_checks
 from postgrad.cli.audit import command
 from postgrad.errors import UserError
@@ -379,7 +380,13 @@ def test_rows_of_data_steps_are_worked_out_again(case: Case) -> None:
     recipe = case.recipe.model_copy(update={"data": (Step(op="typos", params={"share": 1.0}),)})
     proposal = case.proposed.proposal.model_copy(update={"recipe": recipe})
     changed = replace(case, proposed=case.proposed.model_copy(update={"proposal": proposal}))
-    from postgrad.audit.data import data_checks
-
     found = {check.name: check.state for check, _ in data_checks(changed, encoder=False)}
     assert found["rows follow from the recipe"] == "finding"
+
+
+def test_data_steps_of_other_packages_are_not_run_here(case: Case) -> None:
+    recipe = case.recipe.model_copy(update={"data": (Step(op="theirs"),)})
+    proposal = case.proposed.proposal.model_copy(update={"recipe": recipe})
+    changed = replace(case, proposed=case.proposed.model_copy(update={"proposal": proposal}))
+    found = {check.name: check.state for check, _ in data_checks(changed, encoder=False)}
+    assert found["rows follow from the recipe"] == "unknown"

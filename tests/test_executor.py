@@ -104,6 +104,13 @@ def test_outputs_and_model_become_artefacts(executor: Executor, tmp_path: Path) 
     assert job.poll(0) == result
 
 
+def test_a_tuned_model_passes_the_second_look(executor: Executor, tiny: Path) -> None:
+    stage = Stage(backend="embedder", params={**TINY, "epochs": 2})
+    result = run(executor, make_spec(stage, base_model=tiny, save_model=True))
+    assert result.failure is None and result.model is not None
+    assert not list(executor.scratch.iterdir()), "neither job leaves a folder"
+
+
 def test_the_job_is_not_told_the_answers(executor: Executor) -> None:
     spec = make_spec()
     job = executor.start(spec, inputs_of(spec))

@@ -192,7 +192,7 @@ def with_header(shape: str, members: dict[str, bytes]) -> None:
 
 def test_the_same_model_twice_and_two_models() -> None:
     rng = np.random.default_rng(0)
-    near = Answers(GOOD.probs + rng.normal(0, 1e-5, (60, 3)).astype(np.float32), GOOD.score * np.float32(1.0001))
+    near = Answers(GOOD.probs + rng.normal(0, 1e-5, (60, 3)).astype(np.float32), GOOD.score * np.float32(1.00001))
     assert disagreement(GOOD, near) == ""
     other = replace(GOOD, score=GOOD.score + 0.5)
     assert "answers differ" in disagreement(GOOD, other)

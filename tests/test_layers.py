@@ -24,14 +24,15 @@ LAYERS = (
     {"search", "data", "train", "metrics", "engines", "store"},
     {"spec"},
     {"research", "execute", "evaluate", "analyze", "memory"},
-    {"admission", "session", "prepare", "certify", "confirm", "seal", "loop", "runner", "replay"},
+    {"admission", "session", "prepare", "referee", "certify", "confirm", "seal", "loop", "runner", "replay"},
     {"report", "bench", "testing"},
     {"export", "audit"},
+    {"selftest"},
     {"cli", "__main__"},
 )
 # The files of these layers may import each other: the records and what is read off them, the spine, which would be one
 # file if files were not kept short, and the command line.
-OPEN_LAYERS = (LAYERS[0], LAYERS[-4], LAYERS[-1])
+OPEN_LAYERS = (LAYERS[0], LAYERS[-5], LAYERS[-1])
 # The task file is checked against the names of the researchers and the kinds of guards, and nothing else of their
 # folders.
 NAMES_ONLY = {("spec", "postgrad.research"), ("spec", "postgrad.evaluate.guards")}

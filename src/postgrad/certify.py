@@ -10,11 +10,13 @@ from typing import Callable, Sequence
 from postgrad.errors import PostgradError
 from postgrad.evaluate.evaluator import frozen_threshold, join, measure
 from postgrad.evaluate.statistics import difference
+from postgrad.evaluate.statistics.finalists import combined
 from postgrad.events import Certified, Evaluated
 from postgrad.execute.foreign import runs_foreign_code
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import dump_items, load_items
 from postgrad.records import Evaluation, Recipe
+from postgrad.referee import Referee
 from postgrad.research.references import reference_recipes
 from postgrad.session import Job, Session
 from postgrad.tree import Experiment
@@ -38,6 +40,16 @@ def ranked_finalists(session: Session) -> list[Experiment]:
             chosen.append(node)
         if len(chosen) == FINALISTS:
             break
+    return chosen
+
+
+def finalists(session: Session, referee: Referee) -> list[str]:
+    """What is trained again for the select split: the best by posterior mean, and what was kept last."""
+    ranked = [node for node in referee.ranked() if node.evaluation and session.guards_hold(node.evaluation)]
+    chosen = [node.id for node in ranked[:FINALISTS]] or [node.id for node in ranked_finalists(session)]
+    kept = referee.kept
+    if kept is not None and kept not in chosen and kept in {node.id for node in ranked}:
+        chosen.append(kept)
     return chosen
 
 
@@ -69,7 +81,7 @@ def _final_s(session: Session, finalists: Sequence[Experiment]) -> float:
     return _side_by_side_s(session, [max(session.forecast_s(_recipe(n), unit) for n in finalists), *others])
 
 
-def certify(session: Session, run_jobs: RunJobs) -> None:
+def certify(session: Session, referee: Referee, run_jobs: RunJobs) -> None:
     """Train the finalists again with fresh seeds on other folds, and let `select` name the champion."""
     ended = session.search_ended
     assert ended is not None
@@ -78,19 +90,21 @@ def certify(session: Session, run_jobs: RunJobs) -> None:
             "No experiment gave a score and kept every guard, so there is no champion. "
             f"`postgrad show {session.run}` lists what failed and why; the task's guards may be out of reach."
         )
-    finalists = [session.tree[name] for name in ended.finalists if not _out(session, name)]
-    affordable = _affordable(session, finalists) if finalists else []
+    entered = [session.tree[name] for name in ended.finalists if not _out(session, name)]
+    affordable = _affordable(session, entered) if entered else []
     if len(affordable) > 1:
-        run_jobs([job for node in affordable for job in _select_jobs(session, node)], "comparing finalists")
+        run_jobs([job for node in affordable for job in select_jobs(session, node)], "comparing finalists")
         for node in affordable:
-            _evaluate_select(session, node)
+            evaluate_select(session, node)
     left = [session.tree[node.id] for node in affordable if not _out(session, node.id)]
     if not left:
-        left = [node for node in finalists if not _out(session, node.id)][:1]
+        left = [node for node in entered if not _out(session, node.id)][:1]
     if not left:
         raise PostgradError(_nobody(session, ended.finalists))
     scored = [node for node in left if node.select]
-    champion, reason = _winner(session, scored) if scored else (left[0], _why_not(affordable))
+    champion, reason = _winner(session, referee, scored) if scored else (left[0], _why_not(affordable))
+    if (shown := _last_test(session, referee, champion)) is not None:
+        reason += f"; {shown}"
     gone = [f"{name} was put aside: {why}" for name in ended.finalists if (why := _out(session, name))]
     _append_certified(session, champion, "; ".join([reason, *gone]))
 
@@ -129,14 +143,14 @@ def _affordable(session: Session, finalists: list[Experiment]) -> list[Experimen
         return finalists
     final = _final_s(session, finalists)
     for count in range(len(finalists), 1, -1):
-        owed = [n for n in finalists[:count] if any(j.id not in session.finished for j in _select_jobs(session, n))]
+        owed = [n for n in finalists[:count] if any(j.id not in session.finished for j in select_jobs(session, n))]
         costs = [session.forecast_s(_recipe(n), session.plan.select) for n in owed]
         if not owed or _side_by_side_s(session, costs) + final <= wall:
             return finalists[:count]
     return finalists[:1]
 
 
-def _select_jobs(session: Session, node: Experiment) -> list[Job]:
+def select_jobs(session: Session, node: Experiment) -> list[Job]:
     """One job with all folds; one for each fold where the recipe runs code of another package."""
     proposal = node.proposed.proposal
     units = session.plan.select
@@ -144,10 +158,12 @@ def _select_jobs(session: Session, node: Experiment) -> list[Job]:
     return [Job(node.id, "select", group, proposal.recipe, proposal.seed + SELECT_SEED) for group in groups]
 
 
-def _evaluate_select(session: Session, node: Experiment) -> None:
-    """Append the select evaluation of a finalist, unless it failed or is there already."""
-    if session.tree[node.id].select or any(r.failure for r in session.results(node.id, "select")):
-        return
+def evaluate_select(session: Session, node: Experiment) -> bool:
+    """Append the select evaluation of a finalist, unless it is there already; False where its training failed."""
+    if session.tree[node.id].select:
+        return True
+    if any(result.failure for result in session.results(node.id, "select")):
+        return False
     proposal = node.proposed.proposal
     parts = session.raw_items(node.id, "select")
     measured, items = measure(
@@ -165,12 +181,14 @@ def _evaluate_select(session: Session, node: Experiment) -> None:
         **measured.model_dump(),
     )
     session.append(Evaluated(evaluation=evaluation))
+    return True
 
 
-def _winner(session: Session, scored: list[Experiment]) -> tuple[Experiment, str]:
-    """The best select score; a cheaper finalist wins when it is behind by less than the task's `min_effect` and the
-    interval of the difference holds zero."""
-    ranked = sorted(scored, key=lambda node: (-node.select[-1].estimate.value, node.index))
+def _winner(session: Session, referee: Referee, scored: list[Experiment]) -> tuple[Experiment, str]:
+    """The best posterior mean of search and select together; a cheaper finalist wins when it is behind by less than the
+    task's `min_effect` on select and the interval of that difference holds zero."""
+    merits = _posterior(referee, scored)
+    ranked = sorted(scored, key=lambda node: (-merits[node.id], node.index))
     best = ranked[0]
     metric = METRICS.get(session.task.metric)
     read = session.store.artifacts.read
@@ -188,7 +206,35 @@ def _winner(session: Session, scored: list[Experiment]) -> tuple[Experiment, str
                 f"{node.id} is cheaper than {best.id} and not shown to be worse on select "
                 f"({gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}])"
             )
-    return best, f"the best of {len(ranked)} finalists on the select split"
+    return best, f"the best posterior mean of {len(ranked)} finalists, search and select together"
+
+
+def _posterior(referee: Referee, scored: list[Experiment]) -> dict[str, float]:
+    """Finalist -> posterior mean of its gain over the first of them: what the search believes, and select measured."""
+    first = scored[0]
+    start, doubt = referee.believed(first.id)
+    merits = {first.id: 0.0}
+    for node in scored[1:]:
+        mean, variance = referee.believed(node.id)
+        merits[node.id], _ = combined(mean - start, variance + doubt, *referee.select_noise(node, first))
+    return merits
+
+
+def _last_test(session: Session, referee: Referee, champion: Experiment) -> str | None:
+    """Test the champion against what was kept before, where both were trained for select; in words."""
+    kept = referee.kept
+    tested = session.tree[champion.id].tested
+    if tested is None and kept is not None and kept != champion.id and champion.select and session.tree[kept].select:
+        tested = referee.tested(champion.id)
+        session.append(tested)
+    if tested is None or tested.difference is None:
+        return None
+    gap = tested.difference
+    words = "kept: shown to be better than" if tested.kept else "not shown to be better than"
+    return (
+        f"{words} {tested.against} on select ({gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], one-sided p "
+        f"{gap.p:.2g} against {tested.level:.2g})"
+    )
 
 
 def _append_certified(session: Session, champion: Experiment, reason: str) -> None:

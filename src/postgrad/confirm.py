@@ -16,6 +16,7 @@ from postgrad.evaluate.guards import AnswersKind, ModelKind, broken, kind_of
 from postgrad.evaluate.guards.base import SavedModel, Unmeasured
 from postgrad.events import Certified, FinalModel
 from postgrad.records import Estimate, Guard
+from postgrad.referee import Referee
 from postgrad.seal import owed_job
 from postgrad.session import Job, Session
 
@@ -23,7 +24,7 @@ ATTEMPTS = 2
 TIMED_TEXTS = 200
 
 
-def confirm(session: Session, run_jobs: RunJobs) -> None:
+def confirm(session: Session, referee: Referee, run_jobs: RunJobs) -> None:
     """Certify champions until the final model of one stands.
 
     Raises:
@@ -31,7 +32,7 @@ def confirm(session: Session, run_jobs: RunJobs) -> None:
     """
     while True:
         if session.certified is None:
-            certify(session, run_jobs)
+            certify(session, referee, run_jobs)
         certified = session.certified
         assert certified is not None
         if certified.champion in session.final_models:

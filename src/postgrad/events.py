@@ -14,6 +14,7 @@ from postgrad.records import (
     Budget,
     Choice,
     DataCard,
+    Difference,
     Estimate,
     Evaluation,
     JobResult,
@@ -91,6 +92,22 @@ class Analysed(Record):
     champion: str | None
 
 
+class Tested(Record):
+    """An experiment was tested on the select items against what was kept before (`against`), both trained afresh.
+
+    `difference` has its interval with seed noise; its `p` is one-sided and had to reach `level`. It is None where a
+    training failed. `champion` is the run's champion after the test.
+    """
+
+    type: Literal["tested"] = "tested"
+    experiment: str
+    against: str
+    difference: Difference | None
+    level: float
+    kept: bool
+    champion: str | None
+
+
 class SearchEnded(Record):
     type: Literal["search_ended"] = "search_ended"
     reason: str
@@ -154,6 +171,7 @@ Body = Annotated[
         JobFinished,
         Evaluated,
         Analysed,
+        Tested,
         SearchEnded,
         Certified,
         FinalModel,

@@ -1,7 +1,7 @@
 """The spine: the only file that knows the order of the steps.
 
 choose -> propose -> train and predict -> evaluate -> analyse -> one more node, until the policy stops or the ledger is
-empty; then `certify.py` and `seal.py` end it. Each result is appended to the store before the next step starts, and what
+empty; then `certify.py` and `seal.py` end it. A result is appended to the store before the next step starts, and what
 to do next is read from the events alone, so a run that was killed goes on where its log ends.
 
 Order and time. Several experiments are under way at once, but an experiment is chosen from the view in which exactly
@@ -18,23 +18,21 @@ from random import Random
 from typing import Callable, Sequence
 
 from postgrad.admission import answered_choice, recordable
-from postgrad.analyze.badcases import confusions
-from postgrad.analyze.verdict import cut_off, failed, judged
-from postgrad.certify import finish_reserve_s, ranked_finalists
+from postgrad.analyze.verdict import cut_off
+from postgrad.certify import evaluate_select, finalists, finish_reserve_s, select_jobs
 from postgrad.confirm import confirm
 from postgrad.evaluate.evaluator import measure
 from postgrad.evaluate.splits import UnitPlan
-from postgrad.evaluate.statistics import difference
 from postgrad.events import Analysed, Evaluated, Proposed, RunEnded, SearchEnded
 from postgrad.execute.executor import RunningJob
 from postgrad.execute.foreign import runs_foreign_code
 from postgrad.memory import lesson_of
-from postgrad.metrics import METRICS
-from postgrad.metrics.items import dump_items, shared_items
+from postgrad.metrics.items import dump_items
 from postgrad.prepare import prepare
-from postgrad.records import Analysis, Choice, Difference, Evaluation, Failure, JobResult, Move
+from postgrad.records import Analysis, Choice, Evaluation, JobResult, Move, Proposal
+from postgrad.referee import Referee
 from postgrad.research import RESEARCHERS
-from postgrad.research.base import Context
+from postgrad.research.base import Context, Researcher
 from postgrad.research.references import reference_recipes
 from postgrad.seal import seal
 from postgrad.search import POLICIES
@@ -44,7 +42,7 @@ from postgrad.tree import Experiment, Tree
 RUNG_UNITS = 2
 CHEAP_S = 20.0
 POLL_S = 0.02
-SCORED = ("better", "worse", "tie")
+TEST_ROOM = 1.5
 
 
 @dataclass
@@ -56,11 +54,13 @@ class Control:
 
 @dataclass
 class Loop:
-    """Drives one run to its end. `tick` is called often with the jobs under way, for the live screen."""
+    """Drives one run to its end. `tick` is called often with the jobs under way, for the live screen; `guest` proposes in
+    place of the task's researcher, where there is one."""
 
     session: Session
     control: Control = field(default_factory=Control)
     tick: Callable[[str, Sequence[RunningJob]], None] = lambda phase, jobs: None
+    guest: Researcher | None = None
     running: dict[str, tuple[Job, RunningJob]] = field(default_factory=dict)
     _reserve: tuple[int, float] | None = None
     _races: dict[str, bool] = field(default_factory=dict)
@@ -71,10 +71,11 @@ class Loop:
         if session.prepared is None:
             self.tick("preparing data", ())
             prepare(session)
+        self.referee = Referee(session, session.store.events())
         if session.search_ended is None:
             self._search()
         if session.sealed is None:
-            confirm(session, self.run_jobs)
+            confirm(session, self.referee, self.run_jobs)
             seal(session, self.run_jobs)
         if "run_ended" not in session.bodies:
             reason = session.search_ended.reason if session.search_ended else "finished"
@@ -87,7 +88,7 @@ class Loop:
         self.references = reference_recipes(session.task)
         self.policy = POLICIES.get(session.task.search.policy)
         self.params = self.policy.Params.model_validate(session.task.search.params)
-        self.researcher = RESEARCHERS.get(session.task.researcher)
+        self.researcher = self.guest or RESEARCHERS.get(session.task.researcher)
         reason = None
         while reason is None:
             self._collect()
@@ -98,7 +99,7 @@ class Loop:
             if reason is None and self.running:
                 time.sleep(POLL_S)
         self._drain(reason)
-        session.append(SearchEnded(reason=reason, finalists=tuple(node.id for node in ranked_finalists(session))))
+        session.append(SearchEnded(reason=reason, finalists=tuple(finalists(session, self.referee))))
 
     def _drain(self, reason: str) -> None:
         """Let experiments under way end while the budget lasts, the very first in any case; cut the rest off."""
@@ -116,7 +117,7 @@ class Loop:
         self.running.clear()
         for node in self.session.tree.pending():
             cut = cut_off(f"the search ended first ({reason})")
-            self._close(node, cut if self._owed(node) else self._analysis(node))
+            self._close(node, cut if self._owed(node) else self.referee.close(node))
 
     def _out_of_time(self) -> bool:
         wall = self.session.remaining().wall_s
@@ -148,6 +149,9 @@ class Loop:
                 return None
             if index < len(self.references):
                 self._reference(index)
+                continue
+            if (owed := self.referee.seed_owed(self._view(index))) is not None:
+                self._append(index, *owed, self._view(index).champion)
                 continue
             choice = self._choose(index)
             if choice.move is Move.STOP:
@@ -189,27 +193,21 @@ class Loop:
             nominal_s=lambda recipe: session.nominal_s(recipe, session.plan.search),
         )
         proposal = recordable(self.researcher.propose(session.task, choice, context))
-        nominal = session.nominal_s(proposal.recipe, session.plan.search)
-        session.append(
-            Proposed(
-                experiment=f"e{index:04d}",
-                choice=answered_choice(choice, proposal, view),
-                proposal=proposal,
-                incumbent=self._champion(view),
-                nominal_s=nominal,
-            )
-        )
+        self._append(index, proposal, answered_choice(choice, proposal, view), view.champion)
 
     def _reference(self, index: int) -> None:
         """The constant answer, the cheapest classic model and the untouched base model come first."""
+        choice = Choice(parent=None, move=Move.DRAFT, reason="reference")
+        self._append(index, self.references[index], choice, None)
+
+    def _append(self, index: int, proposal: Proposal, choice: Choice, incumbent: str | None) -> None:
         session = self.session
-        proposal = self.references[index]
         session.append(
             Proposed(
                 experiment=f"e{index:04d}",
-                choice=Choice(parent=None, move=Move.DRAFT, reason="reference"),
+                choice=choice,
                 proposal=proposal,
-                incumbent=None,
+                incumbent=incumbent,
                 nominal_s=session.nominal_s(proposal.recipe, session.plan.search),
             )
         )
@@ -221,22 +219,6 @@ class Loop:
         if wall is None:
             return None
         return max(0.0, wall - self._reserve_s()) / session.speed()
-
-    def _champion(self, view: Tree) -> str | None:
-        """The champion as the experiments that a view shows as ended have left it."""
-        best: str | None = None
-        for node in view.all():
-            if node.score is not None:
-                best = self._better(best, node, view)
-        return best
-
-    def _better(self, champion: str | None, node: Experiment, tree: Tree) -> str | None:
-        """The champion after one more scored experiment: a higher search score that breaks no guard."""
-        if node.evaluation is None or not self.session.guards_hold(node.evaluation):
-            return champion
-        if champion is None or node.evaluation.estimate.value > (tree[champion].score or float("-inf")):
-            return node.id
-        return champion
 
     # --- run ------------------------------------------------------------------------------------------------------
 
@@ -260,12 +242,15 @@ class Loop:
         if incumbent is None or node.evaluation is None or node.evaluation.complete:
             return False
         if node.id not in self._races:  # Asked at every turn of the loop, and there is one race for each experiment.
-            gap = self._difference(node, self.session.tree[incumbent])
+            gap = self.referee.difference(node, self.session.tree[incumbent])
             self._races[node.id] = gap is not None and gap.high < 0
         return self._races[node.id]
 
     def _start_owed(self) -> None:
         session = self.session
+        for job in self._test_jobs():
+            if len(self.running) < session.executor.engine.slots and job.id not in self.running:
+                self.running[job.id] = (job, session.start(job))
         for node in session.tree.pending():
             if len(self.running) >= session.executor.engine.slots:
                 return
@@ -359,38 +344,48 @@ class Loop:
         )
 
     def _close_in_order(self) -> None:
-        """Analyse experiments that have nothing more to wait for, in index order."""
+        """Analyse experiments that have nothing more to wait for, in index order. A test comes before the next one."""
         for node in self.session.tree.pending():
+            if self._testing():
+                return
             if any(job.experiment == node.id for job, _ in self.running.values()) or self._owed(node):
                 return
-            self._close(node, self._analysis(node))
+            self._close(node, self.referee.close(node))
+        self._testing()
 
     def _close(self, node: Experiment, analysis: Analysis) -> None:
-        session = self.session
         if (lesson := lesson_of(node.proposed.proposal, analysis, node.id)) is not None:
             analysis = analysis.model_copy(update={"lesson": lesson})
-        champion = session.tree.champion
-        if analysis.verdict in SCORED:
-            champion = self._better(champion, node, session.tree)
-        session.append(Analysed(experiment=node.id, analysis=analysis, champion=champion))
+        self.session.append(Analysed(experiment=node.id, analysis=analysis, champion=self.referee.champion))
 
-    def _analysis(self, node: Experiment) -> Analysis:
-        if node.failure is not None:
-            return failed(node.failure)
-        items = self.session.items(node)
-        if node.evaluation is None or items is None:
-            return failed(Failure(boundary="evaluate", kind="unscored", message="No unit gave a score."))
-        raced = not node.evaluation.complete
-        rival = node.proposed.incumbent if raced else (node.parent or node.proposed.incumbent)
-        gap = self._difference(node, self.session.tree[rival]) if rival else None
-        shown = confusions(items, self.session.plan.labels, self.session.plan.out_of_scope)
-        return judged(node.evaluation, rival if gap else None, gap, shown, raced)
+    # --- tests ----------------------------------------------------------------------------------------------------
 
-    def _difference(self, node: Experiment, rival: Experiment) -> Difference | None:
-        """The paired difference on the items both answered; None where they share none."""
-        mine, theirs = self.session.items(node), self.session.items(rival)
-        if mine is None or theirs is None:
-            return None
-        first, second = shared_items(mine, theirs)
-        task = self.session.task
-        return difference(METRICS.get(task.metric), first, second, seed=task.seed) if len(first) else None
+    def _testing(self) -> bool:
+        """True while a test of the champion is owed trainings. Records its result once they have ended."""
+        if self._test_jobs():
+            return True
+        if owed := self._owed_test():
+            done = [evaluate_select(self.session, self.session.tree[name]) for name in owed]
+            self.session.append(self.referee.tested(owed[0], failed=not all(done)))
+        return False
+
+    def _test_jobs(self) -> list[Job]:
+        """The trainings that a test still needs."""
+        session = self.session
+        jobs = [job for name in self._owed_test() for job in select_jobs(session, session.tree[name])]
+        return [job for job in jobs if job.id not in session.finished]
+
+    def _owed_test(self) -> tuple[str, ...]:
+        """The experiments of the test that is owed, if the wall-clock budget has room for it."""
+        session, owed = self.session, self.referee.to_test()
+        if owed is None:
+            return ()
+        wall = session.remaining().wall_s
+        if wall is not None:
+            recipes = [session.tree[name].proposed.proposal.recipe for name in owed]
+            needed = sum(session.forecast_s(recipe, session.plan.select) for recipe in recipes)
+            if any(job.id in self.running for name in owed for job in select_jobs(session, session.tree[name])):
+                return owed
+            if TEST_ROOM * needed > wall - self._reserve_s():
+                return ()
+        return owed

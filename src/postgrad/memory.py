@@ -8,9 +8,9 @@ from postgrad.records import Analysis, Estimate, Lesson, Proposal
 def lesson_of(proposal: Proposal, analysis: Analysis, experiment: str) -> Lesson | None:
     """The claim that an experiment supports, or None: only a difference that is clear of zero supports one."""
     gap = analysis.difference
-    if gap is None or analysis.against is None or analysis.verdict not in ("better", "worse", "raced"):
+    if gap is None or analysis.against is None or analysis.subject is not None or gap.low <= 0 <= gap.high:
         return None
-    way = "helped" if analysis.verdict == "better" else "did harm"
+    way = "helped" if gap.value > 0 else "did harm"
     expected = f"expected {proposal.expected_effect:+.3f}"
     return Lesson(
         claim=f"{proposal.kind}: {proposal.change}: {way} ({gap.value:+.3f}, {expected}) against {analysis.against}",

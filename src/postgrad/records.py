@@ -252,8 +252,7 @@ class Limits(Record):
 
 
 class Unit(Record):
-    """One train-and-predict inside a job: files are relative to the job folder. `train` is "" where nothing is trained.
-    """
+    """One train-and-predict inside a job: files are relative to the job folder; `train` is "" where none is needed."""
 
     name: str
     train: str
@@ -382,12 +381,24 @@ class Lesson(Record):
 
 
 class Analysis(Record):
-    """What happened and why. Every experiment ends in one, failures too."""
+    """What happened and why. Every experiment ends in one, failures too.
 
-    verdict: Literal["better", "worse", "tie", "raced", "failed", "unscored"]
+    Attributes:
+        verdict: keep, discard, retest and tie are the decision rule's; `better` and `worse` are of older versions.
+        against, difference: the paired difference to the parent (raced: to the champion), its interval with seed noise.
+        rival, gain: the posterior of the true gain over the champion it was proposed against, with a 95 % interval.
+        subject: the first experiment with this recipe, where this one only trained it again with another seed.
+        seed_sd: standard deviation of a whole score over training seeds, as known then.
+    """
+
+    verdict: Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "better", "worse"]
     against: str | None
     difference: Difference | None
     cause: str
+    rival: str | None = None
+    gain: Estimate | None = None
+    subject: str | None = None
+    seed_sd: float | None = None
     confusions: tuple[Confusion, ...] = ()
     lesson: Lesson | None = None
 

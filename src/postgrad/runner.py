@@ -20,6 +20,7 @@ from postgrad.events import Event, JobFinished, Reopened, RunResumed, RunStarted
 from postgrad.execute.executor import Executor, RunningJob
 from postgrad.loop import Control, Loop
 from postgrad.records import Budget, TaskSpec
+from postgrad.research.base import Researcher
 from postgrad.session import Session, run_started
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 
@@ -99,14 +100,23 @@ def opened(
             scratch.rmdir()
 
 
-def drive(session: Session, *, control: Control | None = None, tick: Tick = lambda phase, jobs: None) -> None:
+def drive(
+    session: Session,
+    *,
+    control: Control | None = None,
+    tick: Tick = lambda phase, jobs: None,
+    researcher: Researcher | None = None,
+) -> None:
     """Bring a run to its end. What a kill left half done is done again.
+
+    Args:
+        researcher: proposes in place of the one that the task names.
 
     Raises:
         PostgradError: there is no champion, or the final training failed.
         UserError: the data cannot be used.
     """
-    Loop(session, control or Control(), tick).run()
+    Loop(session, control or Control(), tick, researcher).run()
     publish_model(session, session.store.folder / "model")
     session.executor.clear()
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Iterable
 
-from postgrad.events import Analysed, Body, Evaluated, Event, JobFinished, JobStarted, Proposed
+from postgrad.events import Analysed, Body, Evaluated, Event, JobFinished, JobStarted, Proposed, Tested
 from postgrad.records import Analysis, Evaluation, Failure, JobResult
 
 
@@ -28,7 +28,8 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Experiment:
     """One node. `results` holds the search jobs in the order they ended; a job that was started again after an
-    interruption is in `started` once. `champion` is the run's champion after this experiment was analysed."""
+    interruption is in `started` once. `champion` is the run's champion after this experiment was analysed; `tested` is
+    what the last test of it on the select items said."""
 
     id: str
     index: int
@@ -39,6 +40,7 @@ class Experiment:
     select: tuple[Evaluation, ...] = ()
     analysis: Analysis | None = None
     champion: str | None = None
+    tested: Tested | None = None
 
     @property
     def parent(self) -> str | None:
@@ -125,18 +127,18 @@ class Tree:
     def view(self, closed: int) -> Tree:
         """The tree as it looked when exactly the first `closed` experiments had ended: later ones are pending.
 
-        This is what policies see, so that a choice does not depend on which of two workers was faster.
+        This is what policies see, so that a choice does not depend on which of two workers was faster. Its champion is
+        that of the last one shown: a test that followed shows with the next experiment that ends.
         """
         shown: dict[str, Experiment] = {}
-        champion, hidden = None, False
+        champion: str | None = None
         for node in self._all:
             if node.index < closed:
                 shown[node.id] = node
                 champion = node.champion if node.analysis else champion
             else:
                 shown[node.id] = Experiment(node.id, node.index, node.proposed)
-                hidden = hidden or node.analysis is not None
-        return Tree(shown, champion if hidden else self.champion)
+        return Tree(shown, champion)
 
     def closed(self) -> int:
         """How many experiments, counted from the first, have ended without a gap."""
@@ -187,7 +189,7 @@ class Tree:
         return tuple(node for node in self._all if node.state is State.FAILED)
 
 
-_OF_THE_TREE = (Proposed, JobStarted, JobFinished, Evaluated, Analysed)
+_OF_THE_TREE = (Proposed, JobStarted, JobFinished, Evaluated, Analysed, Tested)
 
 
 def _apply(nodes: dict[str, Experiment], champion: str | None, body: Body) -> str | None:
@@ -206,6 +208,9 @@ def _apply(nodes: dict[str, Experiment], champion: str | None, body: Body) -> st
     elif isinstance(body, Analysed):
         node = nodes[body.experiment]
         nodes[node.id] = replace(node, analysis=body.analysis, champion=body.champion)
+        return body.champion
+    elif isinstance(body, Tested):
+        nodes[body.experiment] = replace(nodes[body.experiment], tested=body)
         return body.champion
     return champion
 

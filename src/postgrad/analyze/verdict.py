@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from postgrad.records import Analysis, Confusion, Difference, Evaluation, Failure
 
-Verdict = Literal["better", "worse", "tie", "raced", "failed", "unscored"]
+Verdict = Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "better", "worse"]
+
+
+class Believed(Protocol):
+    """The posterior of an effect: its mean, and the probability that it is above zero."""
+
+    @property
+    def mean(self) -> float: ...
+
+    @property
+    def better(self) -> float: ...
+
+
+class Judgement(Protocol):
+    """What the decision rule says of an experiment; `evaluate.statistics.known` has the whole."""
+
+    @property
+    def rival(self) -> str | None: ...
+
+    @property
+    def verdict(self) -> Literal["keep", "discard", "retest", "tie"]: ...
+
+    @property
+    def belief(self) -> Believed: ...
+
+    @property
+    def leads(self) -> bool: ...
+
+    @property
+    def seeds(self) -> int: ...
+
 
 CAUSES = {
     "nan": "the loss or a weight became NaN: the learning rate is too high for this recipe",
@@ -49,36 +79,45 @@ def cut_off(reason: str) -> Analysis:
     return Analysis(verdict="unscored", against=None, difference=None, cause=reason)
 
 
-def judged(
-    evaluation: Evaluation,
-    against: str | None,
-    difference: Difference | None,
-    confusions: tuple[Confusion, ...],
-    raced: bool,
+def raced(
+    evaluation: Evaluation, against: str | None, gap: Difference | None, shown: tuple[Confusion, ...]
 ) -> Analysis:
-    """An experiment with a score, compared with its parent, or with the champion where it has none."""
-    if difference is None or against is None:
-        return Analysis(
-            verdict="tie",
-            against=None,
-            difference=None,
-            cause=f"first of its kind: {evaluation.metric} {evaluation.estimate.value:.3f}",
-            confusions=confusions,
-        )
-    verdict = _verdict(difference, raced)
+    """An experiment that was stopped after its first units, clearly behind the champion."""
+    words = f"stopped after {evaluation.units} of {evaluation.units_planned} folds: clearly behind"
+    if gap is not None:
+        words += f" ({_interval(gap)} against {against})"
+    return Analysis(verdict="raced", against=against, difference=gap, cause=words, confusions=shown)
+
+
+def unmeasured(evaluation: Evaluation, shown: tuple[Confusion, ...]) -> Analysis:
+    """An experiment whose metric is not defined on its answers."""
+    words = f"{evaluation.metric} is not defined on these answers, so there is nothing to compare"
+    return Analysis(verdict="tie", against=None, difference=None, cause=words, confusions=shown)
+
+
+def same_again(subject: str, shown: tuple[Confusion, ...]) -> Analysis:
+    """A recipe and seed that were trained before: nothing new was learnt."""
+    words = f"the same recipe and seed as {subject}: nothing new"
+    return Analysis(verdict="tie", against=None, difference=None, cause=words, confusions=shown, subject=subject)
+
+
+def said(found: Judgement, gap: Difference | None, against: str | None, subject: str | None) -> Analysis:
+    """What the decision rule said, in words."""
+    if found.rival is None:
+        return Analysis(verdict="tie", against=None, difference=None, cause="the first of the run")
+    name = f"{subject} with {found.seeds} seeds" if subject else "this"
     words = {
-        "better": "better, and the interval excludes zero",
-        "worse": "worse, and the interval excludes zero",
-        "tie": "no difference shown: the interval holds zero",
-        "raced": f"stopped after {evaluation.units} of {evaluation.units_planned} folds: clearly behind",
-    }[verdict]
-    cause = f"{words} ({difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] against {against})"
-    return Analysis(verdict=verdict, against=against, difference=difference, cause=cause, confusions=confusions)
+        "keep": f"{name} was kept before",
+        "retest": f"undecided: another training seed of {subject or 'it'} says more than a new recipe",
+        "discard": f"{name} is worse than {found.rival}, or does nothing",
+        "tie": f"{name} leads, and is not shown to be better than {found.rival} yet"
+        if found.leads
+        else f"{name} does not lead, and is not shown to be worse than {found.rival}",
+    }[found.verdict]
+    belief = found.belief
+    words += f" (believed gain {belief.mean:+.3f}, better with probability {belief.better:.2f})"
+    return Analysis(verdict=found.verdict, against=against, difference=gap, cause=words, subject=subject)
 
 
-def _verdict(difference: Difference, raced: bool) -> Literal["better", "worse", "tie", "raced"]:
-    if raced:
-        return "raced"
-    if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "tie"
+def _interval(gap: Difference) -> str:
+    return f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"

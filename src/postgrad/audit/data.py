@@ -6,6 +6,7 @@ from typing import Iterator, Sequence
 
 from postgrad import __version__
 from postgrad.audit.case import AuditCheck, Case, State
+from postgrad.data import OPERATORS
 from postgrad.data.decontaminate import How, Match, find_neighbours, find_overlaps
 from postgrad.data.steps import training_rows
 from postgrad.errors import PostgradError
@@ -57,6 +58,8 @@ def _as_logged(case: Case, rows: tuple[Row, ...] | None) -> AuditCheck:
     if case.started.postgrad != __version__ and case.recipe.data:
         words = f"The run was made by Postgrad {case.started.postgrad}, whose data steps may be others than those here."
         return _check(name, "unknown", words)
+    if not all(OPERATORS.is_own(step.op) for step in case.recipe.data):
+        return _check(name, "unknown", "A data step is of another package: its code runs in the sandbox of jobs alone.")
     if case.recipe.base_model and case.base is None and case.recipe.data:
         return _check(name, "unknown", "The data steps may need the base model, and that is not at hand.")
     again, _ = training_rows(

@@ -8,6 +8,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     "postgrad.benchmarks",
     {
         "hint3": "postgrad.bench.hint3:Hint3",
+        "ledger": "postgrad.bench.ledger:Ledger",
         "noise": "postgrad.bench.noise:Noise",
         "overhead": "postgrad.bench.overhead:Overhead",
         "overlaps": "postgrad.bench.overlaps:Overlaps",

@@ -35,7 +35,7 @@ class Outcome:
         proposals: for each proposal, whether it was truly better than the incumbent it was made against.
         claimed_gain: what the rule says the final recipe gains over the first.
         trainings: how many trainings were used.
-        decide_s: CPU seconds of deciding.
+        decide_s: wall seconds of deciding.
         seed_variance: of a whole score over training seeds, as the rule knows it, from so many `replicates`.
     """
 
@@ -168,14 +168,14 @@ class Ours:
         better = bench.better(recipe, recipes[rival])
         out.proposals.append(better)
         values = bench.train(recipe)
-        started = time.process_time()
+        started = time.perf_counter()
         said = judge.weigh(name, rival, values, may_retest=bench.trainings < budget)
-        out.decide_s += time.process_time() - started
+        out.decide_s += time.perf_counter() - started
         while said.verdict == "retest":
             values = bench.train(recipe)
-            started = time.process_time()
+            started = time.perf_counter()
             said = judge.again(name, values, may_retest=bench.trainings < budget)
-            out.decide_s += time.process_time() - started
+            out.decide_s += time.perf_counter() - started
         if judge.leader == name:
             out.leads.append(better)
 

@@ -6,20 +6,24 @@ No training. The data is public: the HINT3 bots, and files that the options name
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from random import Random
 from typing import Any, Callable, Mapping, Sequence
 
 from postgrad.bench.base import BenchSpec, whole_number
 from postgrad.data.decontaminate import Match, find_overlaps
 from postgrad.data.nearness import TYPO_WORD
+from postgrad.data.similarity import nearest
 from postgrad.data.sources import load_rows
 from postgrad.records import Row
+from postgrad.train.models import resolve_model
 
 SOURCES = ("hint3:sofmattress/v2", "hint3:curekart/v2")
 LOOKALIKE = str.maketrans("aeopcxyi", "аеорсхуі")
 INVISIBLE = ("\u200b", "\u200d", "\u2060", "\u00ad", "\ufeff")
 ACCENTS = str.maketrans("aeiou", "áèïôü")
 SHORT, MIDDLE = 4, 7
+COSINES = (0.9, 0.95, 0.98, 0.99)
 FRAMES = ("so anyway", "as i said before", "well", "listen", "i was asking", "you know", "just wondering", "right now")
 Edit = Callable[[str, Random], str]
 
@@ -160,6 +164,17 @@ def honest_hits(train: Sequence[Row], test: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def neighbours(train: Sequence[Row], test: Sequence[Row], encoder: Path) -> dict[str, list[int]]:
+    """Cosine -> (rows that reach it and that no other matcher finds, those of them with another label)."""
+    known = {match.row for match in find_overlaps(train, test)}
+    near = nearest([row.text for row in train], [row.text for row in test], encoder)
+    beyond = [(row, test[j], cosine) for row, (j, cosine) in zip(train, near, strict=True) if row.id not in known]
+    return {
+        str(limit): [sum(c >= limit for *_, c in beyond), sum(c >= limit and a.label != b.label for a, b, c in beyond)]
+        for limit in COSINES
+    }
+
+
 def _labels(rows: Sequence[Row]) -> dict[str, str]:
     return {row.id: row.label for row in rows}
 
@@ -173,10 +188,12 @@ class Overlaps:
 
     options = {
         "planted": ("300", "how many test rows are copied for each edit"),
-        "train": ("", "a train file beside the HINT3 bots"),
+        "name": ("own", "what the table calls a data set of one's own"),
+        "train": ("", "its train file; none is taken without it"),
         "test": ("", "its test file"),
         "input": ("text", "the column of its texts"),
         "target": ("label", "the column of its labels"),
+        "encoder": ("", "a base model: count neighbours under it as well"),
         "seed": ("1", "of the edits and of the rows that are copied"),
     }
 
@@ -185,12 +202,14 @@ class Overlaps:
         seed = whole_number(spec.options, "seed")
         parts = {source: self._hint3(source) for source in SOURCES[: 1 if spec.quick else None]}
         if spec.options["train"]:
-            parts[spec.options["train"]] = self._files(spec.options)
+            parts[spec.options["name"]] = self._files(spec.options)
         honest: list[dict[str, Any]] = []
         rows: list[dict[str, Any]] = []
         for source, (train, test) in parts.items():
             say(source)
             honest.append({"data": source, **honest_hits(train, test)})
+            if spec.options["encoder"]:
+                honest[-1]["neighbours"] = neighbours(train, test, resolve_model(spec.options["encoder"]))
             for name, edit in EDITS.items():
                 rows.append({"data": source, "edit": name, **recall(train, test, edit, count, seed)})
         return {"table": rows, "honest": honest}

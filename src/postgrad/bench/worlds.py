@@ -6,7 +6,7 @@ the same rules, budgets and table as the ones here. A world knows every recipe's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Part = Literal["search", "select", "sealed"]
+PARTS: tuple[Part, ...] = ("search", "select", "sealed")
 # Training-seed noise of a whole score, in points of the metric.
 SEED_SD = {"low": 0.003, "high": 0.015}
 
@@ -74,15 +75,21 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Skill:
-    """A recipe or model of the worlds here: its true score, and for each part what it is by nature good or bad at.
+    """A recipe or a model of the worlds here.
 
-    `state` is a number on the latent scale that gives the score; `bent` maps parts to (N,) item effects.
+    Attributes:
+        score: its true score.
+        state: the number on the latent scale that gives the score.
+        number: of the change that made the recipe, or of the training that made the model.
+        parent: what was changed; None for the first recipe.
+        bent: part -> (N,) what it is by nature good or bad at, filled when a part is asked for.
     """
 
     score: float
     state: float
-    bent: dict[str, NDArray[np.float32]]
     number: int = 0
+    parent: Skill | None = None
+    bent: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class Accuracy:
@@ -103,20 +110,30 @@ class Accuracy:
     def start(self, setting: Setting, seed: int) -> Skill:
         self.setting, self.seed = setting, seed
         self.shift = SEED_SD[setting.seed_noise] / _density(self.start_score)
-        rng = self._rng(1, 0)
-        self.hard = {part: self._normal(rng, self.difficulty) for part in ("search", "select", "sealed")}
-        return self._skill(self.start_score, {part: self._normal(rng, self.taste) for part in self.hard})
+        self.hard = {part: self._normal(self._rng(1, PARTS.index(part)), self.difficulty) for part in PARTS}
+        return Skill(self.start_score, self._state(self.start_score), number=-1)
 
     def propose(self, recipe: Skill, number: int) -> Skill:
-        rng = self._rng(2, number)
+        rng = self._rng(3, number)
         draw, size, kind = rng.random(), rng.exponential(self.effect), rng.random()
         room = max(0.0, (self.ceiling - recipe.score) / (self.ceiling - self.start_score))
         change = size * room if draw < self.setting.better else -size if kind < 0.5 else 0.0
-        fresh = sqrt(1 - self.kept_taste**2)
-        bent = {
-            part: self.kept_taste * old + fresh * self._normal(rng, self.taste) for part, old in recipe.bent.items()
-        }
-        return self._skill(min(0.98, max(0.02, recipe.score + change)), bent)
+        score = min(0.98, max(0.02, recipe.score + change))
+        return Skill(score, self._state(score), number=number, parent=recipe)
+
+    def bent(self, skill: Skill, part: Part) -> NDArray[np.float32]:
+        """(N,) item effects of a recipe: those of what it changed, somewhat renewed."""
+        chain = []
+        at: Skill | None = skill
+        while at is not None and part not in at.bent:
+            chain.append(at)
+            at = at.parent
+        for recipe in reversed(chain):
+            fresh = self._normal(self._rng(2, recipe.number + 1, PARTS.index(part)), self.taste)
+            old = recipe.parent.bent[part] if recipe.parent is not None else None
+            renewed = fresh if old is None else self.kept_taste * old + sqrt(1 - self.kept_taste**2) * fresh
+            recipe.bent[part] = renewed.astype("float32")
+        return skill.bent[part]
 
     def truth(self, recipe: Skill) -> float:
         return recipe.score
@@ -124,9 +141,8 @@ class Accuracy:
     def train(self, recipe: Skill, number: int) -> Skill:
         from scipy.special import ndtr
 
-        rng = self._rng(3, number)
-        state = recipe.state + self.shift * float(rng.standard_normal())
-        return Skill(score=float(ndtr(state)), state=state, bent=recipe.bent, number=number)
+        state = recipe.state + self.shift * float(self._rng(4, number).standard_normal())
+        return Skill(float(ndtr(state)), state, number=number, parent=recipe)
 
     def model_truth(self, model: Skill) -> float:
         return model.score
@@ -139,18 +155,20 @@ class Accuracy:
 
     def margin(self, model: Skill, part: Part) -> NDArray[np.float32]:
         """(N,) by how much each item is answered rightly."""
-        rng = self._rng(4 + sum(map(ord, part)), model.number)
-        return model.state + model.bent[part] - self.hard[part] + self._normal(rng, self.luck)
+        assert model.parent is not None
+        luck = self._normal(self._rng(5, model.number, PARTS.index(part)), self.luck)
+        return model.state + self.bent(model.parent, part) - self.hard[part] + luck
 
-    def _skill(self, score: float, bent: dict[str, NDArray[np.float32]]) -> Skill:
+    def _state(self, score: float) -> float:
+        """The latent number whose trainings have this expected score."""
         from scipy.special import ndtri
 
-        return Skill(score=score, state=float(ndtri(score)) * sqrt(1 + self.shift**2), bent=bent)
+        return float(ndtri(score)) * sqrt(1 + self.shift**2)
 
-    def _rng(self, purpose: int, number: int) -> np.random.Generator:
+    def _rng(self, purpose: int, *numbers: int) -> np.random.Generator:
         import numpy as np
 
-        return np.random.default_rng([self.seed, purpose, number])
+        return np.random.default_rng([self.seed, purpose, *numbers])
 
     def _normal(self, rng: np.random.Generator, variance: float) -> NDArray[np.float32]:
         import numpy as np
@@ -187,16 +205,15 @@ class Graded(Accuracy):
 
     def start(self, setting: Setting, seed: int) -> Skill:
         self.setting, self.seed, self.shift = setting, seed, 2 * SEED_SD[setting.seed_noise]
-        rng = self._rng(1, 0)
-        self.hard = {part: self._normal(rng, self.difficulty) for part in ("search", "select", "sealed")}
-        return self._skill(self.start_score, {part: self._normal(rng, self.taste) for part in self.hard})
+        self.hard = {part: self._normal(self._rng(1, PARTS.index(part)), self.difficulty) for part in PARTS}
+        return Skill(self.start_score, self._state(self.start_score), number=-1)
 
     def truth(self, recipe: Skill) -> float:
         return 2 * recipe.score
 
     def train(self, recipe: Skill, number: int) -> Skill:
-        state = recipe.state + self.shift * float(self._rng(3, number).standard_normal())
-        return Skill(score=state, state=state, bent=recipe.bent, number=number)
+        state = recipe.state + self.shift * float(self._rng(4, number).standard_normal())
+        return Skill(state, state, number=number, parent=recipe)
 
     def answers(self, model: Skill, part: Part) -> Answers:
         import numpy as np
@@ -206,8 +223,8 @@ class Graded(Accuracy):
         each = np.arange(len(scores))
         return Answers(np.zeros_like(each), each, each, scores, len(scores))
 
-    def _skill(self, score: float, bent: dict[str, NDArray[np.float32]]) -> Skill:
-        return Skill(score=score, state=2 * score, bent=bent)
+    def _state(self, score: float) -> float:
+        return 2 * score
 
     def _normal(self, rng: np.random.Generator, variance: float) -> NDArray[np.float32]:
         import numpy as np

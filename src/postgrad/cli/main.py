@@ -17,7 +17,10 @@ from postgrad.cli import output
 
 # In the order that a user meets them. Each is `postgrad.cli.<name>` with a function `command`; where the file has a
 # dictionary `OPEN`, these are more settings of its parser.
-COMMANDS = ("init", "check", "run", "resume", "list", "show", "report", "export", "replay", "audit", "bench", "doctor")
+COMMANDS = (
+    "init", "check", "run", "resume", "list", "show", "report", "export", "replay", "audit", "selftest", "bench",
+    "doctor",
+)  # fmt: skip
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 

@@ -77,7 +77,7 @@ def outlook(task: TaskSpec, runs_dir: Path | None = None) -> Outlook:
     measured = earlier_run(task, runs_dir) if runs_dir is not None else None
     splits = split_lines(task, plan, lambda units: START_UP_S + _nominal_s(_dearest(task), units), measured)
     refused = refusal(splits[-1].texts)
-    warnings = (*(card.warnings if card else ()), *_power_warnings(task, splits, refused))
+    warnings = (*(card.warnings if card else ()), *_near_copies(plan), *_power_warnings(task, splits, refused))
     return told.model_copy(
         update={
             "warnings": warnings,
@@ -132,6 +132,17 @@ def _plan(task: TaskSpec, parts: Parts, found: list[str]) -> SplitPlan | None:
     except UserError as problem:
         found.append(str(problem))
         return None
+
+
+def _near_copies(plan: SplitPlan) -> list[str]:
+    """Rows that go beyond those with an equal text, which the data card names."""
+    found = {part: [m for m in matches if m.how != "exact"] for part, matches in (plan.matches or {}).items()}
+    return [
+        f"{len(near)} more rows of {part} are nearly held-out rows ({', '.join(sorted({m.how for m in near}))}): they "
+        "are taken out as well, and the report lists them by id."
+        for part, near in found.items()
+        if near
+    ]
 
 
 def _power_warnings(task: TaskSpec, splits: Sequence[SplitLine], refused: str | None) -> list[str]:

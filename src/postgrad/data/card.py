@@ -134,9 +134,11 @@ def _text_warnings(parts: Parts, texts: Mapping[str, Sequence[str]], leaked: Map
             labels[name].add(row.label)
         torn = [name for name, given in labels.items() if len(given) > 1]
         if torn:
+            # A test text is shown nowhere: this ends up in the report.
+            such = f", such as '{_short(torn[0])}' ({_some(labels[torn[0]])})" if part == "train" else ""
             yield (
-                f"{len(torn)} texts of {part} carry more than one label, such as '{_short(torn[0])}' "
-                f"({_some(labels[torn[0]])}): correct them, or one of the answers is always wrong."
+                f"{len(torn)} texts of {part} carry more than one label{such}: correct them, or one of the answers is "
+                "always wrong."
             )
     for pair, count in leaked.items():
         first, second = pair.split("/")
@@ -163,8 +165,8 @@ def _scope_warnings(parts: Parts, out_of_scope: str | None) -> Iterable[str]:
     like = {row.label for rows in parts.values() for row in rows if _same_words(row.label, out_of_scope)}
     if like - {out_of_scope}:
         yield (
-            f"{_some(like - {out_of_scope})} looks like the out-of-scope label '{out_of_scope}', written in another way: "
-            f"it counts as an intent. Write it as data.out_of_scope says if it is meant."
+            f"{_some(like - {out_of_scope})} looks like the out-of-scope label '{out_of_scope}', written in another "
+            f"way: it counts as an intent. Write it as data.out_of_scope says if it is meant."
         )
     for part in ("dev", "test"):
         if part in found and found[part] == len(parts[part]):

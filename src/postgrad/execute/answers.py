@@ -27,7 +27,7 @@ HEADER_BYTES = 4096
 ID_LETTERS = 64
 ROUNDING = 1e-3
 #: How far two reckonings of one model may be apart, and the share of the questions on which they may be further.
-SAME, SLACK = 2e-3, 0.01
+SAME, SLACK = 1e-4, 0.01
 FLOATS = ("f2", "f4", "f8")
 
 

@@ -36,7 +36,7 @@ HELP = {
     "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', or several with commas.",
     "researcher": "Who turns a choice into a proposal.",
     "search": "The policy that chooses which experiment to extend, or {policy: ..., params: {...}}.",
-    "engine": "Where jobs run: a name, or kind, workers, threads, memory_mb and job_wall_s of one job.",
+    "engine": "Where jobs run: a name, or kind, workers, threads, sandbox, and memory_mb and job_wall_s of a job.",
     "seed": "Same seed, same run, as far as it does not depend on time.",
 }
 

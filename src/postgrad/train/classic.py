@@ -150,6 +150,7 @@ def _linear(params: ClassicParams, features: Any, classes: Any, seed: int) -> tu
 class Classic:
     """The backend."""
 
+    seeded = False
     Params = ClassicParams
 
     def space(self, params: Mapping[str, Value]) -> dict[str, Dimension]:

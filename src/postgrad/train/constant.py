@@ -36,6 +36,7 @@ class ConstantModel:
 class Constant:
     """The backend."""
 
+    seeded = False
     Params = ConstantParams
 
     def space(self, params: Mapping[str, Value]) -> dict[str, Dimension]:

@@ -5,6 +5,6 @@ values, `seeds` pools the noise of training seeds, `effects` learns what proposa
 estimates, `control` bounds the share of false keeps, and `judge` puts them together.
 """
 
-from postgrad.evaluate.statistics.intervals import difference, estimate, mcnemar, metric_ignores_score, point
+from postgrad.evaluate.statistics.intervals import difference, estimate, interval, mcnemar, metric_ignores_score, point
 
-__all__ = ["difference", "estimate", "mcnemar", "metric_ignores_score", "point"]
+__all__ = ["difference", "estimate", "interval", "mcnemar", "metric_ignores_score", "point"]

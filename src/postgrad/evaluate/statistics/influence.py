@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STEP = 1e-4
 _CHUNK = 4_000_000
+_DENSE = 50_000
 
 
 def contributions(metric: Metric, answers: Answers) -> NDArray[np.float64]:
@@ -52,8 +53,16 @@ def _kinds(metric: Metric, answers: Answers) -> tuple[NDArray[np.int64], NDArray
         return np.arange(count), np.arange(count)
     width = answers.labels + 2
     code = ((answers.truth + 1) * width + answers.predicted + 1) * width + answers.argmax + 1
-    _, first, index = np.unique(code, return_index=True, return_inverse=True)
-    return first, index
+    if width**3 > _DENSE:
+        _, first, index = np.unique(code, return_index=True, return_inverse=True)
+        return first, index
+    # Sorting is most of the work where codes are few: count them instead.
+    place = np.zeros(width**3, dtype=np.int64)
+    place[code[::-1]] = np.arange(count)[::-1]
+    present = np.flatnonzero(np.bincount(code, minlength=width**3))
+    first, order = place[present], np.empty(width**3, dtype=np.int64)
+    order[present] = np.arange(len(present))
+    return first, order[code]
 
 
 def group_values(metric: Metric, items: Items) -> NDArray[np.float64]:

@@ -105,6 +105,14 @@ def widened(found: Difference, variance: float, degrees: float) -> Difference:
     return Difference(value=found.value, low=found.value - half, high=found.value + half, p=p, n=found.n)
 
 
+def interval(mean: float, variance: float) -> tuple[float, float]:
+    """The 95 % interval of a normal value."""
+    from math import sqrt
+
+    half = 1.959964 * sqrt(max(0.0, variance))
+    return mean - half, mean + half
+
+
 def metric_ignores_score(metric: Metric) -> bool:
     """True for metrics of the answers alone; a ranking metric such as AUROC also reads the scores."""
     return not getattr(metric, "reads_score", False)

@@ -18,18 +18,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import sqrt
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from postgrad.evaluate.statistics.control import ALPHA, Control, freedom, one_sided_p
 from postgrad.evaluate.statistics.effects import Belief, Effects, expected_gain, unit_sd
 from postgrad.evaluate.statistics.finalists import combined
+from postgrad.evaluate.statistics.known import Decision, Judgement, Known, mean_of
 from postgrad.evaluate.statistics.seeds import PRIOR_REPLICATES, SeedNoise
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Decision = Literal["keep", "discard", "retest", "tie"]
 
 DISCARD_BELOW = 0.05
 MOST_SEEDS = 5
@@ -44,60 +43,6 @@ REPLICATE_FROM = 30
 LEAST_ITEM_SHARE = 0.1
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What the rule says of one experiment.
-
-    Attributes:
-        rival: what it is compared with; None for the first of a run.
-        gap: difference of the mean scores over all trainings of both.
-        error: standard error of `gap`, from items and seeds.
-        p: one-sided p value of "not better than the rival".
-        level: what `p` had to reach to be kept; 0 where nothing could be kept.
-        belief: posterior of the true difference.
-        leads: the search builds on it from now on.
-        seeds: trainings of this recipe so far.
-        seed_sd: standard deviation of a whole score over training seeds, as known now.
-    """
-
-    name: str
-    rival: str | None
-    verdict: Decision
-    gap: float
-    error: float
-    p: float
-    level: float
-    belief: Belief
-    leads: bool
-    seeds: int
-    seed_sd: float
-
-
-@dataclass
-class _Node:
-    """One recipe: the mean of its per-item values over trainings, and what is known of its score."""
-
-    values: NDArray[np.float64]
-    last: NDArray[np.float64]
-    family: str
-    scores: list[float]
-    q: float
-    q_variance: float
-    rival: str | None = None
-    eligible: bool = True
-    price: float = 0.0
-    observed: float = 0.0
-    noise: float = 0.0
-    number: int | None = None
-    bonus: float = 0.0
-    open: bool = True
-    fresh: list[NDArray[np.float64]] = field(default_factory=list)
-
-    @property
-    def score(self) -> float:
-        return sum(self.scores) / len(self.scores)
-
-
 @dataclass
 class Judge:
     """The state of the rule over a run: a fold over its experiments in index order, so it is rebuilt by weighing them
@@ -106,13 +51,15 @@ class Judge:
     Args:
         horizon: how many trainings are planned.
         alpha: the bound on the share of false keeps.
+        seedless: families whose trainings do not depend on a seed.
     """
 
     horizon: int
     alpha: float = ALPHA
+    seedless: frozenset[str] = frozenset()
     leader: str | None = None
     kept: str | None = None
-    _nodes: dict[str, _Node] = field(default_factory=dict)
+    _nodes: dict[str, Known] = field(default_factory=dict)
     _seeds: dict[str, SeedNoise] = field(default_factory=dict)
     _scale: float = 1.0
     _worth: float = 0.0
@@ -124,7 +71,7 @@ class Judge:
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
-    def start(self, name: str, values: NDArray[np.float64], family: str = "") -> Judgement:
+    def start(self, name: str, values: NDArray[np.float64], *, family: str = "", eligible: bool = True) -> Judgement:
         """The first recipe of a run leads.
 
         Args:
@@ -134,7 +81,7 @@ class Judge:
         self._scale = unit_sd(values)
         self.effects = Effects(self._scale)
         node = self._added(name, values, family)
-        node.open = False
+        node.open, node.eligible = False, eligible
         self.leader = self.kept = name
         return self._said(name, node, "tie", Belief(0.0, 0.0, 0.0), p=1.0, gap=0.0, error=0.0)
 
@@ -164,15 +111,19 @@ class Judge:
     def measure(
         self, name: str, rival: str, values: NDArray[np.float64], *, family: str = "", eligible: bool = True
     ) -> Judgement:
-        """Compare a reference: it takes no part in what proposals are worth, is not shrunk, and nothing is claimed."""
+        """Compare a reference: it takes no part in what proposals are worth, is not shrunk, and nothing is claimed. The
+        best of them is what the first keep has to beat."""
+        if not len(self.effects):  # A constant answer comes first, and has no spread to measure effects by.
+            self._scale = max(self._scale, unit_sd(values))
+            self.effects = Effects(self._scale)
         node = self._added(name, values, family)
         node.rival, node.open, node.eligible = rival, False, eligible
         other = self._nodes[rival]
         node.observed, items = node.score - other.q, self._items(node, other)
         variance = items + self._shift(node) + self._shift(other)
         belief = Belief(node.observed, variance, float(node.observed > 0))
-        if eligible and self.leader is not None and self.merit(name) > self.merit(self.leader):
-            self.leader = name
+        if eligible and self._ahead(name, node):
+            self.leader = self.kept = name
         gap = node.score - other.score
         return self._said(name, node, "tie", belief, p=1.0, gap=gap, error=sqrt(variance))
 
@@ -201,7 +152,7 @@ class Judge:
             last: True at the end of the search, when tests that were planned and not used are free.
         """
         leader, kept = self.leader, self.kept
-        if leader is None or kept is None or leader == kept or self._nodes[leader].fresh:
+        if leader is None or kept is None or leader == kept or self._nodes[leader].tested:
             return None
         planned = self.control.horizon
         paced = planned if last else planned * self._weighed / self.horizon
@@ -222,10 +173,10 @@ class Judge:
         to be better; in any case its merit takes in what was measured, and it stops leading if that puts it behind."""
         assert self.kept is not None
         node, kept = self._nodes[name], self._nodes[self.kept]
-        pairs = _mean(node.fresh) - _mean(kept.fresh)
+        pairs = mean_of(node.fresh) - mean_of(kept.fresh)
         gap, items = float(pairs.mean()), float(pairs.var()) / len(pairs)
         shift = self._claimed_shift(node, len(node.fresh)) + self._claimed_shift(kept, len(kept.fresh))
-        level = self.control.level
+        level, node.tested = self.control.level, True
         p = one_sided_p(gap, items, len(pairs), shift, self._claimed_degrees(node))
         believed = self.merit(name) - self.merit(self.kept)
         mean, _ = combined(believed, self.doubt(name), gap, items + shift)
@@ -239,6 +190,10 @@ class Judge:
         said = self._said(name, node, "keep" if keep else "tie", belief, p=p, gap=gap, error=sqrt(items + shift))
         return replace(said, rival=rival, level=level)
 
+    def untestable(self, name: str) -> None:
+        """The fresh training of a recipe failed: it is not asked for again."""
+        self._nodes[name].tested = True
+
     def _power(self, name: str, kept: str) -> float:
         """Probability that a test of `name` against `kept` succeeds, by what is believed of it."""
         from scipy.special import ndtr, stdtrit
@@ -251,11 +206,11 @@ class Judge:
         ahead = self.merit(name) - self.merit(kept)
         return float(ndtr((ahead - needed) / sqrt(items + shift + self.doubt(name))))
 
-    def _claimed_shift(self, node: _Node, trainings: int) -> float:
+    def _claimed_shift(self, node: Known, trainings: int) -> float:
         """Seed variance of a mean over trainings, for a claim: the prior counts as one replicate only."""
         return self._pool(node.family).shift(worth=1.0) / trainings
 
-    def _claimed_degrees(self, node: _Node) -> float:
+    def _claimed_degrees(self, node: Known) -> float:
         return 1.0 + self._pool(node.family).replicates
 
     # --- what is known --------------------------------------------------------------------------------------------
@@ -342,16 +297,20 @@ class Judge:
             return self._said(name, node, "retest", belief, p=p, gap=gap, error=error)
         node.open = False
         self._settle(node, rival, belief, own)
-        if node.eligible and belief.mean > node.price and self._ahead(name, node):
+        if node.eligible and self._ahead(name, node):
             self.leader = name
         verdict: Decision = "discard" if belief.better < DISCARD_BELOW else "tie"
         return self._said(name, node, verdict, belief, p=p, gap=gap, error=error)
 
-    def _ahead(self, name: str, node: _Node) -> bool:
+    def _ahead(self, name: str, node: Known) -> bool:
+        """True when the search should build on this recipe from now on."""
         leader = self.leader
-        return leader is None or leader == node.rival or self.merit(name) > self.merit(leader)
+        if leader is None or not self._nodes[leader].eligible:
+            return True
+        ahead = self.belief(name).mean if leader == node.rival else self.merit(name) - self.merit(leader)
+        return ahead > node.price
 
-    def _worth_a_seed(self, node: _Node, belief: Belief, own: float) -> bool:
+    def _worth_a_seed(self, node: Known, belief: Belief, own: float) -> bool:
         """True when another training of this recipe is expected to improve the choice by more than a new proposal gains
         (knowledge gradient: P. Frazier, W. Powell and S. Dayanik, SIAM J. Control Optim. 47 (2008) 2410-2439)."""
         less = node.noise - own / (len(node.scores) + 1)
@@ -359,7 +318,7 @@ class Judge:
         moved = expected_gain(belief.mean, sqrt(max(0.0, belief.variance - after))) - max(0.0, belief.mean)
         return moved > self.worth()
 
-    def _settle(self, node: _Node, rival: _Node, belief: Belief, own: float) -> None:
+    def _settle(self, node: Known, rival: Known, belief: Belief, own: float) -> None:
         """Share the part of the gap that is noise among what may have made it: this training's luck, the rival's, the
         items'."""
         self._worth += max(0.0, belief.mean)
@@ -373,35 +332,38 @@ class Judge:
     # --- noise ----------------------------------------------------------------------------------------------------
 
     def _pool(self, family: str) -> SeedNoise:
-        return self._seeds.setdefault(family, SeedNoise.of_scale(self._scale))
+        if family not in self._seeds:
+            known = family in self.seedless
+            self._seeds[family] = SeedNoise.none() if known else SeedNoise.of_scale(self._scale)
+        return self._seeds[family]
 
-    def _items(self, node: _Node, rival: _Node) -> float:
+    def _items(self, node: Known, rival: Known) -> float:
         """Variance of the gap from items, the mean over trainings of either side paired item by item."""
         difference = node.values - rival.values
         return float(difference.var()) / len(difference)
 
-    def _flips(self, node: _Node, disagreement: float) -> float:
+    def _flips(self, node: Known, disagreement: float) -> float:
         return self._pool(node.family).flips(disagreement)
 
-    def _shift(self, node: _Node) -> float:
+    def _shift(self, node: Known) -> float:
         return self._pool(node.family).shift() / len(node.scores)
 
-    def _training_variance(self, node: _Node, disagreement: float | None = None) -> float:
+    def _training_variance(self, node: Known, disagreement: float | None = None) -> float:
         """Variance of one training's score around `q`. Before the first replicate, a tenth of an item's variance stands
         in for what two recipes disagree about."""
         pool = self._pool(node.family)
         between = disagreement if disagreement is not None else 0.5 * self._scale**2 / len(node.values)
         return pool.shift() + pool.flips(between)
 
-    def _added(self, name: str, values: NDArray[np.float64], family: str) -> _Node:
+    def _added(self, name: str, values: NDArray[np.float64], family: str) -> Known:
         score = float(values.mean())
-        node = _Node(values=values, last=values, family=family, scores=[score], q=score, q_variance=0.0)
+        node = Known(values=values, last=values, family=family, scores=[score], q=score, q_variance=0.0)
         node.q_variance = self._training_variance(node)
         self._nodes[name] = node
         return node
 
     def _said(
-        self, name: str, node: _Node, verdict: Decision, belief: Belief, *, p: float, gap: float, error: float
+        self, name: str, node: Known, verdict: Decision, belief: Belief, *, p: float, gap: float, error: float
     ) -> Judgement:
         return Judgement(
             name=name,
@@ -416,11 +378,3 @@ class Judge:
             seeds=len(node.scores),
             seed_sd=sqrt(self._pool(node.family).shift()),
         )
-
-
-def _mean(trainings: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Per-item mean over trainings."""
-    total = trainings[0].copy()
-    for values in trainings[1:]:
-        total += values
-    return total / len(trainings)

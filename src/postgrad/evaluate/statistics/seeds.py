@@ -42,6 +42,11 @@ class SeedNoise:
         """The pool before any replicate, for items whose scores have this standard deviation."""
         return cls(prior=(PRIOR_SHIFT * scale) ** 2)
 
+    @classmethod
+    def none(cls) -> SeedNoise:
+        """The pool of a family without seed noise, which is as good as a replicate that agreed."""
+        return cls(prior=0.0, replicates=1)
+
     def add(self, earlier: Sequence[float], last: NDArray[np.float64], again: NDArray[np.float64]) -> None:
         """One more training of a recipe.
 

@@ -1,0 +1,77 @@
+"""What the decision rule holds of each recipe, and what it says of one. Values only; `judge` decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from postgrad.evaluate.statistics.effects import Belief
+
+Decision = Literal["keep", "discard", "retest", "tie"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the rule says of one experiment.
+
+    Attributes:
+        rival: what it is compared with; None for the first of a run.
+        gap: difference of the mean scores over all trainings of both.
+        error: standard error of `gap`, from items and seeds.
+        p: one-sided p value of "not better than the rival".
+        level: what `p` had to reach to be kept; 0 where nothing could be kept.
+        belief: posterior of the true difference.
+        leads: the search builds on it from now on.
+        seeds: trainings of this recipe so far.
+        seed_sd: standard deviation of a whole score over training seeds, as known now.
+    """
+
+    name: str
+    rival: str | None
+    verdict: Decision
+    gap: float
+    error: float
+    p: float
+    level: float
+    belief: Belief
+    leads: bool
+    seeds: int
+    seed_sd: float
+
+
+@dataclass
+class Known:
+    """One recipe: the mean of its per-item values over trainings, and what is known of its score."""
+
+    values: NDArray[np.float64]
+    last: NDArray[np.float64]
+    family: str
+    scores: list[float]
+    q: float
+    q_variance: float
+    rival: str | None = None
+    eligible: bool = True
+    price: float = 0.0
+    observed: float = 0.0
+    noise: float = 0.0
+    number: int | None = None
+    bonus: float = 0.0
+    open: bool = True
+    tested: bool = False
+    fresh: list[NDArray[np.float64]] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        return sum(self.scores) / len(self.scores)
+
+
+def mean_of(trainings: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(N,) per-item mean over trainings."""
+    total = trainings[0].copy()
+    for values in trainings[1:]:
+        total += values
+    return total / len(trainings)

@@ -1,0 +1,307 @@
+"""The decision rule in a run: experiments into the judge, in index order; verdicts, champions and further seeds out.
+
+A fold over the events: after a kill it is built again from the log, with the verdicts that were recorded. It starts no
+job and reads no sealed label.
+"""
+
+from __future__ import annotations
+
+from math import isfinite, sqrt
+from typing import TYPE_CHECKING, Iterable
+
+from postgrad.analyze.badcases import confusions
+from postgrad.analyze.verdict import failed, raced, said, same_again, unmeasured
+from postgrad.evaluate.statistics import difference, interval
+from postgrad.evaluate.statistics.influence import group_values
+from postgrad.evaluate.statistics.intervals import widened
+from postgrad.evaluate.statistics.judge import Judge
+from postgrad.evaluate.statistics.known import Judgement
+from postgrad.events import Analysed, Event, Tested
+from postgrad.metrics import METRICS
+from postgrad.metrics.items import Items, load_items, shared_items
+from postgrad.records import (
+    Analysis,
+    Choice,
+    Confusion,
+    Difference,
+    Estimate,
+    Evaluation,
+    Failure,
+    Move,
+    Proposal,
+    TaskSpec,
+)
+from postgrad.research.references import reference_recipes
+from postgrad.search import legal
+from postgrad.session import START_UP_S, Session
+from postgrad.train import BACKENDS
+from postgrad.tree import Experiment, Tree
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+JUDGED = ("keep", "discard", "retest", "tie", "better", "worse")
+FEWEST, MOST, GUESS = 10, 1000, 60
+# A recipe that costs twice as much has to gain this share of the smallest effect that matters.
+PRICE_OF_DOUBLE = 0.1
+
+
+def horizon_of(task: TaskSpec, session: Session) -> int:
+    """How many experiments a run is planned for: its budget of them, or what its wall clock holds of the dearest
+    reference. Of the first budget, so that it is the same when the run goes on with another."""
+    if task.budget.experiments is not None:
+        return max(1, task.budget.experiments)
+    if task.budget.wall_s is None:
+        return GUESS
+    recipes = [proposal.recipe for proposal in reference_recipes(task)]
+    each = START_UP_S + max(session.nominal_s(recipe, session.plan.search) for recipe in recipes)
+    return int(min(MOST, max(FEWEST, session.executor.engine.slots * task.budget.wall_s / each)))
+
+
+class Referee:
+    """The judge of one run, up to the last experiment that was closed."""
+
+    def __init__(self, session: Session, events: Iterable[Event]) -> None:
+        self.session = session
+        self.metric = METRICS.get(session.task.metric)
+        seedless = frozenset(name for name in BACKENDS.names() if not _seeded(name))
+        self.judge = Judge(horizon=horizon_of(session.task, session), seedless=seedless)
+        self._subjects: dict[str, str] = {}
+        self._trained: set[tuple[str, int]] = set()
+        for event in events:
+            body = event.body
+            if isinstance(body, Analysed) and body.analysis.verdict in JUDGED:
+                self._weigh(session.tree[body.experiment], body.analysis.verdict)
+            elif isinstance(body, Tested):
+                self._test(body.experiment, failed=body.difference is None)
+
+    @property
+    def champion(self) -> str | None:
+        """What the search builds on; None while nothing keeps every guard."""
+        leader = self.judge.leader
+        if leader is None:
+            return None
+        evaluation = self.session.tree[leader].evaluation
+        return leader if evaluation is not None and self.session.guards_hold(evaluation) else None
+
+    # --- experiments ----------------------------------------------------------------------------------------------
+
+    def close(self, node: Experiment) -> Analysis:
+        """What an experiment's results say, in full."""
+        if node.failure is not None:
+            return failed(node.failure)
+        items = self.session.items(node)
+        if node.evaluation is None or items is None:
+            return failed(Failure(boundary="evaluate", kind="unscored", message="No unit gave a score."))
+        shown = confusions(items, self.session.plan.labels, self.session.plan.out_of_scope)
+        if not node.evaluation.complete:
+            rival = node.proposed.incumbent
+            gap = self.difference(node, self.session.tree[rival]) if rival else None
+            return raced(node.evaluation, rival if gap else None, gap, shown)
+        subject = self._subjects.get(_hash(node))
+        if subject is not None and (_hash(node), node.proposed.proposal.seed) in self._trained:
+            return same_again(subject, shown)
+        judgement = self._weigh(node, None)
+        if judgement is None:
+            return unmeasured(node.evaluation, shown)
+        return self._analysis(node, judgement, shown)
+
+    def _analysis(self, node: Experiment, found: Judgement, shown: tuple[Confusion, ...]) -> Analysis:
+        parent = node.parent or found.rival
+        gap = None
+        if parent is not None and parent in self.session.tree.experiments and parent != node.id:
+            gap = self.difference(node, self.session.tree[parent], seeds=True)
+        low, high = interval(found.belief.mean, found.belief.variance)
+        gain = Estimate(value=found.belief.mean, low=low, high=high, n=gap.n if gap else 0) if found.rival else None
+        subject = None if found.name == node.id else found.name
+        analysis = said(found, gap, parent if gap else None, subject)
+        return analysis.model_copy(
+            update={"confusions": shown, "rival": found.rival, "gain": gain, "seed_sd": found.seed_sd}
+        )
+
+    def difference(self, node: Experiment, rival: Experiment, *, seeds: bool = False) -> Difference | None:
+        """The paired difference on the items both answered; None where they share none.
+
+        Args:
+            seeds: True widens the interval by the noise of training seeds.
+        """
+        mine, theirs = self.session.items(node), self.session.items(rival)
+        if mine is None or theirs is None:
+            return None
+        first, second = shared_items(mine, theirs)
+        if not len(first):
+            return None
+        found = difference(self.metric, first, second, seed=self.session.task.seed)
+        return widened(found, *self._seed_noise(node, rival)) if seeds else found
+
+    def _seed_noise(self, *nodes: Experiment) -> tuple[float, float]:
+        """(variance through seeds of a difference of single trainings, its degrees of freedom)."""
+        families = [_family(node) for node in nodes]
+        variance = sum(self.judge.seed_variance(family) for family in families)
+        return variance, 2.0 + min(self.judge.replicates(family) for family in families)
+
+    def _weigh(self, node: Experiment, recorded: str | None) -> Judgement | None:
+        """Give a complete experiment to the judge. `recorded` is the verdict of the log when it is read again."""
+        values = self._values(node.evaluation)
+        if values is None:
+            return None
+        name, seed, family = _hash(node), node.proposed.proposal.seed, _family(node)
+        subject = self._subjects.setdefault(name, node.id)
+        if (name, seed) in self._trained:
+            return None
+        self._trained.add((name, seed))
+        may_retest = recorded == "retest" if recorded else not self.session.remaining().empty
+        if subject != node.id:
+            return self.judge.again(subject, values, may_retest=may_retest)
+        assert node.evaluation is not None
+        holds = self.session.guards_hold(node.evaluation)
+        rival = self._rival(node)
+        if rival is None:
+            return self.judge.start(node.id, values, family=family, eligible=holds)
+        if legal.is_reference(node):
+            return self.judge.measure(node.id, rival, values, family=family, eligible=holds)
+        return self.judge.weigh(
+            node.id,
+            rival,
+            values,
+            family=family,
+            eligible=holds,
+            price=self._price(node, self.session.tree[rival]),
+            may_retest=may_retest,
+        )
+
+    def _rival(self, node: Experiment) -> str | None:
+        incumbent = node.proposed.incumbent
+        if incumbent is not None:
+            return self._subjects.get(_hash(self.session.tree[incumbent]), self.judge.leader)
+        return self.judge.leader
+
+    def _price(self, node: Experiment, rival: Experiment) -> float:
+        """The gain that a dearer recipe has to show: equal within noise, the cheaper one wins."""
+        from math import log2
+
+        ratio = max(node.proposed.nominal_s, 1e-9) / max(rival.proposed.nominal_s, 1e-9)
+        return max(0.0, PRICE_OF_DOUBLE * self.session.task.min_effect * log2(ratio)) if ratio > 0 else 0.0
+
+    def _values(self, evaluation: Evaluation | None) -> NDArray[np.float64] | None:
+        """Per-item values of an evaluation, or None where the metric is not defined on it."""
+        if evaluation is None:
+            return None
+        values = group_values(self.metric, self._items(evaluation))
+        return values if isfinite(float(values.sum())) else None
+
+    def _items(self, evaluation: Evaluation) -> Items:
+        return load_items(self.session.store.artifacts.read(evaluation.items))
+
+    # --- further seeds --------------------------------------------------------------------------------------------
+
+    def seed_owed(self, view: Tree) -> tuple[Proposal, Choice] | None:
+        """The training that the referee wants next, given what a view shows; None where the policy may choose."""
+        for node in view.all():
+            if node.analysis is None or node.analysis.verdict != "retest":
+                continue
+            subject = view[node.analysis.subject or node.id]
+            same = [other for other in view.all() if _hash(other) == _hash(subject)]
+            if any(other.index > node.index for other in same):
+                continue
+            seed = max(other.proposed.proposal.seed for other in same) + 1
+            return _seed_of(subject, seed)
+        return None
+
+    # --- tests ----------------------------------------------------------------------------------------------------
+
+    def to_test(self) -> tuple[str, str] | None:
+        """(experiment, what was kept before) that are owed a comparison on the select items."""
+        name, kept = self.judge.to_test(), self.judge.kept
+        if name is None or kept is None or self.champion != name:
+            return None
+        return name, kept
+
+    def tested(self, name: str, *, failed: bool = False) -> Tested:
+        """The result of a test whose trainings are evaluated, to be recorded."""
+        against = self.judge.kept
+        assert against is not None
+        found = self._test(name, failed=failed)
+        gap = None
+        if found is not None:
+            tree = self.session.tree
+            first, second = (self._items(tree[each].select[-1]) for each in (name, against))
+            plain = difference(self.metric, first, second, seed=self.session.task.seed)
+            wide = widened(plain, *self._seed_noise(tree[name], tree[against]))
+            gap = wide.model_copy(update={"p": found.p})
+        return Tested(
+            experiment=name,
+            against=against,
+            difference=gap,
+            level=found.level if found else 0.0,
+            kept=found is not None and found.verdict == "keep",
+            champion=self.champion,
+        )
+
+    def _test(self, name: str, *, failed: bool) -> Judgement | None:
+        kept = self.judge.kept
+        assert kept is not None
+        evaluations = {each: self.session.tree[each].select for each in (kept, name)}
+        values = {each: self._values(found[-1]) if found else None for each, found in evaluations.items()}
+        if failed or any(value is None for value in values.values()):
+            self.judge.untestable(name)
+            return None
+        for each, value in values.items():
+            if value is not None and self.judge.needs_fresh(each):
+                self.judge.fresh(each, value)
+        return self.judge.test(name)
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def ranked(self) -> list[Experiment]:
+        """Recipes by the posterior mean of their gain, best first; those that break a guard are left out."""
+        return [self.session.tree[name] for name in self.judge.ranked()]
+
+    def believed(self, name: str) -> tuple[float, float]:
+        """(mean, variance) of what the search believes a recipe gains over the first of the run."""
+        return self.judge.merit(name), self.judge.doubt(name)
+
+    @property
+    def kept(self) -> str | None:
+        """What was shown to be better last; before the first keep, the best reference."""
+        return self.judge.kept
+
+    def select_noise(self, first: Experiment, second: Experiment) -> tuple[float, float]:
+        """(difference on select, its variance from items and seeds) of two finalists."""
+        a, b = (self._values(node.select[-1]) for node in (first, second))
+        if a is None or b is None:
+            return 0.0, float("inf")
+        pairs = a - b
+        variance, _ = self._seed_noise(first, second)
+        return float(pairs.mean()), float(pairs.var()) / len(pairs) + variance
+
+    def seed_sd(self, node: Experiment) -> float:
+        """Standard deviation of a whole score over training seeds, for recipes of this kind."""
+        return sqrt(self.judge.seed_variance(_family(node)))
+
+
+def _hash(node: Experiment) -> str:
+    return node.proposed.proposal.recipe.hash
+
+
+def _family(node: Experiment) -> str:
+    return node.proposed.proposal.recipe.stage.backend
+
+
+def _seeded(backend: str) -> bool:
+    return bool(getattr(BACKENDS.get(backend), "seeded", True))
+
+
+def _seed_of(subject: Experiment, seed: int) -> tuple[Proposal, Choice]:
+    proposal = Proposal(
+        recipe=subject.proposed.proposal.recipe,
+        kind="referee.seed",
+        hypothesis=f"Whether {subject.id} leads is undecided, and another training says more than a new recipe.",
+        change="another training seed, the same recipe",
+        expected_effect=0.0,
+        refuted_by="nothing: it measures",
+        proposer="referee",
+        seed=seed,
+    )
+    return proposal, Choice(parent=subject.id, move=Move.REPLICATE, reason="the referee asks for another seed")
