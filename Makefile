@@ -64,8 +64,9 @@ format: setup  ## Put the code into shape
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-test: lint  ## Lint, then run the tests that are not slow
+test: lint  ## Lint, run the tests that are not slow, then the sentinels
 	$(THREADS) $(PY) -m pytest -n 2 -m "not slow"
+	$(PY) -m postgrad selftest
 
 test-slow: setup  ## Run the slow tests, one at a time
 	$(THREADS) $(PY) -m pytest -m slow

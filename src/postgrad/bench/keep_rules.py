@@ -117,7 +117,9 @@ class Ours:
         judge, recipes = Judge(horizon=setting.experiments), {"r0": first}
         judge.start("r0", bench.train(first))
         if judge.wants_replicate("r0"):
-            judge.again("r0", bench.train(first))
+            again, fresh = bench.train_both(first)
+            judge.again("r0", again)
+            judge.fresh("r0", fresh)
         number = 0
         while (left := setting.experiments - bench.trainings) > 0:
             if number and left > FINAL_TRAININGS and (name := judge.to_test()):
@@ -153,7 +155,7 @@ class Ours:
         if best == kept or not judge.needs_fresh(best):
             return False
         ahead, noise = judge.merit(best) - judge.merit(kept), judge.gap_variance(best, kept)
-        price = FINAL_TRAININGS * judge.worth() * (judge.horizon < REPLICATE_FROM)
+        price = FINAL_TRAININGS * judge.worth() * (judge.horizon < REPLICATE_FROM or judge.control.keeps > 0)
         doubtful = worth_confirming(ahead, judge.doubt(best), noise, price)
         if doubtful:
             self._test(judge, best, recipes, bench, out)

@@ -39,8 +39,8 @@ write("ready", str(os.getpid()))
 while not (folder / "go").exists():
     time.sleep(0.02)
 """
-# A child and a grandchild that do not listen to SIGTERM, in the job's session and in one of their own. They are known by
-# the folder in their command lines: inside a process space of its own a job does not know the numbers they have outside.
+# A child and a grandchild that do not listen to SIGTERM, in the job's session and in one of their own. They are known
+# by the folder in their command lines: in a process space of its own a job does not know their numbers outside.
 FAMILY = """
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 grandchild = deaf + "time.sleep(1000)"

@@ -60,8 +60,9 @@ def estimate(metric: Metric, items: Items, *, seed: int = 0, confidence: float =
 def difference(metric: Metric, first: Items, second: Items, *, seed: int = 0, confidence: float = 0.95) -> Difference:
     """First minus second on the same items in the same order, paired by group.
 
-    `p` is the two-sided bootstrap p value: twice the smaller share of resamples on one side of zero, with the
-    add-one rule (Davison and Hinkley 1997, section 4.2), so it is never zero.
+    The interval is stretched where few items differ, see `_stretch`. `p` is the two-sided bootstrap p value: twice the
+    smaller share of resamples on one side of zero, with the add-one rule (Davison and Hinkley 1997, section 4.2), so it
+    is never zero.
 
     Raises:
         ValueError: the items are not the same.
@@ -79,9 +80,35 @@ def difference(metric: Metric, first: Items, second: Items, *, seed: int = 0, co
     if not len(draws):
         return Difference(value=value, low=float("nan"), high=float("nan"), p=1.0, n=len(first))
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    stretch = _stretch(_differing(metric, first, second), confidence)
+    low, high = value + stretch * (low - value), value + stretch * (high - value)
     side = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
     p = min(1.0, 2.0 * (side + 1) / (len(draws) + 1))
     return Difference(value=value, low=float(low), high=float(high), p=p, n=len(first))
+
+
+def _differing(metric: Metric, first: Items, second: Items) -> int:
+    """On how many groups the two models differ: only these say anything about the difference."""
+    import numpy as np
+
+    a, b = first.answers, second.answers
+    differ = a.predicted != b.predicted
+    if not metric_ignores_score(metric):
+        differ |= a.score != b.score
+    return len(np.unique(first.groups[differ]))
+
+
+def _stretch(differing: int, confidence: float) -> float:
+    """By how much a percentile interval is too narrow when few items differ: it lacks the factor sqrt(n / (n - 1)) and
+    Student's t (T. C. Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015)
+    371-386, on expanded percentile intervals)."""
+    from math import sqrt
+
+    from scipy.stats import norm, t
+
+    count = max(2, differing)
+    wider = t.ppf((1 + confidence) / 2, count - 1) / norm.ppf((1 + confidence) / 2)
+    return float(wider) * sqrt(count / (count - 1))
 
 
 def widened(found: Difference, variance: float, degrees: float) -> Difference:

@@ -36,11 +36,14 @@ MOST_SEEDS = 5
 # so many experiments.
 EXPERIMENT_WORTH, WORTH_COUNT = 0.008, 4.0
 # Share of the planned trainings that may be spent on tests, and how likely a test must be to succeed.
-TEST_SHARE, TEST_POWER = 0.03, 0.7
+TEST_SHARE, TEST_POWER = 0.02, 0.7
+# Standard errors that a gain must have left after a test that failed, to lead on.
+HESITATE = 0.5
 # Runs shorter than this cannot afford to train their first recipe twice.
 REPLICATE_FROM = 30
 # What the item part of a difference keeps at least when the flips of seeds are taken out of it.
 LEAST_ITEM_SHARE = 0.1
+LEAST_NOISE = 1e-9
 
 
 @dataclass
@@ -184,8 +187,10 @@ class Judge:
         rival, keep = self.kept, self.control.tested(p)
         if keep:
             self.kept = name
-        elif self.merit(name) <= self.merit(self.kept) and self.leader == name:
-            self.leader = self.kept
+        elif mean < HESITATE * sqrt(items + shift):
+            # Fresh ground says that there is hardly a gain: what was kept stays, and this leads no more.
+            node.eligible = False
+            self.leader = self.kept if self.leader == name else self.leader
         belief = Belief(mean, items + shift, 1 - p)
         said = self._said(name, node, "keep" if keep else "tie", belief, p=p, gap=gap, error=sqrt(items + shift))
         return replace(said, rival=rival, level=level)
@@ -283,6 +288,8 @@ class Judge:
         own = self._training_variance(node, items) / len(node.scores)
         node.observed = node.score - rival.q
         node.noise = rival.q_variance + max(items - flips, LEAST_ITEM_SHARE * items) + own
+        # Two recipes that answer alike, without any seed noise, still are a finite amount of evidence.
+        node.noise = max(node.noise, LEAST_NOISE * self._scale**2)
         if node.number is None:
             node.number = self.effects.add(node.observed, node.noise)
         else:
