@@ -61,14 +61,32 @@ def fresh(folder: Path, experiments: int = 5, **changes: Any) -> Path:
         return store.folder
 
 
-def test_killed_at_every_event_boundary_the_resumed_tree_is_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_at_event_boundaries_the_resumed_tree_is_the_same(tmp_path: Path, every: int) -> None:
     whole = fresh(tmp_path / "whole")
     assert run_in_child(whole, None) == 0
     with SqliteStore.open(whole, write=False) as store:
         expected, last = outline(store), len(store.events())
     assert last > 30
-    for boundary in range(2, last):
+    for boundary in range(2, last, every):
         folder = fresh(tmp_path / f"killed-{boundary}")
+        assert os.WTERMSIG(run_in_child(folder, boundary)) == signal.SIGKILL
+        assert run_in_child(folder, None) == 0
+        with SqliteStore.open(folder, write=False) as store:
+            assert outline(store) == expected, f"killed after event {boundary}"
+
+
+def test_killed_around_a_test_and_a_further_seed_the_resumed_tree_is_the_same(tmp_path: Path) -> None:
+    """A run of 30 experiments is long enough to ask for a second training of its leader and to test it on select."""
+    whole = fresh(tmp_path / "whole", experiments=30)
+    assert run_in_child(whole, None) == 0
+    with SqliteStore.open(whole, write=False) as store:
+        expected, events = outline(store), store.events()
+    tests = [event.seq for event in events if event.body.type == "tested"]
+    again = [e.seq for e in events if e.body.type == "analysed" and e.body.analysis.verdict == "retest"]
+    assert tests and again, "the run tested nothing or trained nothing twice"
+    for boundary in (tests[0] - 1, tests[0], again[0]):
+        folder = fresh(tmp_path / f"killed-{boundary}", experiments=30)
         assert os.WTERMSIG(run_in_child(folder, boundary)) == signal.SIGKILL
         assert run_in_child(folder, None) == 0
         with SqliteStore.open(folder, write=False) as store:

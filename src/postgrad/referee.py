@@ -6,6 +6,7 @@ job and reads no sealed label.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite, sqrt
 from typing import TYPE_CHECKING, Iterable
 
@@ -115,9 +116,12 @@ class Referee:
         low, high = interval(found.belief.mean, found.belief.variance)
         gain = Estimate(value=found.belief.mean, low=low, high=high, n=gap.n if gap else 0) if found.rival else None
         subject = None if found.name == node.id else found.name
+        if found.leads and found.verdict == "tie" and found.rival and self.judge.wants_replicate(found.name):
+            # Its case is closed; the second training is for the seed noise of everything like it.
+            found = replace(found, verdict="retest")
         analysis = said(found, gap, parent if gap else None, subject)
         return analysis.model_copy(
-            update={"confusions": shown, "rival": found.rival, "gain": gain, "seed_sd": found.seed_sd}
+            update={"confusions": shown, "rival": found.rival, "gain": gain, "seed_sd": found.seed_sd or None}
         )
 
     def difference(self, node: Experiment, rival: Experiment, *, seeds: bool = False) -> Difference | None:

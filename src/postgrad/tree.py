@@ -55,6 +55,13 @@ class Experiment:
         )
 
     @property
+    def verdict(self) -> str | None:
+        """What the referee says of it now: `keep` once a test showed it to be better; None while it is under way."""
+        if self.tested is not None and self.tested.kept:
+            return "keep"
+        return self.analysis.verdict if self.analysis else None
+
+    @property
     def score(self) -> float | None:
         """The search score, or None: pending, failed, unscored and raced experiments have none."""
         if self.state is not State.DONE or self.evaluation is None:

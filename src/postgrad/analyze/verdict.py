@@ -108,7 +108,7 @@ def said(found: Judgement, gap: Difference | None, against: str | None, subject:
     name = f"{subject} with {found.seeds} seeds" if subject else "this"
     words = {
         "keep": f"{name} was kept before",
-        "retest": f"undecided: another training seed of {subject or 'it'} says more than a new recipe",
+        "retest": f"another training seed of {subject or 'it'} says more than a new recipe",
         "discard": f"{name} is worse than {found.rival}, or does nothing",
         "tie": f"{name} leads, and is not shown to be better than {found.rival} yet"
         if found.leads

@@ -141,7 +141,9 @@ class Seeded:
         judge = Judge(horizon=min(self.trainings // self.seeds, self.proposals + 1))
         judge.start("r0", measured.first(first))
         if judge.wants_replicate("r0"):
-            judge.again("r0", measured.again(first))
+            again, fresh = measured.both(first)
+            judge.again("r0", again)
+            judge.fresh("r0", fresh)
         while (left := (self.trainings - bench.trainings) // self.seeds) > 0:
             last = left <= 2 or measured.recipes > self.proposals
             if measured.recipes > 1 and left >= 2 and (name := judge.to_test(last=last)):

@@ -38,7 +38,7 @@ def detail(reading: Reading, node: Experiment) -> RenderableType:
 
 
 def _parts(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
-    verdict = node.analysis.verdict if node.analysis else "pending"
+    verdict = node.verdict or "pending"
     crown = "  champion" if node.id == reading.line.champion else ""
     yield Text.assemble(
         (node.id, "bold"), f"  of {reading.line.run}  ", (verdict, COLOURS[verdict]), (crown, "bold green")

@@ -57,7 +57,7 @@ def _node_document(node: Experiment) -> dict[str, Any]:
         "kind": proposal.kind,
         "change": proposal.change,
         "state": node.state,
-        "verdict": node.analysis.verdict if node.analysis else None,
+        "verdict": node.verdict,
         "score": node.score,
         "estimate": node.evaluation.estimate if node.evaluation else None,
         "cost_s": node.cost_s,

@@ -123,7 +123,7 @@ def result_word(node: Experiment) -> str:
         return "under way"
     if node.analysis.verdict == "tie" and node.analysis.difference is None:
         return "not compared"
-    return wording.VERDICTS.get(node.analysis.verdict, node.analysis.verdict)
+    return wording.VERDICTS.get(node.verdict or "", node.analysis.verdict)
 
 
 def _facts(view: RunView) -> tuple[Fact, ...]:

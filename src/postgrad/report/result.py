@@ -61,7 +61,7 @@ def _facts(view: RunView, read: SealedRead) -> Iterator[tuple[str, str]]:
 
 def _controlled(view: RunView) -> bool:
     """True for runs whose verdicts come from the rule that bounds false keeps; those of older versions do not."""
-    return any(str(node.analysis.verdict) in CONTROLLED for node in view.tree.all() if node.analysis)
+    return any(node.verdict in CONTROLLED or node.tested for node in view.tree.all())
 
 
 def _asked(view: RunView, read: SealedRead) -> str:
@@ -76,7 +76,7 @@ def _asked(view: RunView, read: SealedRead) -> str:
 
 def outcomes(view: RunView) -> str:
     """What became of the experiments: "7 kept, 14 ties, 3 failed"."""
-    found = Counter(wording.VERDICTS[node.analysis.verdict] for node in view.tree.all() if node.analysis)
+    found = Counter(wording.VERDICTS[node.verdict] for node in view.tree.all() if node.verdict)
     found["ties"] = found.pop("tie", 0)
     told = [f"{found[word]} {word}" for word in OUTCOMES if found[word]]
     told += [f"{left} under way"] if (left := len(view.tree.pending())) else []

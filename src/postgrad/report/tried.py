@@ -106,7 +106,7 @@ def compared(node: Experiment) -> Difference | None:
 
 
 def _sum_up(kind: str, nodes: list[Experiment]) -> Tried:
-    pairs = [(node.analysis.verdict, found) for node in nodes if node.analysis and (found := compared(node))]
+    pairs = [(node.verdict, found) for node in nodes if node.verdict and (found := compared(node))]
     words = [VERDICTS.get(verdict) for verdict, _ in pairs]
     states = [node.state for node in nodes]
     effects = tuple(found for _, found in pairs)
