@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from postgrad.cli.main import app
 from postgrad.engines.sandbox import Unsandboxed
 from postgrad.errors import PostgradError, UserError
+from postgrad.evaluate.evaluator import unit_items
 from postgrad.evaluate.statistics.control import Control
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement
@@ -21,7 +22,7 @@ from postgrad.execute.answers import Questions
 from postgrad.execute.executor import Recheck
 from postgrad.metrics.items import Items
 from postgrad.records import Estimate, JobResult, Row
-from postgrad.selftest import SENTINELS, Progress, chosen, play_all, played
+from postgrad.selftest import SENTINELS, Progress, chosen, leak, play_all, played, rule
 from postgrad.selftest import repeats as repeats_sentinel
 from postgrad.selftest import shuffled as shuffled_sentinel
 from postgrad.selftest.base import Finding, Observation, Sentinel, above, at_chance
@@ -87,35 +88,22 @@ def keep_everything(patch: pytest.MonkeyPatch) -> None:
 
 def labels_in_the_answers(patch: pytest.MonkeyPatch) -> None:
     """A referee that takes the truth for what was answered."""
-    import postgrad.session
-
-    honest = postgrad.session.unit_items
 
     def dishonest(*values: Any) -> Items:
-        found = honest(*values)
+        found = unit_items(*values)
         return replace(found, answers=replace(found.answers, predicted=found.answers.truth))
 
-    patch.setattr(postgrad.session, "unit_items", dishonest)
+    patch.setattr("postgrad.session.unit_items", dishonest)
 
 
 @pytest.mark.parametrize(
-    ("broken", "says"), [(keep_everything, "kept: e0000"), (labels_in_the_answers, "above chance")]
+    ("broken", "says"), [(keep_everything, "kept: e0001"), (labels_in_the_answers, "above chance")]
 )
-def test_shuffled_turns_red(broken: Break, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shuffled_turns_red(broken: Break, says: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shuffled_sentinel, "EXPERIMENTS", 3)
-    with monkeypatch.context() as patch:
-        broken(patch)
-        finding = played(replace(SENTINELS["shuffled"], play=without_encoder), Place(tmp_path))
-    assert says in red(finding)
-
-
-def without_encoder(place: Place) -> Iterator[Observation]:
-    return shuffled_sentinel.play(place, encoder=False)
-
-
-def test_shuffled_is_green_without_an_encoder(place: Place) -> None:
-    finding = played(replace(SENTINELS["shuffled"], play=without_encoder), place)
-    assert finding.green, red(finding)
+    broken(monkeypatch)
+    sentinel = replace(SENTINELS["shuffled"], play=lambda where: shuffled_sentinel.play(where, encoder=False))
+    assert says in red(played(sentinel, place))
 
 
 def test_repeats_turn_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,20 +118,20 @@ def test_repeats_turn_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("where", "says"),
+    ("where", "half", "says"),
     [
-        ("postgrad.evaluate.splits.cleared", "0 of 6 planted rows"),
-        ("postgrad.audit.data.find_overlaps", "audit finds 0"),
+        ("postgrad.evaluate.splits.cleared", leak.taken_out, "0 of 6 planted rows"),
+        ("postgrad.audit.data.find_overlaps", leak.let_through, "audit finds 0 of 6"),
     ],
 )
-def test_leak_turns_red(where: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leak_turns_red(where: str, half: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A split that keeps everything, and an audit that finds nothing."""
 
     def blind(rows: Any, protected: Any) -> Any:
         return (tuple(rows), ()) if where.endswith("cleared") else ()
 
     monkeypatch.setattr(where, blind)
-    assert says in red(played(SENTINELS["leak"], Place(tmp_path)))
+    assert says in red(played(replace(SENTINELS["leak"], play=half), Place(tmp_path)))
 
 
 # --- red: workers -----------------------------------------------------------------------------------------------------
@@ -226,6 +214,8 @@ def test_small_turns_red_where_everything_is_refused(place: Place, monkeypatch: 
 @pytest.mark.parametrize(("kept", "says"), [(True, "without a better proposal"), (False, "with many better ones")])
 def test_rule_turns_red(kept: bool, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that keeps whatever it is asked about, asked about whatever leads; and one that keeps nothing."""
+    monkeypatch.setattr(rule, "RUNS_NONE", 5)
+    monkeypatch.setattr(rule, "RUNS_MANY", 5)
     monkeypatch.setattr(Control, "tested", lambda self, p: kept)
     if kept:
         monkeypatch.setattr(Judge, "_power", lambda self, name, other: 1.0)

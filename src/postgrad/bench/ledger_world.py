@@ -10,13 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING
 
-from postgrad.bench.worlds import Graded, Setting, Skill
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from postgrad.bench.worlds import PARTS, Graded, Setting, Skill
 
 # --- published ---
 EXPERIMENTS, KEEPS, DISCARDS, CRASHES = 125, 22, 102, 1
@@ -80,27 +75,20 @@ class Pretraining(Graded):
     def start(self, setting: Setting, seed: int) -> Skill:
         self.setting, self.seed = setting, seed
         self.shift = sqrt(self.size.seed_sd**2 - self.luck / setting.items)
-        rng = self._rng(1, 0)
-        self.hard = {part: self._normal(rng, self.difficulty) for part in ("search", "select", "sealed")}
-        at = rng.choice(BIG_WITHIN - 1, FIRST_BIG, replace=False)
+        self.hard = {part: self._normal(self._rng(1, PARTS.index(part)), self.difficulty) for part in PARTS}
+        at = self._rng(6).choice(BIG_WITHIN - 1, FIRST_BIG, replace=False)
         self.big = {int(number): part * BIG_SHARE * GAIN for number, part in zip(at, BIG_PARTS, strict=True)}
-        return self._skill(self.start_score, {part: self._normal(rng, self.taste) for part in self.hard})
+        return Skill(self.start_score, self.start_score, number=-1)
 
     def propose(self, recipe: Skill, number: int) -> Skill:
-        rng = self._rng(2, number)
+        rng = self._rng(3, number)
         draw, amount = rng.random(), rng.exponential()
         if draw < self.size.better:
             change = self.size.gain * amount
         else:
             change = -self.size.harm * amount if draw < self.size.better + self.size.worse else 0.0
-        fresh = sqrt(1 - self.kept_taste**2)
-        bent = {
-            part: self.kept_taste * old + fresh * self._normal(rng, self.taste) for part, old in recipe.bent.items()
-        }
-        return self._skill(recipe.score + self.big.get(number, change), bent)
+        score = recipe.score + self.big.get(number, change)
+        return Skill(score, score, number=number, parent=recipe)
 
     def truth(self, recipe: Skill) -> float:
         return recipe.score
-
-    def _skill(self, score: float, bent: dict[str, NDArray[np.float32]]) -> Skill:
-        return Skill(score=score, state=score, bent=bent)

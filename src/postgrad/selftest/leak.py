@@ -35,11 +35,22 @@ def leaks(test: Sequence[Example]) -> list[Example]:
 
 def play(place: Place) -> Iterator[Observation]:
     """A run as it should be, and one whose split and workers let everything through."""
+    yield from taken_out(place)
+    yield from let_through(place)
+
+
+def _planted(place: Place) -> tuple[TaskSpec, set[str]]:
+    """A task with leaked rows, and their ids."""
     test = messages(TEST_EACH, 8)
     planted = leaks(test)
     task = place.task("leak", [*messages(TRAIN_EACH, 7), *planted], test, experiments=2)
     texts = {text for text, _ in planted}
-    ids = {row.id for row in load_parts(task).train if row.text in texts}
+    return task, {row.id for row in load_parts(task).train if row.text in texts}
+
+
+def taken_out(place: Place) -> Iterator[Observation]:
+    """A run as it should be, and its audit."""
+    task, ids = _planted(place)
     run = place.run(task)
     with reading(run) as (store, view):
         removed = {found.match.row for found in view.contamination.removed}
@@ -50,17 +61,17 @@ def play(place: Place) -> Iterator[Observation]:
     yield Observation(ok=told, words=f"the report {'counts' if told else 'does not count'} them")
     wrong = [check.name for check in found.checks if check.state == "finding"]
     yield Observation(ok=not wrong, words=f"audit: {', '.join(wrong) or 'no finding'}")
-    yield _let_through(place, task, ids)
 
 
-def _let_through(place: Place, task: TaskSpec, ids: set[str]) -> Observation:
-    """The audit of a run of the task in which nothing is removed, by the split or by the worker."""
+def let_through(place: Place) -> Iterator[Observation]:
+    """The audit of a run in which nothing is removed, by the split or by the worker."""
+    task, ids = _planted(place)
     tampered = place.run(task, engine=cheat("unchecked"), before=prepare_unchecked)
     with reading(tampered) as (store, _):
         found = audit_run(store, encoder=False)
     seen = {match.row for match in found.matches}
     words = f"with the removal switched off, audit finds {len(seen & ids)} of {len(ids)}: {found.verdict}"
-    return Observation(ok=ids <= seen and found.verdict == "findings", words=words)
+    yield Observation(ok=ids <= seen and found.verdict == "findings", words=words)
 
 
 def prepare_unchecked(session: Session) -> None:
