@@ -23,10 +23,10 @@ from postgrad.report.card import model_card
 from postgrad.report.html import html_report, minus
 from postgrad.report.markdown import block, code, escape, markdown_report
 from postgrad.report.pictures import champion_curve, legend, search_tree
+from postgrad.report.summary import headline, summary
 from postgrad.report.svg import tag, ticks, time_ticks
 from postgrad.report.tree_picture import lanes
 from postgrad.report.tried import mean_effect
-from postgrad.report.summary import headline, summary
 from postgrad.report.view import RunView, build_view
 from postgrad.tree import Tree
 from report_builders import (
@@ -100,7 +100,16 @@ def test_summary_of_a_finished_run(finished: RunView) -> None:
         "experiment": "e0028",
         "recipe_hash": finished.tree["e0028"].proposed.proposal.recipe.hash,
     }
-    assert list(found["sealed"]) == ["metric", "baseline", "champion", "difference", "ci95", "p", "mcnemar_p", "confidence"]
+    assert list(found["sealed"]) == [
+        "metric",
+        "baseline",
+        "champion",
+        "difference",
+        "ci95",
+        "p",
+        "mcnemar_p",
+        "confidence",
+    ]
     assert found["sealed"]["metric"] == "mcc"
     assert (found["sealed"]["baseline"], found["sealed"]["champion"]) == (0.589, 0.694)
     assert found["sealed"]["difference"] == pytest.approx(0.105)

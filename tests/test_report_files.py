@@ -16,8 +16,8 @@ from postgrad.records import Row
 from postgrad.report import read_view, write_report
 from postgrad.report.card import model_card
 from postgrad.report.pictures import champion_sparkline, terminal_tree
-from postgrad.report.terminal import sparkline
 from postgrad.report.summary import summary
+from postgrad.report.terminal import sparkline
 from postgrad.report.view import RunView
 from postgrad.store.sqlite import SqliteStore
 from report_builders import (
