@@ -58,7 +58,7 @@ class Noise:
                 cells.append(cell)
                 say(f"{number} of {len(settings)}: {_told(cell)}")
         rows = [row_of(cell) for cell in cells]
-        return {"world": name, "runs": runs, "table": rows, "cells": cells, "markdown": markdown(rows)}
+        return {"world": name, "runs": runs, "table": rows, "markdown": markdown(rows)}
 
 
 def _text(numbers: Sequence[float]) -> str:

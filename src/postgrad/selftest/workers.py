@@ -32,11 +32,13 @@ class Cheat:
         which: its function in `cheats.py`.
         boundary: of the failure that it must end in; None where it must come to nothing: it may end as an honest job
             does, and its score must not be above chance.
+        says: a part of the failure's message. A cheat that crashed by itself was not caught.
     """
 
     which: str
     what: str
     boundary: str | None
+    says: str = ""
     save_model: bool = False
 
 
@@ -44,7 +46,7 @@ CHEATS = (
     Cheat("false_metric", "prints a false metric", None),
     Cheat("false_score", "writes a score into its result", "predict"),
     Cheat("edits_scorer", "edits the scorer", "isolation"),
-    Cheat("edits_scorer_quietly", "edits the scorer past the tripwire", "train"),
+    Cheat("edits_scorer_quietly", "edits the scorer past the tripwire", "train", "code 13"),
     Cheat("reads_store", "reads the store", "isolation"),
     Cheat("reads_store_quietly", "reads labels in the store past the tripwire", None),
     Cheat("reads_order", "reads labels off the order of its questions", None),
@@ -105,7 +107,8 @@ def _said(each: Cheat, result: JobResult, score: Estimate | None, sandbox: str) 
     failure = result.failure
     if failure is not None:
         found = f"{'refused, ' if failure.boundary == 'train' else ''}{failure.boundary}/{failure.kind}"
-        ok = failure.boundary == each.boundary and not result.units and result.model is None
+        ok = failure.boundary == each.boundary and each.says in failure.message
+        ok = ok and not result.units and result.model is None
         return Observation(ok=ok, words=f"{each.what}: {found}")
     if each.boundary is not None or score is None:
         return Observation(ok=False, words=f"{each.what}: it worked (sandbox: {sandbox})")
