@@ -22,6 +22,7 @@ from postgrad.execute.answers import Questions
 from postgrad.execute.executor import Recheck
 from postgrad.metrics.items import Items
 from postgrad.records import Estimate, JobResult, Row
+from postgrad.referee import Referee
 from postgrad.selftest import SENTINELS, Progress, chosen, leak, play_all, played, rule
 from postgrad.selftest import repeats as repeats_sentinel
 from postgrad.selftest import shuffled as shuffled_sentinel
@@ -30,7 +31,6 @@ from postgrad.selftest.folds import reads_folds
 from postgrad.selftest.place import Place
 from postgrad.selftest.texts import messages, shuffled
 from postgrad.selftest.workers import CHEATS, caught
-from postgrad.tree import Experiment
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -106,15 +106,28 @@ def test_shuffled_turns_red(broken: Break, says: str, place: Place, monkeypatch:
     assert says in red(played(sentinel, place))
 
 
-def test_repeats_turn_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every training taken for a recipe of its own, luckier seeds lead."""
+def every_training_is_a_recipe(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("postgrad.referee._hash", lambda node: f"{node.proposed.proposal.recipe.hash}{node.id}")
 
-    def name_with_seed(node: Experiment) -> str:
-        return f"{node.proposed.proposal.recipe.hash}{node.id}"
 
-    monkeypatch.setattr("postgrad.referee._hash", name_with_seed)
-    monkeypatch.setattr(repeats_sentinel, "OTHER_SEEDS", (1, 2))
-    assert "became champion: e0" in red(played(SENTINELS["repeats"], Place(tmp_path)))
+def the_highest_score_leads(patch: pytest.MonkeyPatch) -> None:
+    """What rivals do: a lucky seed is progress."""
+
+    def best(self: Referee) -> str | None:
+        node = self.session.tree.best()
+        return node.id if node else None
+
+    patch.setattr(Referee, "champion", property(best))
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [(every_training_is_a_recipe, "finalists of"), (the_highest_score_leads, "became champion: e0")],
+)
+def test_repeats_turn_red(broken: Break, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    monkeypatch.setattr(repeats_sentinel, "OTHER_SEEDS", repeats_sentinel.OTHER_SEEDS[:2])
+    assert says in red(played(SENTINELS["repeats"], Place(tmp_path)))
 
 
 @pytest.mark.parametrize(

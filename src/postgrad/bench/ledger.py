@@ -54,6 +54,7 @@ PUBLISHED = {
     "smallest_keep": SMALLEST_KEEP,
 }
 ANY_NUMBER = 10**9
+SHOWN = ("seed_sd", "rule", "trainings", "leads", "keeps", "false_keeps", "gain", "optimism", "ahead")
 PUBLIC_RULE = "autoresearch, 1 seed"
 
 
@@ -77,8 +78,15 @@ class Ledger:
                 rows += table_of(size, [one["rules"] for one in played])
                 say(f"seed sd {size.seed_sd}: {runs} ledgers")
         facts = arithmetic(tuple(size.seed_sd for size in SIZES))
-        result = {"published": PUBLISHED, "calibration": calibration, "tests": tests, "arithmetic": facts}
-        return {"runs": runs, "table": rows, **result, "markdown": markdown(rows, result)}
+        result = {
+            "published": PUBLISHED,
+            "calibration": calibration,
+            "tests": tests,
+            "arithmetic": facts,
+            "rules": rows,
+        }
+        short = [{key: row[key] for key in SHOWN} for row in rows]
+        return {"runs": runs, "table": short, **result, "markdown": markdown(result)}
 
 
 def play(size: Size, seed: int) -> dict[str, Any]:

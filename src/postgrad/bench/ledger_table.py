@@ -7,14 +7,14 @@ from typing import Any, Sequence
 _UNITS = {"keeps": 1, "gain": 4, "big_share": 2, "near_discards": 2, "below_no_op": 1, "below_seed": 1}
 
 
-def markdown(rows: Sequence[dict[str, Any]], result: dict[str, Any]) -> str:
+def markdown(result: dict[str, Any]) -> str:
     """All tables: calibration, the arithmetic of the published gaps, tests of keeps, and rules."""
     parts = (
         ("Simulated ledgers beside the published one", _calibration(result)),
         ("Smallest gap that can be shown", _limits(result["arithmetic"]["limits"])),
         ("Trainings of each side until a gap shows (one look)", _needed(result["arithmetic"]["trainings_needed"])),
         ("The session's keeps, put to the test", _tests(result["tests"])),
-        ("Rules on the same changes (gains in 0.001 bits per byte)", _rules(rows)),
+        ("Rules on the same changes (gains in 0.001 bits per byte)", _rules(result["rules"])),
     )
     return "\n".join(f"## {title}\n{table}" for title, table in parts)
 
@@ -85,7 +85,7 @@ def _rules(rows: Sequence[dict[str, Any]]) -> str:
                 f"{row['recipes']:.0f}",
                 f"{row['trainings']:.0f}",
                 f"{row['leads']:.1f}",
-                f"{row['false_leads']:.0%}",
+                f"{100 * row['false_leads']:.0f} %",
                 f"{row['keeps']:.1f}",
                 _share(row["false_keeps"], row["false_keeps_upper"]),
                 *(f"{1000 * row[key]:.2f} ± {1000 * row[f'{key}_error']:.2f}" for key in gains),

@@ -15,13 +15,15 @@ from postgrad.errors import UserError, near_miss
 if TYPE_CHECKING:
     from postgrad.bench.base import Benchmark
 
-COLUMNS_SHOWN = 9
+COLUMNS_SHOWN = 11
+ROWS_TURNED = 8
+KNOWN = "hint3, ledger, noise, overhead, overlaps"
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def command(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Which benchmark: hint3, overhead.", show_default=False)],
+    name: Annotated[str, typer.Argument(help=f"Which benchmark: {KNOWN}.", show_default=False)],
     quick: Annotated[bool, typer.Option("--quick", help="A small version: under a minute on two cores.")] = False,
     folder: Annotated[Path, typer.Option("--folder", help="Where the work goes; kept, so that it can go on.")] = Path(
         "bench-runs"
@@ -63,10 +65,13 @@ def _options(bench: Benchmark, words: list[str]) -> dict[str, str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:
-    """The plain columns of a benchmark's rows; many columns stand under each other, a row in each column."""
+    """The plain columns of a benchmark's rows; many columns stand under each other, a row in each column. Of many
+    rows the first columns have to do: the result file has the rest."""
     from rich.table import Table
 
     columns = [key for key, value in rows[0].items() if not isinstance(value, list | dict)] if rows else []
+    if len(rows) > ROWS_TURNED:
+        columns = columns[:COLUMNS_SHOWN]
     lines = [[_shown(row[column]) for column in columns] for row in rows]
     if len(columns) <= COLUMNS_SHOWN:
         table = Table(*columns)

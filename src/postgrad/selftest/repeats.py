@@ -18,12 +18,12 @@ RECIPE = Recipe(
     stage=Stage(backend="classic", params={"char_max": 0}),
 )
 # The unluckiest of several seeds: all that follow look like gains.
-SEED, OTHER_SEEDS = 3, (1, 2, 4, 5)
+SEED, OTHER_SEEDS = 4, (5, 1, 2)
 TEST_EACH = 10
 
 
 def play(place: Place) -> Iterator[Observation]:
-    """One real recipe, then the same with the same seed, then with four other seeds."""
+    """One real recipe, then the same with the same seed, then with three other seeds."""
     test = messages(TEST_EACH, 6)
     task = place.task("repeats", messages(TRAIN_EACH, 5), test, experiments=0)
     first = len(reference_recipes(task))

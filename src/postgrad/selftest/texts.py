@@ -10,11 +10,11 @@ from typing import Sequence
 Example = tuple[str, str]
 
 TELLING = {
+    "account": "password login profile username email settings verification avatar",
     "billing": "invoice charge refund receipt payment price discount voucher",
     "delivery": "parcel courier shipment tracking warehouse doorstep dispatch postcode",
-    "account": "password login profile username email settings verification avatar",
-    "sizing": "waist sleeve collar hem shoulder inseam tight loose",
     "repair": "zipper button stitch scratch crack broken torn faulty",
+    "sizing": "waist sleeve collar hem shoulder inseam tight loose",
     "store": "opening closing sunday branch parking boutique address floor",
 }
 FILLERS = """
@@ -29,7 +29,7 @@ MIXED = 0.7
 
 
 def messages(each: int, seed: int) -> list[Example]:
-    """So many messages of every kind, kind by kind: (text, label)."""
+    """So many messages of every kind, sorted by kind, as data files often are: (text, label)."""
     rng = Random(seed)
     return [(_message(label, rng), label) for label in TELLING for _ in range(each)]
 
