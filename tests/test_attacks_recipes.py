@@ -153,7 +153,8 @@ def test_a_run_of_attacks_ends_with_a_champion_and_every_attack_on_record(
 ) -> None:
     """The real loop with a researcher that only attacks: no attack has a score, none takes a reference's place."""
     monkeypatch.setitem(RESEARCHERS._table, "hostile", f"{__name__}:Hostile")
-    count = len(HOSTILE) + 6
+    # One more, because the referee takes an experiment to train the first leader again.
+    count = len(HOSTILE) + 7
     task = simulated_task(tmp_path, count).model_copy(update={"researcher": "hostile"})
     with opened(start_run(task, tmp_path / "runs"), engine=SimulatedEngine()) as session:
         drive(session)

@@ -8,24 +8,24 @@ from postgrad.events import Analysed, Certified, Event, SearchEnded, Tested
 from postgrad.records import Recipe, Stage, Step
 from postgrad.research.references import reference_recipes
 from postgrad.selftest.base import Observation, Sentinel, claimed
-from postgrad.selftest.place import TRAIN_EACH, Place, Script, reading
+from postgrad.selftest.place import Place, Script, reading
 from postgrad.selftest.texts import messages
 from postgrad.tree import Experiment, Tree
 
-# Made rows make the seed count, in seconds: another seed makes other ones.
+# Better than the references, and made rows make the seed count, in seconds: another seed makes other ones.
 RECIPE = Recipe(
-    data=(Step(op="word_dropout", params={"share": 2.0, "keep": 0.4}),),
-    stage=Stage(backend="classic", params={"char_max": 0}),
+    data=(Step(op="word_dropout", params={"share": 0.3, "keep": 0.9}),),
+    stage=Stage(backend="classic", params={"char_max": 0, "word_max": 1, "C": 100.0}),
 )
-# The unluckiest of several seeds: all that follow look like gains.
-SEED, OTHER_SEEDS = 4, (5, 1, 2)
-TEST_EACH = 10
+# The unluckiest of ten seeds, and the luckiest: all that follow look like gains, over the references too.
+SEED, OTHER_SEEDS = 7, (3, 4, 5)
+FEW_EACH, TEST_EACH = 25, 10
 
 
 def play(place: Place) -> Iterator[Observation]:
     """One real recipe, then the same with the same seed, then with three other seeds."""
     test = messages(TEST_EACH, 6)
-    task = place.task("repeats", messages(TRAIN_EACH, 5), test, experiments=0)
+    task = place.task("repeats", messages(FEW_EACH, 5), test, experiments=0)
     first = len(reference_recipes(task))
     steps = [(RECIPE, seed) for seed in (SEED, SEED, *OTHER_SEEDS)]
     budget = task.budget.model_copy(update={"experiments": first + len(steps)})
