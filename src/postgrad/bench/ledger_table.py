@@ -32,7 +32,9 @@ def _calibration(result: dict[str, Any]) -> str:
         cells = [
             f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" for mean, low, high in (o[key] for o in found)
         ]
-        rows.append([key.replace("_", " "), str(published[key]), *cells])
+        there = published[key]
+        told = f"{there:.{digits}f}" if isinstance(there, float) else str(there)
+        rows.append([key.replace("_", " "), told, *cells])
     return _lines(head, rows)
 
 

@@ -56,7 +56,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     """A new folder for the work; it is removed unless it is to be kept."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="postgrad-selftest-", dir=keep))
+    folder = Path(tempfile.mkdtemp(prefix="postgrad-selftest-", dir=keep)).resolve()
     try:
         yield folder
     finally:
@@ -91,7 +91,8 @@ def _played(wanted: tuple[Sentinel, ...], folder: Path, *, quiet: bool) -> list[
 
 def _line(progress: Progress) -> str:
     place = f"{progress.done + 1} of {progress.total} {progress.sentinel.name}"
-    return f"{place}: {progress.phase}, about {span(progress.left_s)} left"
+    left = round(progress.left_s)
+    return f"{place}: {progress.phase}, {f'about {span(left)} left' if left else 'longer than forecast'}"
 
 
 def _state(finding: Finding) -> Text:

@@ -95,4 +95,4 @@ def prepare_unchecked(session: Session) -> None:
     session.append(DataPrepared(card=card, labels=plan.labels, plan=put(whole.model_dump_json().encode())))
 
 
-SENTINEL = Sentinel("leak", "test rows in the train file are found, taken out and counted", 25.0, play)
+SENTINEL = Sentinel("leak", "test rows in the train file are found, taken out and counted", 15.0, play)

@@ -54,4 +54,4 @@ def most(runs: int, share: float) -> int:
     return int(binom.ppf(STRICT, runs, share)) if runs else 0
 
 
-SENTINEL = Sentinel("rule", "the decision rule seldom keeps what is not better, and keeps what is", 20.0, play)
+SENTINEL = Sentinel("rule", "the decision rule seldom keeps what is not better, and keeps what is", 8.0, play)

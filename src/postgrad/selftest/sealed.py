@@ -72,4 +72,4 @@ ATTEMPTS = {
     "reopening without a reason": _reopen_silently,
     "having forgotten the read": _forget,
 }
-SENTINEL = Sentinel("sealed", "the sealed labels are read once, and never again without a reason", 3.0, play)
+SENTINEL = Sentinel("sealed", "the sealed labels are read once, and never again without a reason", 1.0, play)

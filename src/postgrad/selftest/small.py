@@ -27,4 +27,4 @@ def play(place: Place) -> Iterator[Observation]:
     yield Observation(ok=large is None, words=f"{ENOUGH} items: {'not refused' if large is None else 'refused'}")
 
 
-SENTINEL = Sentinel("small", "an evaluation set of 30 items is refused a certificate", 8.0, play)
+SENTINEL = Sentinel("small", "an evaluation set of 30 items is refused a certificate", 3.0, play)

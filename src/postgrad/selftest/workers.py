@@ -117,4 +117,4 @@ def _said(each: Cheat, result: JobResult, score: Estimate | None, sandbox: str) 
     return Observation(ok=not won, words=words)
 
 
-SENTINEL = Sentinel("workers", "workers that lie, snoop or swap are caught, or gain nothing", 25.0, play)
+SENTINEL = Sentinel("workers", "workers that lie, snoop or swap are caught, or gain nothing", 13.0, play)
