@@ -54,8 +54,8 @@ class Control:
 
 @dataclass
 class Loop:
-    """Drives one run to its end. `tick` is called often with the jobs under way, for the live screen; `guest` proposes in
-    place of the task's researcher, where there is one."""
+    """Drives one run to its end. `tick` is called often with the jobs under way, for the live screen; where there is a
+    `guest`, it proposes in place of the task's researcher."""
 
     session: Session
     control: Control = field(default_factory=Control)

@@ -54,7 +54,7 @@ class GuardKind(ABC):
         """What is measured, in a few words: the name of a guard that has none."""
 
     def problems(self, guard: Guard, rejects: bool) -> Iterator[str]:
-        """What is wrong with a guard of the task file, its bounds apart. `rejects`: the task has out-of-scope inputs."""
+        """What is wrong with a guard of the task file, its bounds apart. `rejects`: it has out-of-scope inputs."""
         yield from ()
 
     def range(self, guard: Guard) -> tuple[float, float]:
