@@ -290,7 +290,9 @@ def _hash(node: Experiment) -> str:
 
 
 def _family(node: Experiment) -> str:
-    return node.proposed.proposal.recipe.stage.backend
+    """Recipes that share their seed noise: of one backend, and data steps draw from the seed where there are any."""
+    recipe = node.proposed.proposal.recipe
+    return f"{recipe.stage.backend}+data" if recipe.data else recipe.stage.backend
 
 
 def _seeded(backend: str) -> bool:
