@@ -7,7 +7,7 @@ job and reads no sealed label.
 from __future__ import annotations
 
 from dataclasses import replace
-from math import isfinite, sqrt
+from math import isfinite, log2
 from typing import TYPE_CHECKING, Iterable
 
 from postgrad.analyze.badcases import confusions
@@ -183,10 +183,8 @@ class Referee:
 
     def _price(self, node: Experiment, rival: Experiment) -> float:
         """The gain that a dearer recipe has to show: equal within noise, the cheaper one wins."""
-        from math import log2
-
         ratio = max(node.proposed.nominal_s, 1e-9) / max(rival.proposed.nominal_s, 1e-9)
-        return max(0.0, PRICE_OF_DOUBLE * self.session.task.min_effect * log2(ratio)) if ratio > 0 else 0.0
+        return max(0.0, PRICE_OF_DOUBLE * self.session.task.min_effect * log2(ratio))
 
     def _values(self, evaluation: Evaluation | None) -> NDArray[np.float64] | None:
         """Per-item values of an evaluation, or None where the metric is not defined on it."""
@@ -279,10 +277,6 @@ class Referee:
         pairs = a - b
         variance, _ = self._seed_noise(first, second)
         return float(pairs.mean()), float(pairs.var()) / len(pairs) + variance
-
-    def seed_sd(self, node: Experiment) -> float:
-        """Standard deviation of a whole score over training seeds, for recipes of this kind."""
-        return sqrt(self.judge.seed_variance(_family(node)))
 
 
 def _hash(node: Experiment) -> str:

@@ -255,10 +255,6 @@ class Judge:
         names = [name for name, node in self._nodes.items() if node.eligible]
         return sorted(names, key=lambda name: -merits[name])
 
-    def seeds_of(self, name: str) -> int:
-        """How many trainings of a recipe were seen."""
-        return len(self._nodes[name].scores)
-
     def seed_variance(self, family: str = "") -> float:
         """Variance of a whole score over training seeds, flips not included."""
         return self._pool(family).shift()
