@@ -50,13 +50,19 @@ def _facts(view: RunView, read: SealedRead) -> Iterator[tuple[str, str]]:
     if _controlled(view):
         yield (
             "error control",
-            "kept means shown to be better than the champion of its time; of what a run keeps, at most "
-            f"{100 * ALPHA:.0f} % are expected to be false (LOND, Javanmard and Montanari 2018).",
+            "kept means shown on the select items to be better than what was kept before; of what a run keeps, at most "
+            f"{100 * ALPHA:.0f} % are expected to be false (LOND, Javanmard and Montanari 2018){_caveat(view)}.",
         )
     if view.seed_sd is not None:
         yield "seed noise", f"a training's score varies by {view.seed_sd:.3f} (standard deviation) from seed to seed."
     if read.texts is not None and read.smallest_effect is not None:
         yield "what these rows can show", _power(read.texts, read.smallest_effect, read.discordant)
+
+
+def _caveat(view: RunView) -> str:
+    """In cross-validation the select items are rows that the search has asked as well."""
+    again = view.plan is not None and view.plan.mode == "cv"
+    return "; in cross-validation these are the same rows under other folds, which makes it optimistic" if again else ""
 
 
 def _controlled(view: RunView) -> bool:
