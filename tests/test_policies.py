@@ -86,6 +86,16 @@ def test_greedy_extends_the_best_and_nothing_else() -> None:
     assert set(picked) == {"e0004"}
 
 
+def test_greedy_extends_the_leader_rather_than_a_higher_score() -> None:
+    tree = tree_of(*references(), *drafted(0.5, 0.8, 0.6, 0.4, 0.3))
+    best = tree.best()
+    other = next(node for node in tree.scored() if best is not None and node.id != best.id)
+    led = Tree(tree.experiments, champion=other.id)
+    for seed in range(20):
+        choice = Greedy().choose(led, PLENTY, Random(seed), GreedyParams())
+        assert choice.parent == other.id
+
+
 def test_greedy_counts_pending_drafts_and_no_references() -> None:
     nodes = [*references("pending"), *(Node(f"e{i:04d}", state="pending") for i in range(3, 6))]
     choice = Greedy().choose(tree_of(nodes), PLENTY, Random(0), GreedyParams(n_drafts=4))

@@ -78,6 +78,13 @@ def test_scores_rank_best_first_and_ties_go_to_the_earlier() -> None:
     assert Tree().best() is None
 
 
+def test_the_champion_leads_whatever_scored_higher_by_luck() -> None:
+    unled = Tree(FAMILY.experiments)
+    assert unled.leader() == unled.best() == FAMILY["b"]
+    assert Tree(FAMILY.experiments, champion="e").leader() == FAMILY["e"]
+    assert Tree().leader() is None
+
+
 def test_states() -> None:
     assert ids(FAMILY.pending()) == ["f"]
     assert ids(FAMILY.failed()) == ["c"]

@@ -183,6 +183,11 @@ class Tree:
         """The first of `scored`."""
         return self._scored[0] if self._scored else None
 
+    def leader(self) -> Experiment | None:
+        """What to build on: the champion, whose lead the referee holds for more than luck and which keeps every guard;
+        before there is one, the best score."""
+        return self.experiments[self.champion] if self.champion is not None else self.best()
+
     def leaves(self) -> tuple[Experiment, ...]:
         """The experiments that nothing extends, in index order."""
         return tuple(node for node in self._all if node.id not in self._children)

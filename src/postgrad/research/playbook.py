@@ -47,9 +47,9 @@ class Playbook:
             here = ask.about(ask.parent, Move.IMPROVE)
             order += [(Move.IMPROVE, here), (Move.TUNE, here)]
         order.append((Move.DRAFT, ask))
-        best = ask.tree.best()
-        if best is not None:
-            there = ask.about(best, Move.IMPROVE)
+        leader = ask.tree.leader()
+        if leader is not None:
+            there = ask.about(leader, Move.IMPROVE)
             order += [(Move.IMPROVE, there), (Move.TUNE, there), (Move.REPLICATE, there)]
         return order
 

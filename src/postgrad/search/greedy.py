@@ -1,8 +1,8 @@
-"""Greedy best-first search: some drafts, now and then a repair, else extend the best experiment.
+"""Greedy best-first search: some drafts, now and then a repair, else extend the leading experiment.
 
 The scheme and the names `n_drafts` and `p_debug` are AIDE's (Jiang et al. 2025, arXiv 2502.13138, section 3). Added
-here: extending is improve or tune by a seeded share, with some combines and ablations. Does not weigh how sure a score
-is.
+here: extending is improve or tune by a seeded share, with some combines and ablations, and what is extended is the
+referee's leader, not the best raw score: the best of many noisy scores is mostly the luckiest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class GreedyParams(Record):
         n_drafts: drafts, besides the references, before anything is improved.
         p_debug: how often a failed experiment is repaired when there is one.
         max_repairs: repairs in a row that are tried on one failure.
-        tune_share, combine_share, ablate_share: how often the best is extended so; the rest is improve.
+        tune_share, combine_share, ablate_share: how often the leader is extended so; the rest is improve.
     """
 
     n_drafts: int = Field(default=5, ge=1)
@@ -36,7 +36,7 @@ class GreedyParams(Record):
 
 
 class Greedy:
-    """Draft, repair, else extend the best."""
+    """Draft, repair, else extend the leader."""
 
     Params: type[Record] = GreedyParams
 
@@ -50,12 +50,12 @@ class Greedy:
         broken = legal.repairable(tree, params.max_repairs)
         if broken and rng.random() < params.p_debug:
             return legal.repair(rng.choice(broken))
-        best = tree.best()
-        if best is None:
+        leader = tree.leader()
+        if leader is None:
             return legal.repair(rng.choice(broken)) if broken else legal.draft("nothing has a score yet")
         shares = {
             Move.TUNE: params.tune_share,
             Move.COMBINE: params.combine_share,
             Move.ABLATE: params.ablate_share,
         }
-        return legal.extend(tree, best, shares, rng, f"{best.id} is the best so far")
+        return legal.extend(tree, leader, shares, rng, f"{leader.id} leads")
