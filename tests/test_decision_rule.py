@@ -93,7 +93,7 @@ def test_estimates_are_shrunk_and_the_run_teaches_by_how_much() -> None:
 
 def test_seed_noise_is_pooled_over_recipes() -> None:
     rng = np.random.default_rng(4)
-    pool = SeedNoise.of_scale(0.5)
+    pool = SeedNoise.before_any(0.5)
     assert pool.shift() == pytest.approx(0.01**2)
     for _ in range(40):
         base = scores(rng, 0.6)
@@ -231,10 +231,10 @@ def test_an_undecided_leader_gets_another_seed_where_that_is_the_best_use_of_one
     judge.start("base", base)
     for number in range(30):
         judge.weigh(f"bad{number}", "base", scores(rng, 0.55, base), may_retest=False)
-    verdicts = {gap: judge.weigh(f"at{gap}", "base", scores(rng, 0.6 + gap, base)) for gap in (0.035, -0.2)}
-    assert verdicts[0.035].verdict == "retest" and verdicts[-0.2].verdict == "discard"
-    said = verdicts[0.035]
-    again = judge.again("at0.035", scores(rng, 0.57, base), may_retest=False)
+    verdicts = {gap: judge.weigh(f"at{gap}", "base", scores(rng, 0.6 + gap, base)) for gap in (0.03, -0.2)}
+    assert verdicts[0.03].verdict == "retest" and verdicts[-0.2].verdict == "discard"
+    said = verdicts[0.03]
+    again = judge.again("at0.03", scores(rng, 0.57, base), may_retest=False)
     assert again.seeds == 2 and again.verdict in ("tie", "discard") and again.belief.mean < said.belief.mean
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from postgrad.bench.keep_rules import Bench, Outcome
 from postgrad.evaluate.statistics.control import Control, one_sided_p
-from postgrad.evaluate.statistics.effects import unit_sd
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.seeds import SeedNoise
+from postgrad.evaluate.statistics.unit import Unit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,7 @@ def shown(world: World, lines: list[Line], seeds: int) -> tuple[int, int]:
     control, found, false = Control(horizon=max(1, len(keeps))), 0, 0
     recipes = [keeps[0].rival, *(line.recipe for line in keeps)] if keeps else []
     trained = [[bench.train_both(recipe)[1] for _ in range(seeds)] for recipe in recipes]
-    pool = SeedNoise.of_scale(unit_sd(trained[0][0])) if keeps else SeedNoise.of_scale(1.0)
+    pool = SeedNoise.before_any(_unit([values[0] for values in trained]))
     for values in trained:
         for count in range(1, seeds):
             earlier = [float(value.mean()) for value in values[:count]]
@@ -117,6 +117,16 @@ def shown(world: World, lines: list[Line], seeds: int) -> tuple[int, int]:
         if control.tested(p):
             found, false = found + 1, false + (not line.better)
     return found, false
+
+
+def _unit(recipes: list[NDArray[np.float64]]) -> float:
+    """The unit of priors, from recipes each of which changed the one before it."""
+    if not recipes:
+        return 1.0
+    unit = Unit(recipes[0])
+    for before, after in zip(recipes, recipes[1:], strict=False):
+        unit.seen(after, before)
+    return unit.value
 
 
 @dataclass(frozen=True)

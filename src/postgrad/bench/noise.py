@@ -1,7 +1,7 @@
 """`postgrad bench noise`: how often the decision rule is wrong, on simulated runs whose truth is known.
 
-Every rule gets the same worlds and the same number of trainings. A cell's result is kept in the work folder, so the
-benchmark goes on where it was stopped. Trains nothing and says nothing about search policies: proposals come from the
+Every rule gets the same worlds and the same number of trainings. What a rule made of a cell is kept in the work folder, so
+the benchmark goes on where it was stopped; delete a rule's folder there after changing the rule. Trains nothing and says nothing about search policies: proposals come from the
 world, one after another, each a change of what the rule builds on.
 """
 
@@ -51,7 +51,6 @@ class Noise:
         world(name)
         settings = _settings(options)
         folder = spec.folder / name.replace(":", ".")
-        folder.mkdir(parents=True, exist_ok=True)
         cells: list[dict[str, Any]] = []
         with ProcessPoolExecutor(whole_number(options, "processes")) as pool:
             for number, cell in enumerate(pool.map(_cell, ((folder, name, s, runs) for s in settings)), 1):
@@ -92,21 +91,25 @@ def _told(cell: dict[str, Any]) -> str:
 
 
 def _cell(task: tuple[Path, str, Setting, int]) -> dict[str, Any]:
-    """One cell: read from the folder when it was played already."""
+    """One cell, every rule of it."""
     folder, name, setting, runs = task
     stem = f"{setting.experiments}-{setting.items}-{setting.seed_noise}-{setting.better}-{runs}"
-    path = folder / f"{stem}.json"
+    rules = {label: _played(folder / label / f"{stem}.json", name, setting, runs, label) for label in RULES}
+    return {"setting": setting.model_dump(), "runs": runs, "rules": rules}
+
+
+def _played(path: Path, name: str, setting: Setting, runs: int, label: str) -> dict[str, list[float]]:
+    """What a rule made of a cell: read from its file when it was played already."""
     if path.exists():
-        played: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return played
-    result: dict[str, Any] = {"setting": setting.model_dump(), "runs": runs, "rules": {}}
-    for label, rule in RULES.items():
-        facts = []
-        for seed in range(runs):
-            made = world(name)
-            outcome = rule.play(made, setting, seed)
-            facts.append(_facts(made, setting, outcome, sealed=label == "postgrad"))
-        result["rules"][label] = {key: [fact[key] for fact in facts] for key in facts[0]}
+        known: dict[str, list[float]] = json.loads(path.read_text(encoding="utf-8"))
+        return known
+    facts = []
+    for seed in range(runs):
+        made = world(name)
+        outcome = RULES[label].play(made, setting, seed)
+        facts.append(_facts(made, setting, outcome, sealed=label == "postgrad"))
+    result = {key: [fact[key] for fact in facts] for key in facts[0]}
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(result), encoding="utf-8")
     unfinished.replace(path)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# In standard deviations of one item's score: for right or wrong answers, 0.01 is about half a point of accuracy.
+# In the run's unit (`unit`): for right or wrong answers, 0.01 is about half a point of accuracy.
 SMALLEST, COMPONENTS, NOTHING_SD = 0.005, 9, 0.001
 COUNT_NOTHING, COUNT_BETTER, COUNT_WORSE = 2.0, 0.9, 3.0
 EM_STEPS = 2
@@ -34,25 +34,33 @@ class Effects:
     """The effects seen so far in a run, as noisy observations with known noise variances.
 
     Args:
-        scale: standard deviation of one item's score, which makes the grid free of the metric's unit.
+        unit: what the grid is stated in.
     """
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self, unit: float) -> None:
         import numpy as np
 
-        steps = SMALLEST * 2.0 ** np.arange(COMPONENTS) * scale
-        self._mean = np.concatenate([[0.0], steps, -steps])
-        self._sd = np.concatenate([[NOTHING_SD * scale], steps / 2, steps / 2])
+        self._grid(unit)
         # Small effects are likelier than large ones, by the same factor on either side.
         share = 0.7 ** np.arange(COMPONENTS)
         share /= share.sum()
         self._counts = np.concatenate([[COUNT_NOTHING], COUNT_BETTER * share, COUNT_WORSE * share])
         self._weights = self._counts / self._counts.sum()
-        self._seen: list[float] = []
+        self._seen: list[tuple[float, float]] = []
         self._density = np.empty((64, len(self._mean)))
 
-    def __len__(self) -> int:
-        return len(self._seen)
+    def _grid(self, unit: float) -> None:
+        import numpy as np
+
+        steps = SMALLEST * 2.0 ** np.arange(COMPONENTS) * unit
+        self._mean = np.concatenate([[0.0], steps, -steps])
+        self._sd = np.concatenate([[NOTHING_SD * unit], steps / 2, steps / 2])
+
+    def restate(self, unit: float) -> None:
+        """State the grid in another unit; what was seen stays."""
+        self._grid(unit)
+        for number, (observed, noise) in enumerate(self._seen):
+            self._density[number] = self._likelihood(observed, noise)
 
     def add(self, observed: float, noise: float) -> int:
         """One more observed effect with its noise variance; returns its number."""
@@ -60,13 +68,13 @@ class Effects:
 
         if len(self._seen) == len(self._density):
             self._density = np.concatenate([self._density, np.empty_like(self._density)])
-        self._seen.append(observed)
+        self._seen.append((observed, noise))
         self._density[len(self._seen) - 1] = self._likelihood(observed, noise)
         return len(self._seen) - 1
 
     def revise(self, number: int, observed: float, noise: float) -> None:
         """An effect that was measured again, with less noise."""
-        self._seen[number] = observed
+        self._seen[number] = observed, noise
         self._density[number] = self._likelihood(observed, noise)
 
     def _likelihood(self, observed: float, noise: float) -> NDArray[np.float64]:
@@ -113,7 +121,3 @@ def expected_gain(mean: float, sd: float) -> float:
     z = mean / sd
     return mean * 0.5 * (1 + erf(z / sqrt(2))) + sd * exp(-0.5 * z * z) / sqrt(2 * pi)
 
-
-def unit_sd(values: NDArray[np.float64]) -> float:
-    """Standard deviation of one item's score; 1e-6 where all are equal."""
-    return max(float(values.std()), 1e-6)

@@ -21,10 +21,11 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from postgrad.evaluate.statistics.control import ALPHA, Control, freedom, one_sided_p
-from postgrad.evaluate.statistics.effects import Belief, Effects, expected_gain, unit_sd
+from postgrad.evaluate.statistics.effects import Belief, Effects, expected_gain
 from postgrad.evaluate.statistics.finalists import combined
 from postgrad.evaluate.statistics.known import Decision, Judgement, Known, mean_of
 from postgrad.evaluate.statistics.seeds import PRIOR_REPLICATES, SeedNoise
+from postgrad.evaluate.statistics.unit import Unit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 
 DISCARD_BELOW = 0.05
 MOST_SEEDS = 5
-# A further experiment is worth this much before any was seen, in standard deviations of one item's score, counted as
-# so many experiments.
+# A further experiment is worth this much before any was seen, in the run's unit, counted as so many experiments.
 EXPERIMENT_WORTH, WORTH_COUNT = 0.008, 4.0
 # Share of the planned trainings that may be spent on tests, and how likely a test must be to succeed.
 TEST_SHARE, TEST_POWER = 0.02, 0.7
@@ -64,7 +64,7 @@ class Judge:
     kept: str | None = None
     _nodes: dict[str, Known] = field(default_factory=dict)
     _seeds: dict[str, SeedNoise] = field(default_factory=dict)
-    _scale: float = 1.0
+    _unit: Unit | None = None
     _worth: float = 0.0
     _weighed: int = 0
 
@@ -81,8 +81,7 @@ class Judge:
             values: (N,) per-item values whose mean is the score; the same items in the same order every time.
             family: recipes of one family share their seed noise.
         """
-        self._scale = unit_sd(values)
-        self.effects = Effects(self._scale)
+        self._started(values)
         node = self._added(name, values, family)
         node.open, node.eligible = False, eligible
         self.leader = self.kept = name
@@ -106,6 +105,7 @@ class Judge:
             price: gain in score below which it may not lead, for a recipe that is dearer than its rival.
             may_retest: False where no further training can be had.
         """
+        self._paired(values, self._nodes[rival].values)
         node = self._added(name, values, family)
         node.rival, node.eligible, node.price = rival, eligible, price
         self._weighed += 1
@@ -116,9 +116,8 @@ class Judge:
     ) -> Judgement:
         """Compare a reference: it takes no part in what proposals are worth, is not shrunk, and nothing is claimed. The
         best of them is what the first keep has to beat."""
-        if not len(self.effects):  # A constant answer comes first, and has no spread to measure effects by.
-            self._scale = max(self._scale, unit_sd(values))
-            self.effects = Effects(self._scale)
+        if not len(self.effects) and float(values.std()) > self.unit:
+            self._started(values)  # A constant answer comes first, and has no spread to measure effects by.
         node = self._added(name, values, family)
         node.rival, node.open, node.eligible = rival, False, eligible
         other = self._nodes[rival]
@@ -133,6 +132,7 @@ class Judge:
     def again(self, name: str, values: NDArray[np.float64], *, may_retest: bool = True) -> Judgement:
         """Another training of a recipe, with a fresh seed. Its case is judged once more if it is still open."""
         node = self._nodes[name]
+        self._paired(values, node.last)
         self._pool(node.family).add(node.scores, node.last, values)
         count = len(node.scores)
         node.values, node.last = (node.values * count + values) / (count + 1), values
@@ -271,7 +271,7 @@ class Judge:
 
     def worth(self) -> float:
         """Expected gain of a new proposal: the mean of the positive parts so far, with a prior."""
-        return (self._worth + EXPERIMENT_WORTH * self._scale * WORTH_COUNT) / (self._weighed + WORTH_COUNT)
+        return (self._worth + EXPERIMENT_WORTH * self.unit * WORTH_COUNT) / (self._weighed + WORTH_COUNT)
 
     # --- the rule -------------------------------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class Judge:
         node.observed = node.score - rival.q
         node.noise = rival.q_variance + max(items - flips, LEAST_ITEM_SHARE * items) + own
         # Two recipes that answer alike, without any seed noise, still are a finite amount of evidence.
-        node.noise = max(node.noise, LEAST_NOISE * self._scale**2)
+        node.noise = max(node.noise, LEAST_NOISE * self.unit**2)
         if node.number is None:
             node.number = self.effects.add(node.observed, node.noise)
         else:
@@ -334,10 +334,30 @@ class Judge:
 
     # --- noise ----------------------------------------------------------------------------------------------------
 
+    @property
+    def unit(self) -> float:
+        """What effects and seed noise are measured in, before they are known."""
+        return self._unit.value if self._unit else 1.0
+
+    def _started(self, values: NDArray[np.float64]) -> None:
+        self._unit = Unit(values)
+        self.effects = Effects(self.unit)
+
+    def _paired(self, first: NDArray[np.float64], second: NDArray[np.float64]) -> None:
+        """Let a pair of recipes, or of trainings, settle the unit."""
+        if self._unit is None or not self._unit.seen(first, second):
+            return
+        self.effects.restate(self.unit)
+        for pool in self._seeds.values():
+            pool.restate(self.unit)
+        if not self._weighed:
+            for node in self._nodes.values():
+                node.q_variance = self._training_variance(node) / len(node.scores)
+
     def _pool(self, family: str) -> SeedNoise:
         if family not in self._seeds:
             known = family in self.seedless
-            self._seeds[family] = SeedNoise.none() if known else SeedNoise.of_scale(self._scale)
+            self._seeds[family] = SeedNoise.none() if known else SeedNoise.before_any(self.unit)
         return self._seeds[family]
 
     def _items(self, node: Known, rival: Known) -> float:
@@ -355,7 +375,7 @@ class Judge:
         """Variance of one training's score around `q`. Before the first replicate, a tenth of an item's variance stands
         in for what two recipes disagree about."""
         pool = self._pool(node.family)
-        between = disagreement if disagreement is not None else 0.5 * self._scale**2 / len(node.values)
+        between = disagreement if disagreement is not None else 0.5 * self.unit**2 / len(node.values)
         return pool.shift() + pool.flips(between)
 
     def _added(self, name: str, values: NDArray[np.float64], family: str) -> Known:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# In standard deviations of one item's score: for right or wrong answers, a shift of about one point.
+# In the run's unit (`unit`): for right or wrong answers, a shift of about one point.
 PRIOR_SHIFT = 0.02
 PRIOR_REPLICATES = 2.0
 # Share of the disagreement of two different recipes that is taken for flips before any recipe was trained twice.
@@ -38,9 +38,13 @@ class SeedNoise:
     _flips: float = 0.0
 
     @classmethod
-    def of_scale(cls, scale: float) -> SeedNoise:
-        """The pool before any replicate, for items whose scores have this standard deviation."""
-        return cls(prior=(PRIOR_SHIFT * scale) ** 2)
+    def before_any(cls, unit: float) -> SeedNoise:
+        """The pool before any replicate."""
+        return cls(prior=(PRIOR_SHIFT * unit) ** 2)
+
+    def restate(self, unit: float) -> None:
+        """State the prior in another unit; what was seen stays."""
+        self.prior = (PRIOR_SHIFT * unit) ** 2 if self.prior else 0.0
 
     @classmethod
     def none(cls) -> SeedNoise:
