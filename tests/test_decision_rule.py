@@ -19,6 +19,7 @@ from postgrad.evaluate.statistics.influence import contributions, group_values
 from postgrad.evaluate.statistics.intervals import widened
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.seeds import SeedNoise
+from postgrad.evaluate.statistics.unit import Unit
 from postgrad.metrics import METRICS
 from postgrad.metrics.base import Answers
 from postgrad.metrics.items import Items
@@ -101,6 +102,45 @@ def test_seed_noise_is_pooled_over_recipes() -> None:
         pool.add([float(runs[0].mean())], runs[0], runs[1])
     assert sqrt(pool.shift()) == pytest.approx(0.03, rel=0.3)
     assert SeedNoise.none().shift() == 0 and SeedNoise.none().flips(0.1) == 0
+
+
+def test_the_unit_lies_between_the_spread_of_items_and_that_of_pairs() -> None:
+    rng = np.random.default_rng(12)
+    losses = rng.normal(2.0, 1.0, 4000)
+    unit = Unit(losses)
+    assert unit.value == pytest.approx(1.0, rel=0.1)
+    assert not unit.seen(losses, losses.copy())
+    assert unit.seen(losses, losses + rng.normal(0, 0.01, 4000))
+    assert unit.value == pytest.approx(0.1, rel=0.1)
+    moved = sum(unit.seen(losses, losses + rng.normal(0, 0.01, 4000)) for _ in range(60))
+    assert moved == 4 and unit.value == pytest.approx(0.1, rel=0.1)
+    unit = Unit(losses)
+    for broken in (0.01, 3.0, 0.01, 0.01):
+        unit.seen(losses, losses + rng.normal(0, broken, 4000))
+    assert unit.value == pytest.approx(0.1, rel=0.1)
+
+
+def test_uneven_items_hide_no_gain() -> None:
+    """Losses on documents that differ a hundred times more than two trainings do."""
+    rng = np.random.default_rng(13)
+    base = rng.normal(-2.0, 1.0, 2000)
+    judge = Judge(horizon=100)
+    judge.start("base", base)
+    judge.again("base", base + rng.normal(0, 0.01, 2000))
+    said = judge.weigh("good", "base", base + 0.01 + rng.normal(0, 0.01, 2000), may_retest=False)
+    assert said.leads and 0.006 < said.belief.mean < 0.011
+
+
+def test_answers_that_all_differ_alike_are_finite_evidence() -> None:
+    """All wrong before, all right after: without any spread there still is no certainty, and no division by zero."""
+    judge = Judge(horizon=100, seedless=frozenset({"still"}))
+    judge.start("base", np.zeros(50), family="still")
+    said = judge.weigh("perfect", "base", np.ones(50), family="still", may_retest=False)
+    assert said.leads and said.belief.mean == pytest.approx(1.0, abs=0.05) and 0 < said.p < 1e-6
+    assert judge.to_test() == "perfect"
+    judge.fresh("base", np.zeros(20))
+    judge.fresh("perfect", np.ones(20))
+    assert judge.test("perfect").verdict == "keep"
 
 
 def test_the_levels_of_a_run_add_up_to_alpha_and_grow_with_keeps() -> None:

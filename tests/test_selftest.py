@@ -23,7 +23,7 @@ from postgrad.execute.executor import Recheck
 from postgrad.metrics.items import Items
 from postgrad.records import Estimate, JobResult, Row
 from postgrad.referee import Referee
-from postgrad.selftest import SENTINELS, Progress, chosen, leak, play_all, played, rule
+from postgrad.selftest import SENTINELS, Progress, chosen, gain, leak, play_all, played, rule
 from postgrad.selftest import repeats as repeats_sentinel
 from postgrad.selftest import shuffled as shuffled_sentinel
 from postgrad.selftest.base import Finding, Observation, Sentinel, above, at_chance
@@ -128,6 +128,23 @@ def test_repeats_turn_red(broken: Break, says: str, tmp_path: Path, monkeypatch:
     broken(monkeypatch)
     monkeypatch.setattr(repeats_sentinel, "OTHER_SEEDS", repeats_sentinel.OTHER_SEEDS[:2])
     assert says in red(played(SENTINELS["repeats"], Place(tmp_path)))
+
+
+def nothing_is_ever_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Control, "tested", lambda self, p: False)
+
+
+def the_first_is_delivered(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Judge, "ranked", lambda self: ["e0000"])
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"), [(nothing_is_ever_kept, "kept: nothing"), (the_first_is_delivered, "champion e0000")]
+)
+def test_gain_turns_red(broken: Break, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    monkeypatch.setattr(gain, "PATIENCE", 1)
+    assert says in red(played(SENTINELS["gain"], Place(tmp_path)))
 
 
 @pytest.mark.parametrize(

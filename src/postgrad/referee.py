@@ -16,7 +16,7 @@ from postgrad.evaluate.statistics import difference, interval
 from postgrad.evaluate.statistics.influence import group_values
 from postgrad.evaluate.statistics.intervals import widened
 from postgrad.evaluate.statistics.judge import Judge
-from postgrad.evaluate.statistics.known import Judgement
+from postgrad.evaluate.statistics.known import Judgement, item_variance
 from postgrad.events import Analysed, Event, Tested
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import Items, load_items, shared_items
@@ -276,7 +276,7 @@ class Referee:
             return 0.0, float("inf")
         pairs = a - b
         variance, _ = self._seed_noise(first, second)
-        return float(pairs.mean()), float(pairs.var()) / len(pairs) + variance
+        return float(pairs.mean()), item_variance(pairs, self.judge.unit) + variance
 
 
 def _hash(node: Experiment) -> str:

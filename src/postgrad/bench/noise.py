@@ -1,8 +1,9 @@
 """`postgrad bench noise`: how often the decision rule is wrong, on simulated runs whose truth is known.
 
-Every rule gets the same worlds and the same number of trainings. What a rule made of a cell is kept in the work folder, so
-the benchmark goes on where it was stopped; delete a rule's folder there after changing the rule. Trains nothing and says nothing about search policies: proposals come from the
-world, one after another, each a change of what the rule builds on.
+Every rule gets the same worlds and the same number of trainings. What a rule made of a cell is kept in the work folder,
+so the benchmark goes on where it was stopped; after a change of a rule, delete its folder there. Trains nothing and
+says nothing about search policies: proposals come from the world, one after another, each a change of what the rule
+builds on.
 """
 
 from __future__ import annotations

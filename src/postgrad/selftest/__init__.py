@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
 from postgrad.errors import PostgradError, UserError, near_miss
-from postgrad.selftest import leak, repeats, rule, sealed, shuffled, small, workers
+from postgrad.selftest import gain, leak, repeats, rule, sealed, shuffled, small, workers
 from postgrad.selftest.base import Finding, Observation, Sentinel
 from postgrad.selftest.place import Place
 
@@ -18,6 +18,7 @@ SENTINELS: dict[str, Sentinel] = {
     for sentinel in (
         shuffled.SENTINEL,
         repeats.SENTINEL,
+        gain.SENTINEL,
         leak.SENTINEL,
         workers.SENTINEL,
         small.SENTINEL,

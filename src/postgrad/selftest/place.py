@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator, Sequence
 from postgrad.engines.base import Engine
 from postgrad.engines.local import LocalEngine
 from postgrad.events import Event
+from postgrad.loop import Control
 from postgrad.records import Budget, Choice, DataSpec, EngineSpec, Move, Proposal, Recipe, TaskSpec
 from postgrad.report import read_view, write_report
 from postgrad.report.view import RunView
@@ -57,15 +58,24 @@ class Place:
         return self.run(self.task("plain", messages(TRAIN_EACH, 1), messages(SMALL_EACH, 2), experiments=2))
 
     def task(
-        self, name: str, train: Sequence[Example], test: Sequence[Example], *, experiments: int, encoder: bool = False
+        self,
+        name: str,
+        train: Sequence[Example],
+        test: Sequence[Example],
+        *,
+        dev: Sequence[Example] = (),
+        experiments: int,
+        encoder: bool = False,
     ) -> TaskSpec:
-        """A task on these rows, with Matthews correlation as its metric: chance is 0, whatever the shares of labels."""
+        """A task on these rows, with Matthews correlation as its metric: chance is 0, whatever the shares of labels.
+        Without dev rows, search and select are cross-validated."""
         data = self.folder / "data" / name
-        files = {part: write_csv(data / f"{part}.csv", rows) for part, rows in (("train", train), ("test", test))}
+        parts = {"train": train, "dev": dev, "test": test}
+        files = {part: str(write_csv(data / f"{part}.csv", rows).absolute()) for part, rows in parts.items() if rows}
         return TaskSpec(
             name=name,
             objective="a sentinel of postgrad selftest",
-            data=DataSpec(train=str(files["train"].absolute()), test=str(files["test"].absolute())),
+            data=DataSpec(train=files["train"], dev=files.get("dev"), test=files["test"]),
             metric="mcc",
             base_models=(self.encoder,) if encoder else (),
             budget=Budget(experiments=experiments),
@@ -84,6 +94,7 @@ class Place:
         engine: Engine | None = None,
         before: Callable[[Session], None] = lambda session: None,
         listener: Callable[[Event], None] = lambda event: None,
+        control: Control | None = None,
     ) -> Path:
         """Drive a new run to its end, and write its report; its folder.
 
@@ -93,7 +104,7 @@ class Place:
         store = self.start(task)
         with opened(store, listener, engine) as session:
             before(session)
-            drive(session, tick=lambda phase, jobs: self.say(phase), researcher=researcher)
+            drive(session, control=control, tick=lambda phase, jobs: self.say(phase), researcher=researcher)
             write_report(read_view(store), store.folder)
         return store.folder
 

@@ -49,6 +49,9 @@ class Effects:
         self._seen: list[tuple[float, float]] = []
         self._density = np.empty((64, len(self._mean)))
 
+    def __len__(self) -> int:
+        return len(self._seen)
+
     def _grid(self, unit: float) -> None:
         import numpy as np
 
@@ -120,4 +123,3 @@ def expected_gain(mean: float, sd: float) -> float:
         return max(0.0, mean)
     z = mean / sd
     return mean * 0.5 * (1 + erf(z / sqrt(2))) + sd * exp(-0.5 * z * z) / sqrt(2 * pi)
-

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from postgrad.evaluate.statistics.control import ALPHA, Control, freedom, one_sided_p
 from postgrad.evaluate.statistics.effects import Belief, Effects, expected_gain
 from postgrad.evaluate.statistics.finalists import combined
-from postgrad.evaluate.statistics.known import Decision, Judgement, Known, mean_of
+from postgrad.evaluate.statistics.known import Decision, Judgement, Known, item_variance, mean_of
 from postgrad.evaluate.statistics.seeds import PRIOR_REPLICATES, SeedNoise
 from postgrad.evaluate.statistics.unit import Unit
 
@@ -43,7 +43,6 @@ HESITATE = 0.5
 REPLICATE_FROM = 30
 # What the item part of a difference keeps at least when the flips of seeds are taken out of it.
 LEAST_ITEM_SHARE = 0.1
-LEAST_NOISE = 1e-9
 
 
 @dataclass
@@ -177,7 +176,7 @@ class Judge:
         assert self.kept is not None
         node, kept = self._nodes[name], self._nodes[self.kept]
         pairs = mean_of(node.fresh) - mean_of(kept.fresh)
-        gap, items = float(pairs.mean()), float(pairs.var()) / len(pairs)
+        gap, items = float(pairs.mean()), item_variance(pairs, self.unit)
         shift = self._claimed_shift(node, len(node.fresh)) + self._claimed_shift(kept, len(kept.fresh))
         level, node.tested = self.control.level, True
         p = one_sided_p(gap, items, len(pairs), shift, self._claimed_degrees(node))
@@ -284,8 +283,6 @@ class Judge:
         own = self._training_variance(node, items) / len(node.scores)
         node.observed = node.score - rival.q
         node.noise = rival.q_variance + max(items - flips, LEAST_ITEM_SHARE * items) + own
-        # Two recipes that answer alike, without any seed noise, still are a finite amount of evidence.
-        node.noise = max(node.noise, LEAST_NOISE * self.unit**2)
         if node.number is None:
             node.number = self.effects.add(node.observed, node.noise)
         else:
@@ -362,8 +359,7 @@ class Judge:
 
     def _items(self, node: Known, rival: Known) -> float:
         """Variance of the gap from items, the mean over trainings of either side paired item by item."""
-        difference = node.values - rival.values
-        return float(difference.var()) / len(difference)
+        return item_variance(node.values - rival.values, self.unit)
 
     def _flips(self, node: Known, disagreement: float) -> float:
         return self._pool(node.family).flips(disagreement)

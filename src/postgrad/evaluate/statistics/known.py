@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from postgrad.evaluate.statistics.effects import Belief
 
+# In squared units of the run.
+LEAST_NOISE = 1e-8
+
 Decision = Literal["keep", "discard", "retest", "tie"]
 
 
@@ -75,3 +78,10 @@ def mean_of(trainings: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     for values in trainings[1:]:
         total += values
     return total / len(trainings)
+
+
+def item_variance(pairs: NDArray[np.float64], unit: float) -> float:
+    """Variance of the mean of (N,) paired differences. However alike they are, they are a finite amount of evidence: as
+    if one more item showed no difference."""
+    count = len(pairs)
+    return max(float(pairs.var()) / count, (float(pairs.mean()) / count) ** 2, LEAST_NOISE * unit**2)

@@ -36,6 +36,8 @@ class Unit:
         from statistics import median
 
         spread = float((first - second).std())
+        if self._items <= SMALLEST:  # The first recipe scored all items alike: only how far apart two are is known.
+            spread = self._items = max(sqrt(float(((first - second) ** 2).mean())), SMALLEST)
         if spread <= SMALLEST * self._items or len(self._pairs) >= MOMENTS[-1]:
             return False
         self._pairs.append(min(spread, self._items))
