@@ -82,12 +82,14 @@ def test_estimates_are_shrunk_and_the_run_teaches_by_how_much() -> None:
     assert 0 < before.mean < 0.03
     for number in range(60):
         effects.add(0.02 * (-1) ** number * (number % 3), 0.02**2)
-    effects.learn(20)
+    for _ in range(10):
+        effects.learn()
     nothing = effects.belief(0.03, 0.02**2).mean
     gifted = Effects(0.5)
     for _ in range(60):
         gifted.add(0.04, 0.02**2)
-    gifted.learn(20)
+    for _ in range(10):
+        gifted.learn()
     assert nothing < gifted.belief(0.03, 0.02**2).mean
     assert effects.belief(-0.1, 0.02**2).better < 0.01
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 SMALLEST, COMPONENTS, NOTHING_SD = 0.005, 9, 0.001
 COUNT_NOTHING, COUNT_BETTER, COUNT_WORSE = 2.0, 0.9, 3.0
 EM_STEPS = 2
+# What is found late in a run is smaller than what is found early, so an effect is judged again among its neighbours: so
+# many on either side, in blocks, and all others as a prior that counts for so many.
+NEIGHBOURS, LOCAL_PRIOR = 50, 50.0
+BLOCK, LOCAL_STEPS = 10, 20
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Effects:
         self._weights = self._counts / self._counts.sum()
         self._seen: list[tuple[float, float]] = []
         self._density = np.empty((64, len(self._mean)))
+        self._local: dict[tuple[int, int], NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -62,6 +67,7 @@ class Effects:
     def restate(self, unit: float) -> None:
         """State the grid in another unit; what was seen stays."""
         self._grid(unit)
+        self._local.clear()
         for number, (observed, noise) in enumerate(self._seen):
             self._density[number] = self._likelihood(observed, noise)
 
@@ -77,6 +83,7 @@ class Effects:
 
     def revise(self, number: int, observed: float, noise: float) -> None:
         """An effect that was measured again, with less noise."""
+        self._local.clear()
         self._seen[number] = observed, noise
         self._density[number] = self._likelihood(observed, noise)
 
@@ -89,21 +96,40 @@ class Effects:
         likelihood: NDArray[np.float64] = np.exp(log - log.max())
         return likelihood
 
-    def learn(self, steps: int = EM_STEPS) -> None:
+    def learn(self) -> None:
         """Move the weights towards what was seen, by EM steps from where they are."""
-        density = self._density[: len(self._seen)]
-        for _ in range(steps if self._seen else 0):
-            parts = density * self._weights
-            counts = self._counts + (parts / parts.sum(axis=1, keepdims=True)).sum(axis=0)
-            self._weights = counts / counts.sum()
+        self._weights = self._fitted(self._density[: len(self._seen)], self._counts, EM_STEPS)
 
-    def belief(self, observed: float, noise: float) -> Belief:
-        """The posterior of an effect that was observed with this noise variance."""
+    def _fitted(self, density: NDArray[np.float64], prior: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+        weights = self._weights
+        for _ in range(steps if len(density) else 0):
+            parts = density * weights
+            counts = prior + (parts / parts.sum(axis=1, keepdims=True)).sum(axis=0)
+            weights = counts / counts.sum()
+        return weights
+
+    def _around(self, number: int) -> NDArray[np.float64]:
+        """The weights among the neighbours of an effect."""
+        count, middle = len(self._seen), number // BLOCK * BLOCK + BLOCK // 2
+        low = max(0, min(middle - NEIGHBOURS, count - 2 * NEIGHBOURS))
+        high = min(count, max(middle + NEIGHBOURS, 2 * NEIGHBOURS))
+        if (low, high) not in self._local:
+            self._local[low, high] = self._fitted(
+                self._density[low:high], self._counts + LOCAL_PRIOR * self._weights, LOCAL_STEPS
+            )
+        return self._local[low, high]
+
+    def belief(self, observed: float, noise: float, near: int | None = None) -> Belief:
+        """The posterior of an effect that was observed with this noise variance.
+
+        Args:
+            near: number of the effect among whose neighbours it is judged; None for a new one, judged by all.
+        """
         import numpy as np
         from scipy.special import ndtr
 
         spread = noise + self._sd**2
-        share = self._likelihood(observed, noise) * self._weights
+        share = self._likelihood(observed, noise) * (self._weights if near is None else self._around(near))
         share /= share.sum()
         means = (self._mean * noise + observed * self._sd**2) / spread
         variances = self._sd**2 * noise / spread

@@ -41,6 +41,9 @@ TEST_SHARE, TEST_POWER = 0.02, 0.7
 HESITATE = 0.5
 # Runs shorter than this cannot afford to train their first recipe twice.
 REPLICATE_FROM = 30
+# Hindsight knows better what proposals of this run are worth. But it takes too much off the steps of a long climb: a
+# leader's luck on these items wears off with every change, which looks as if changes did harm. So foresight counts too.
+HINDSIGHT = 0.7
 # What the item part of a difference keeps at least when the flips of seeds are taken out of it.
 LEAST_ITEM_SHARE = 0.1
 
@@ -121,9 +124,10 @@ class Judge:
         node.rival, node.open, node.eligible = rival, False, eligible
         other = self._nodes[rival]
         node.observed, items = node.score - other.q, self._items(node, other)
+        node.foreseen = node.observed
         variance = items + self._shift(node) + self._shift(other)
         belief = Belief(node.observed, variance, float(node.observed > 0))
-        if eligible and self._ahead(name, node):
+        if eligible and self._ahead(name, node, belief):
             self.leader = self.kept = name
         gap = node.score - other.score
         return self._said(name, node, "tie", belief, p=1.0, gap=gap, error=sqrt(variance))
@@ -229,14 +233,19 @@ class Judge:
         node = self._nodes[name]
         if node.number is None:
             return Belief(node.observed, 0.0, float(node.observed > 0))
-        return self.effects.belief(node.observed, node.noise)
+        return self.effects.belief(node.observed, node.noise, near=node.number)
 
     def merit(self, name: str) -> float:
         """Posterior mean of the gain over the first recipe of the run."""
         total, at = 0.0, name
         while (rival := self._nodes[at].rival) is not None:
-            total, at = total + self.belief(at).mean + self._nodes[at].bonus, rival
+            total, at = total + self._step(at), rival
         return total
+
+    def _step(self, name: str) -> float:
+        """What a recipe is believed to gain over its rival, in hindsight and as it was foreseen."""
+        node = self._nodes[name]
+        return HINDSIGHT * self.belief(name).mean + (1 - HINDSIGHT) * node.foreseen + node.bonus
 
     def doubt(self, name: str) -> float:
         """Posterior variance of the merit beyond what was kept, steps taken as independent."""
@@ -247,10 +256,9 @@ class Judge:
 
     def ranked(self) -> list[str]:
         """Recipes that may lead, best posterior mean first, under everything the run has taught."""
-        self.effects.learn(20)
         merits: dict[str, float] = {}
         for name, node in self._nodes.items():  # A rival is always older than who was compared with it.
-            merits[name] = 0.0 if node.rival is None else merits[node.rival] + self.belief(name).mean + node.bonus
+            merits[name] = 0.0 if node.rival is None else merits[node.rival] + self._step(name)
         names = [name for name, node in self._nodes.items() if node.eligible]
         return sorted(names, key=lambda name: -merits[name])
 
@@ -297,17 +305,17 @@ class Judge:
             return self._said(name, node, "retest", belief, p=p, gap=gap, error=error)
         node.open = False
         self._settle(node, rival, belief, own)
-        if node.eligible and self._ahead(name, node):
+        if node.eligible and self._ahead(name, node, belief):
             self.leader = name
         verdict: Decision = "discard" if belief.better < DISCARD_BELOW else "tie"
         return self._said(name, node, verdict, belief, p=p, gap=gap, error=error)
 
-    def _ahead(self, name: str, node: Known) -> bool:
+    def _ahead(self, name: str, node: Known, belief: Belief) -> bool:
         """True when the search should build on this recipe from now on."""
         leader = self.leader
         if leader is None or not self._nodes[leader].eligible:
             return True
-        ahead = self.belief(name).mean if leader == node.rival else self.merit(name) - self.merit(leader)
+        ahead = belief.mean if leader == node.rival else self.merit(name) - self.merit(leader)
         return ahead > node.price
 
     def _worth_a_seed(self, node: Known, belief: Belief, own: float) -> bool:
@@ -322,6 +330,7 @@ class Judge:
         """Share the part of the gap that is noise among what may have made it: this training's luck, the rival's, the
         items'."""
         self._worth += max(0.0, belief.mean)
+        node.foreseen = belief.mean
         luck, known = node.observed - belief.mean, node.noise - belief.variance
         mine, theirs = own / node.noise, rival.q_variance / node.noise
         node.q = node.score - mine * luck

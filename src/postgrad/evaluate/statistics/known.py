@@ -62,6 +62,7 @@ class Known:
     observed: float = 0.0
     noise: float = 0.0
     number: int | None = None
+    foreseen: float = 0.0
     bonus: float = 0.0
     open: bool = True
     tested: bool = False
