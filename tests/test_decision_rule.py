@@ -235,7 +235,7 @@ def test_another_seed_is_no_other_recipe() -> None:
     judge.start("base", base)
     said = judge.again("base", scores(rng, 0.66, base))
     assert said.name == "base" and said.seeds == 2 and judge.ranked() == ["base"]
-    assert judge.belief("base").mean == 0.0
+    assert judge.merits.belief("base").mean == 0.0
 
 
 def test_what_breaks_a_guard_never_leads() -> None:

@@ -101,7 +101,7 @@ class Effects:
         self._weights = self._fitted(self._density[: len(self._seen)], self._counts, EM_STEPS)
 
     def _fitted(self, density: NDArray[np.float64], prior: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-        weights = self._weights
+        weights: NDArray[np.float64] = self._weights
         for _ in range(steps if len(density) else 0):
             parts = density * weights
             counts = prior + (parts / parts.sum(axis=1, keepdims=True)).sum(axis=0)

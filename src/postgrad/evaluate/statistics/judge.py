@@ -24,6 +24,7 @@ from postgrad.evaluate.statistics.control import ALPHA, Control, freedom, one_si
 from postgrad.evaluate.statistics.effects import Belief, Effects, expected_gain
 from postgrad.evaluate.statistics.finalists import combined
 from postgrad.evaluate.statistics.known import Decision, Judgement, Known, item_variance, mean_of
+from postgrad.evaluate.statistics.merits import Merits
 from postgrad.evaluate.statistics.seeds import PRIOR_REPLICATES, SeedNoise
 from postgrad.evaluate.statistics.unit import Unit
 
@@ -41,9 +42,6 @@ TEST_SHARE, TEST_POWER = 0.02, 0.7
 HESITATE = 0.5
 # Runs shorter than this cannot afford to train their first recipe twice.
 REPLICATE_FROM = 30
-# Hindsight knows better what proposals of this run are worth. But it takes too much off the steps of a long climb: a
-# leader's luck on these items wears off with every change, which looks as if changes did harm. So foresight counts too.
-HINDSIGHT = 0.7
 # What the item part of a difference keeps at least when the flips of seeds are taken out of it.
 LEAST_ITEM_SHARE = 0.1
 
@@ -146,7 +144,7 @@ class Judge:
         weight = node.q_variance / (node.q_variance + single) if node.q_variance + single > 0 else 0.0
         node.q += weight * (node.scores[-1] - node.q)
         node.q_variance *= 1 - weight
-        belief = self.belief(name)
+        belief = self.merits.belief(name)
         return self._said(name, node, "keep" if self.kept == name else "tie", belief, p=1.0, gap=0.0, error=0.0)
 
     # --- keeps ----------------------------------------------------------------------------------------------------
@@ -228,39 +226,22 @@ class Judge:
         node = self._nodes[name]
         return self.horizon >= REPLICATE_FROM and not self._pool(node.family).replicates
 
-    def belief(self, name: str) -> Belief:
-        """What is now believed of a recipe's true gain over its rival, all the run's effects considered."""
-        node = self._nodes[name]
-        if node.number is None:
-            return Belief(node.observed, 0.0, float(node.observed > 0))
-        return self.effects.belief(node.observed, node.noise, near=node.number)
+    @property
+    def merits(self) -> Merits:
+        """How far each recipe is ahead of the first."""
+        return Merits(self._nodes, self.effects)
 
     def merit(self, name: str) -> float:
         """Posterior mean of the gain over the first recipe of the run."""
-        total, at = 0.0, name
-        while (rival := self._nodes[at].rival) is not None:
-            total, at = total + self._step(at), rival
-        return total
-
-    def _step(self, name: str) -> float:
-        """What a recipe is believed to gain over its rival, in hindsight and as it was foreseen."""
-        node = self._nodes[name]
-        return HINDSIGHT * self.belief(name).mean + (1 - HINDSIGHT) * node.foreseen + node.bonus
+        return self.merits.of(name)
 
     def doubt(self, name: str) -> float:
-        """Posterior variance of the merit beyond what was kept, steps taken as independent."""
-        total, at = 0.0, name
-        while at != self.kept and (rival := self._nodes[at].rival) is not None:
-            total, at = total + self.belief(at).variance, rival
-        return total
+        """Posterior variance of the merit beyond what was kept."""
+        return self.merits.doubt(name, self.kept)
 
     def ranked(self) -> list[str]:
         """Recipes that may lead, best posterior mean first, under everything the run has taught."""
-        merits: dict[str, float] = {}
-        for name, node in self._nodes.items():  # A rival is always older than who was compared with it.
-            merits[name] = 0.0 if node.rival is None else merits[node.rival] + self._step(name)
-        names = [name for name, node in self._nodes.items() if node.eligible]
-        return sorted(names, key=lambda name: -merits[name])
+        return self.merits.ranked()
 
     def seed_variance(self, family: str = "") -> float:
         """Variance of a whole score over training seeds, flips not included."""
