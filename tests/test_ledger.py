@@ -200,5 +200,7 @@ def test_the_page_shows_what_was_measured() -> None:
     page = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
     measured = (ROOT / "bench" / "results" / "ledger.md").read_text(encoding="utf-8").splitlines()
     quoted = [line for line in page.splitlines() if line.startswith("| 0.0")]
-    assert len(quoted) >= 16
+    assert len(quoted) == 30
+    tables = [line for line in page.splitlines() if line.startswith("| --- |")]
+    assert len(tables) == 5
     assert [line for line in quoted if line not in measured] == []

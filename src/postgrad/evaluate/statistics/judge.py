@@ -145,7 +145,9 @@ class Judge:
         node.q += weight * (node.scores[-1] - node.q)
         node.q_variance *= 1 - weight
         belief = self.merits.belief(name)
-        return self._said(name, node, "keep" if self.kept == name else "tie", belief, p=1.0, gap=0.0, error=0.0)
+        return self._said(
+            name, node, "keep" if self.kept == name and node.tested else "tie", belief, p=1.0, gap=0.0, error=0.0
+        )
 
     # --- keeps ----------------------------------------------------------------------------------------------------
 
