@@ -114,7 +114,7 @@ def test_false_keeps_are_rarer_than_under_the_sessions_rule() -> None:
         if rule.startswith("postgrad"):
             assert _total(rule, "keeps") >= 0
             assert _total(rule, "false_keeps") <= 0.1 * _total(rule, "keeps"), rule
-    assert _total("postgrad, retests", "keeps") >= 2 * RUNS
+    assert RUNS < _total("postgrad, retests", "keeps") <= 3 * RUNS
 
 
 def test_more_seeds_alone_do_not_mend_strictly_better() -> None:
@@ -123,9 +123,10 @@ def test_more_seeds_alone_do_not_mend_strictly_better() -> None:
     assert _total(rule, "optimism") < _total(PUBLIC_RULE, "optimism")
 
 
-def test_one_training_shows_nothing_and_three_show_some() -> None:
+def test_one_training_shows_the_large_gains_and_three_show_more() -> None:
     once, thrice = ([one["shown"][seeds] for one in _played()] for seeds in ("1", "3"))
-    assert sum(count for count, _ in once) <= 1
+    assert RUNS <= sum(count for count, _ in once) <= 5 * RUNS
+    assert sum(false for _, false in once) <= 1
     assert 3 * RUNS <= sum(count for count, _ in thrice) <= 12 * RUNS
     assert sum(false for _, false in thrice) <= 0.1 * sum(count for count, _ in thrice)
 

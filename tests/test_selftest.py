@@ -301,7 +301,7 @@ def test_the_time_left_counts_what_is_not_played_yet(tmp_path: Path) -> None:
 
 def test_names_are_checked() -> None:
     assert [sentinel.name for sentinel in chosen(["sealed", "leak"])] == ["leak", "sealed"]
-    assert len(chosen([])) == len(SENTINELS) == 7
+    assert len(chosen([])) == len(SENTINELS) == 8
     with pytest.raises(UserError, match="Did you mean 'sealed'"):
         chosen(["seald"])
 
