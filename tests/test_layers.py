@@ -43,6 +43,7 @@ HEAVY = {
     "sentence_transformers",
     "sklearn",
     "optuna",
+    "cmaes",
     "pandas",
     "pyarrow",
     "datasets",

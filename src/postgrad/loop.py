@@ -33,7 +33,9 @@ from postgrad.records import Analysis, Choice, Evaluation, JobResult, Move, Prop
 from postgrad.referee import Referee
 from postgrad.research import RESEARCHERS
 from postgrad.research.base import Context, Researcher
+from postgrad.research.exact import answer
 from postgrad.research.references import reference_recipes
+from postgrad.research.space import bound
 from postgrad.seal import seal
 from postgrad.search import POLICIES
 from postgrad.session import Job, Session
@@ -86,7 +88,7 @@ class Loop:
     def _search(self) -> None:
         session = self.session
         self.references = reference_recipes(session.task)
-        self.policy = POLICIES.get(session.task.search.policy)
+        self.policy = bound(POLICIES.get(session.task.search.policy), session.task)
         self.params = self.policy.Params.model_validate(session.task.search.params)
         self.researcher = self.guest or RESEARCHERS.get(session.task.researcher)
         reason = None
@@ -192,8 +194,10 @@ class Loop:
             affordable_s=self._affordable_s(),
             nominal_s=lambda recipe: session.nominal_s(recipe, session.plan.search),
         )
-        proposal = recordable(self.researcher.propose(session.task, choice, context))
-        self._append(index, proposal, answered_choice(choice, proposal, view), view.champion)
+        policy = session.task.search.policy
+        proposal = recordable(answer(self.researcher, policy, session.task, choice, context))
+        answered = answered_choice(choice, proposal, view).model_copy(update={"recipe": None})
+        self._append(index, proposal, answered, view.champion)
 
     def _reference(self, index: int) -> None:
         """The constant answer, the cheapest classic model and the untouched base model come first."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, Union
+from functools import cached_property
+from typing import Any, Literal, Mapping, NamedTuple, Self, Union
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
@@ -161,10 +162,16 @@ class Recipe(Record):
     stage: Stage
     inference: dict[str, Value] = Field(default_factory=dict)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """16 hex digits; equal recipes have equal hashes."""
         return content_hash(self.model_dump(mode="json"))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy works its own hash out: pydantic copies what was cached along."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("hash", None)
+        return copied
 
 
 class Dimension(Record):
@@ -191,12 +198,16 @@ class Move(StrEnum):
 
 
 class Choice(Record):
-    """A policy's answer: extend this experiment with this move. `other` is the second parent of a combine."""
+    """A policy's answer: extend this experiment with this move. `other` is the second parent of a combine.
+
+    `recipe` asks for exactly this recipe, without the researcher. In the log it is None: the proposal holds the recipe.
+    """
 
     parent: str | None
     move: Move
     other: str | None = None
     reason: str = ""
+    recipe: Recipe | None = None
 
 
 class Proposal(Record):

@@ -6,6 +6,7 @@ their own with an entry point in the registry's group; an unknown name lists the
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, Mapping, TypeVar
@@ -54,7 +55,7 @@ class Registry(Generic[T]):
             raise UserError(f"Unknown {self.kind} '{name}'.{hint} Known: {', '.join(sorted(paths))}.")
         module, _, attribute = paths[name].partition(":")
         try:
-            made: Any = getattr(import_module(module), attribute)()
+            made: Any = getattr(sys.modules.get(module) or import_module(module), attribute)()
         except ModuleNotFoundError as missing:
             raise UserError(
                 f"The {self.kind} '{name}' needs the library '{missing.name}', which is not installed. "

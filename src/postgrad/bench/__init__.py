@@ -12,5 +12,6 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "noise": "postgrad.bench.noise:Noise",
         "overhead": "postgrad.bench.overhead:Overhead",
         "overlaps": "postgrad.bench.overlaps:Overlaps",
+        "search": "postgrad.bench.search:Search",
     },
 )

@@ -47,10 +47,12 @@ class Benchmark(Protocol):
 
 def write_result(folder: Path, name: str, command: str, result: dict[str, Any]) -> Path:
     """Write `NAME.json`: the result with the command, versions and machine that made it. A result that holds `markdown`
-    has that in `NAME.md`, under its command."""
+    has that in `NAME.md`, under its command; one that holds `svg`, a picture, has that in `NAME.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
     if (table := result.pop("markdown", None)) is not None:
         (folder / f"{name}.md").write_text(f"Made by `{command}`.\n\n{table}", encoding="utf-8")
+    if (picture := result.pop("svg", None)) is not None:
+        (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
     path = folder / f"{name}.json"
     body = {
         "benchmark": name,

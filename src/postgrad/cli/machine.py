@@ -24,6 +24,7 @@ TRAIN = (
     "scikit-learn",
     "safetensors",
     "optuna",
+    "cmaes",
     "datasets",
     "pyarrow",
 )

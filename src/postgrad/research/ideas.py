@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 from postgrad.records import Choice, Move, Recipe, TaskSpec
 from postgrad.research import edit
 from postgrad.research.base import Context
+from postgrad.research.play import Play
 from postgrad.tree import Experiment, Tree
 
 
@@ -74,3 +75,26 @@ class Ask:
 def recipe_of(node: Experiment) -> Recipe:
     """The recipe of an experiment."""
     return node.proposed.proposal.recipe
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A play on a recipe, as a key: for one task object, which is held so that its id stays its own."""
+
+    play: Play
+    hash: str
+    about: int
+    recipe: Recipe = field(compare=False)
+    task: TaskSpec = field(compare=False)
+
+
+@lru_cache(maxsize=edit.REMEMBERED)
+def _changed(case: _Case) -> Recipe | None:
+    applies = case.play.applies(case.recipe, case.task)
+    return case.play.apply(case.recipe, case.task) if applies else None
+
+
+def changed(play: Play, recipe: Recipe, task: TaskSpec) -> Recipe | None:
+    """The recipe after a play, None where it does not apply. Remembered: a recipe that leads is asked about again and
+    again."""
+    return _changed(_Case(play, recipe.hash, id(task), recipe, task))

@@ -13,7 +13,7 @@ from postgrad.records import Choice, Move, Proposal, TaskSpec
 from postgrad.research import edit
 from postgrad.research.base import Context
 from postgrad.research.drafts import Draft, drafts, starting_points
-from postgrad.research.ideas import Ask, Idea, recipe_of
+from postgrad.research.ideas import Ask, Idea, changed, recipe_of
 from postgrad.research.learning import Belief, belief, worth
 from postgrad.research.moves import PLAYS
 from postgrad.research.recombine import ablate, combine
@@ -84,10 +84,8 @@ def improve(ask: Ask) -> Idea | None:
     for play in PLAYS:
         learnt = belief(play.kind, Belief(play.gain, play.spread), ask.tree)
         drawn = learnt.draw(ask.context.rng)
-        if play.kind in tried or not play.applies(base, ask.task):
-            continue
-        recipe = play.apply(base, ask.task)
-        if not ask.fresh(recipe):
+        recipe = None if play.kind in tried else changed(play, base, ask.task)
+        if recipe is None or not ask.fresh(recipe):
             continue
         value = worth(drawn, OVERHEAD_S + ask.context.nominal_s(recipe))
         if best is None or value > best[0]:

@@ -8,6 +8,8 @@ parallel workers spread out. Same tree, same seed: same suggestions. Structure i
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cache
 from math import isfinite
 from random import Random
 from typing import Any, Iterator, Mapping
@@ -88,7 +90,21 @@ def _trial(node: Experiment, numbers: Mapping[str, Value], distributions: Mappin
     score = node.score
     if state is TrialState.COMPLETE and (score is None or not isfinite(score)):
         state, score = TrialState.FAIL, None
-    return create_trial(state=state, value=score, params=dict(numbers), distributions=dict(distributions))
+    trial = create_trial(state=state, value=score, params=dict(numbers), distributions=dict(distributions))
+    trial.__class__ = _shared_trial()
+    return trial
+
+
+@cache
+def _shared_trial() -> Any:
+    """A trial that is never copied deeply: the study copies every trial it is given, which took most of the time of a
+    suggestion, and nobody changes these."""
+    from optuna.trial import FrozenTrial
+
+    def shallow(self: Any, memo: dict[int, Any]) -> Any:
+        return copy(self)
+
+    return type("SharedTrial", (FrozenTrial,), {"__deepcopy__": shallow})
 
 
 def _numbers(recipe: Recipe, paths: list[str]) -> dict[str, Any]:

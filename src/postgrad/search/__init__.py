@@ -12,5 +12,9 @@ POLICIES: Registry[Policy] = Registry(
         "best_of_n": "postgrad.search.best_of_n:BestOfN",
         "random": "postgrad.search.random:RandomSearch",
         "uct": "postgrad.search.uct:UCT",
+        "autoresearch": "postgrad.search.autoresearch:Autoresearch",
+        "evolution": "postgrad.search.evolution:Evolution",
+        "tpe": "postgrad.search.tpe:TPE",
+        "cma_es": "postgrad.search.cma_es:CMAES",
     },
 )

@@ -128,9 +128,11 @@ def _check_data(sections: dict[str, Any], root: Path, problems: list[str]) -> No
 def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
     if "search" in sections:
         search: SearchSpec = sections["search"]
-        if _is_known(POLICIES, search.policy, "search", problems) and search.params:
+        if _is_known(POLICIES, search.policy, "search", problems):
             try:
                 POLICIES.get(search.policy).Params.model_validate(search.params)
+            except UserError as missing:
+                problems.append(f"search: {missing}")
             except ValidationError as wrong:
                 problems.extend(_messages("search.params", POLICIES.get(search.policy).Params, wrong))
     if "engine" in sections:

@@ -10,16 +10,21 @@ It needs pytest as the runner only. It does not judge whether the policy finds g
 
 from __future__ import annotations
 
+from functools import cache, cached_property
 from random import Random
-from typing import Iterator
+from typing import Iterator, Sequence
 
+from postgrad.admission import refusal
 from postgrad.budget import Remaining
-from postgrad.records import Choice, Move, Record
+from postgrad.records import Choice, Move, Recipe, Record, TaskSpec
+from postgrad.research.space import RecipeSpace, bound
 from postgrad.search.base import Policy
-from postgrad.testing.trees import Ended, Node, tree_of
+from postgrad.testing.researcher import REJECTING
+from postgrad.testing.trees import Ended, Node, interleaved, tree_of
 from postgrad.tree import State, Tree
 
 SEEDS = range(40)
+MOST_RECIPES = 60
 PLENTY = Remaining(wall_s=600.0, experiments=50, fraction=0.8)
 ON_A_SCORED = {Move.IMPROVE, Move.TUNE, Move.COMBINE, Move.ABLATE, Move.REPLICATE}
 
@@ -33,8 +38,20 @@ def references(state: Ended = "done") -> list[Node]:
     ]
 
 
+@cache
+def _recipes(count: int) -> tuple[Recipe, ...]:
+    """Recipes of the whole space."""
+    space, rng = RecipeSpace(REJECTING), Random(0)
+    return tuple(space.decode(space.sample(rng)) for _ in range(count))
+
+
 def grown(seed: int, size: int) -> Tree:
     """A tree of `size` experiments in every state, grown by chance on the references."""
+    return tree_of(grown_nodes(seed, size))
+
+
+def grown_nodes(seed: int, size: int) -> list[Node]:
+    """The experiments of `grown`."""
     rng = Random(seed)
     nodes = references()
     for index in range(len(nodes), size):
@@ -55,15 +72,21 @@ def grown(seed: int, size: int) -> Tree:
                 state=state,
                 kind="draft.classic" if root else "data.typos",
                 move=None if root else move,
+                recipe=_recipes(MOST_RECIPES)[index % MOST_RECIPES],
             )
         )
-    return tree_of(nodes)
+    return nodes
 
 
 def why_illegal(tree: Tree, choice: Choice) -> str | None:
     """What is wrong with a choice, or None."""
     if choice.move is Move.STOP:
         return "stops although there is budget"
+    if choice.recipe is not None:
+        if choice.move is not Move.DRAFT:
+            return f"names the recipe of a {choice.move}"
+        if any(node.proposed.proposal.recipe.hash == choice.recipe.hash for node in tree.all()):
+            return "names a recipe that is in the tree"
     if choice.move is Move.DRAFT:
         return None if choice.parent is None else "a draft has no parent"
     if choice.parent is None or choice.parent not in tree.experiments:
@@ -83,17 +106,24 @@ def why_illegal(tree: Tree, choice: Choice) -> str | None:
 
 
 class PolicyContract:
-    """Inherit, set `policy`, run pytest. `params` holds settings that are not the policy's defaults."""
+    """Inherit, set `policy`, run pytest. `params` holds settings that are not the policy's defaults; a slow policy may
+    be asked with fewer `seeds`. A policy that names recipes does so in the space of `task`."""
 
     policy: Policy
     params: dict[str, object] = {}
+    seeds: Sequence[int] = SEEDS
+    task: TaskSpec = REJECTING
+
+    @cached_property
+    def asked(self) -> Policy:
+        return bound(self.policy, self.task)
 
     def settings(self) -> Record:
         """The validated settings."""
         return self.policy.Params.model_validate(self.params)
 
     def choose(self, tree: Tree, seed: int, remaining: Remaining = PLENTY) -> Choice:
-        return self.policy.choose(tree, remaining, Random(seed), self.settings())
+        return self.asked.choose(tree, remaining, Random(seed), self.settings())
 
     def trees(self) -> Iterator[Tree]:
         """Trees at the beginning, in the middle, and in trouble."""
@@ -109,19 +139,32 @@ class PolicyContract:
 
     def test_choices_are_legal(self) -> None:
         for number, tree in enumerate(self.trees()):
-            for seed in SEEDS:
+            for seed in self.seeds:
                 choice = self.choose(tree, seed)
                 wrong = why_illegal(tree, choice)
                 assert wrong is None, f"tree {number}, seed {seed}: {wrong}"
 
     def test_same_tree_and_seed_give_the_same_choice(self) -> None:
         for tree in self.trees():
-            for seed in SEEDS:
+            for seed in self.seeds:
                 assert self.choose(tree, seed) == self.choose(tree, seed)
 
     def test_a_rebuilt_tree_gives_the_same_choice(self) -> None:
-        for seed in SEEDS:
-            assert self.choose(grown(3, 30), seed) == self.choose(grown(3, 30), seed)
+        for seed in self.seeds:
+            again = bound(self.policy, self.task).choose(grown(3, 30), PLENTY, Random(seed), self.settings())
+            assert self.choose(grown(3, 30), seed) == again
+
+    def test_the_order_in_which_jobs_end_does_not_matter(self) -> None:
+        nodes = grown_nodes(6, 35)
+        for seed in self.seeds:
+            assert self.choose(interleaved(nodes, Random(seed)), seed) == self.choose(tree_of(nodes), seed)
+
+    def test_a_recipe_that_is_named_can_be_tried(self) -> None:
+        for tree in self.trees():
+            recipe = self.choose(tree, 0).recipe
+            if recipe is not None:
+                assert refusal(recipe, self.task) is None
+                assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
     def test_the_tree_is_untouched(self) -> None:
         for tree, again in zip(self.trees(), self.trees(), strict=True):
@@ -140,6 +183,6 @@ class PolicyContract:
         whole = grown(5, 40)
         for closed in range(len(whole)):
             tree = whole.view(closed)
-            for seed in range(5):
+            for seed in self.seeds[:5]:
                 choice = self.choose(tree, seed)
                 assert why_illegal(tree, choice) is None

@@ -14,7 +14,9 @@ from postgrad.budget import Remaining
 from postgrad.events import Analysed, Body, JobFinished, Proposed
 from postgrad.records import Analysis, Choice, Difference, Failure, JobResult, Move, Proposal, Recipe, TaskSpec
 from postgrad.research.base import Context, Researcher
+from postgrad.research.exact import answer
 from postgrad.research.references import reference_recipes
+from postgrad.research.space import bound
 from postgrad.search.base import Policy
 from postgrad.testing.events import evaluated, numbered
 from postgrad.train import BACKENDS
@@ -38,6 +40,7 @@ class Simulation:
     Attributes:
         error: standard error of a paired difference, for the intervals of analyses.
         lookahead: pending experiments in a view.
+        name: what proposals call the policy where it names the recipe itself.
         affordable_s: nominal seconds that one experiment may cost.
     """
 
@@ -48,22 +51,25 @@ class Simulation:
     error: float = 0.01
     lookahead: int = 0
     affordable_s: float | None = None
+    name: str = "policy"
 
     def run(self, steps: int, seed: int) -> Tree:
         """References first, then `steps` experiments that are chosen and proposed."""
         tree = Tree()
-        params = self.policy.Params()
+        policy = bound(self.policy, self.task)
+        params = policy.Params()
         for proposal in reference_recipes(self.task):
             tree = self._add(tree, Choice(parent=None, move=Move.DRAFT), proposal)
         for step in range(steps):
             view = tree.view(max(3, len(tree) - self.lookahead))
             remaining = Remaining(experiments=steps - step, fraction=1 - step / steps)
-            choice = self.policy.choose(view, remaining, Random(f"{seed}/{step}/choose"), params)
+            choice = policy.choose(view, remaining, Random(f"{seed}/{step}/choose"), params)
             if choice.move is Move.STOP:
                 break
             context = Context(view, Random(f"{seed}/{step}/propose"), len(tree), self.affordable_s, nominal_s)
-            proposal = self.researcher.propose(self.task, choice, context)
-            tree = self._add(tree, proposal.carried_out or choice, proposal)
+            proposal = answer(self.researcher, self.name, self.task, choice, context)
+            asked = choice.model_copy(update={"recipe": None})
+            tree = self._add(tree, proposal.carried_out or asked, proposal)
         return tree
 
     def _add(self, tree: Tree, choice: Choice, proposal: Proposal) -> Tree:

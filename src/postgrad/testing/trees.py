@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 from typing import Iterable, Iterator, Literal
 
-from postgrad.events import Analysed, Body, Proposed
+from postgrad.events import Analysed, Body, Evaluated, JobFinished, JobStarted, Proposed
 from postgrad.records import Analysis, Choice, Difference, Failure, Move, Proposal, Recipe, Stage
 from postgrad.testing.events import evaluated, job_finished, job_started, numbered
 from postgrad.tree import Tree
@@ -43,6 +44,35 @@ class Node:
 def tree_of(nodes: Iterable[Node]) -> Tree:
     """The tree that the events of these experiments give."""
     return Tree.from_events(numbered(_bodies(tuple(nodes))))
+
+
+def interleaved(nodes: Iterable[Node], rng: Random) -> Tree:
+    """The tree of the same experiments whose jobs ended in another order, as with several workers. Experiments are
+    proposed and analysed in index order all the same."""
+    queues: dict[str, list[Body]] = {}
+    for body in _bodies(tuple(nodes)):
+        queues.setdefault(_experiment(body), []).append(body)
+    ordered: dict[str, list[str]] = {
+        kind: [name for name, queue in queues.items() if any(body.type == kind for body in queue)]
+        for kind in ("proposed", "analysed")
+    }
+    mixed: list[Body] = []
+    while queues:
+        name = rng.choice([name for name, queue in queues.items() if ordered.get(queue[0].type, [name])[0] == name])
+        body = queues[name].pop(0)
+        mixed.append(body)
+        if body.type in ordered:
+            ordered[body.type].pop(0)
+        if not queues[name]:
+            del queues[name]
+    return Tree.from_events(numbered(mixed))
+
+
+def _experiment(body: Body) -> str:
+    if isinstance(body, Evaluated):
+        return body.evaluation.experiment
+    assert isinstance(body, Proposed | JobStarted | JobFinished | Analysed)
+    return body.experiment
 
 
 def _bodies(nodes: tuple[Node, ...]) -> Iterator[Body]:

@@ -1,0 +1,272 @@
+"""One simulated run: real policy, real researcher, real decision rule, and a landscape in place of training.
+
+It goes as the loop goes with one worker: references first, then choose, propose, train and weigh; further seeds where
+the judge wants one, tests on the select items where the judge asks for one, and at the end the choice among finalists.
+There is no store and no job, answers have no guards, and intervals are normal ones in place of the bootstrap.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from math import log2
+from random import Random
+from typing import TYPE_CHECKING
+
+from postgrad.analyze.verdict import cut_off, failed, raced, said, same_again
+from postgrad.bench.landscapes import Landscape
+from postgrad.bench.simulated_end import delivered, fresh, tested
+from postgrad.bench.simulated_parts import CHEAP_S, Grant, Outcome, evaluation_of, family, gap_of, nominal_s
+from postgrad.budget import Remaining
+from postgrad.evaluate.statistics import interval
+from postgrad.evaluate.statistics.judge import Judge
+from postgrad.evaluate.statistics.known import Judgement
+from postgrad.events import Proposed
+from postgrad.records import Analysis, Choice, Estimate, Failure, JobResult, Move, Proposal, Recipe, Usage
+from postgrad.referee import PRICE_OF_DOUBLE
+from postgrad.research import RESEARCHERS, edit
+from postgrad.research.base import Context
+from postgrad.research.exact import answer
+from postgrad.research.references import reference_recipes
+from postgrad.research.space import bound
+from postgrad.search import POLICIES, legal
+from postgrad.tree import Experiment, Tree
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class SimulatedRun:
+    """One run of one policy on one landscape.
+
+    Args:
+        policy: its name; it runs with its default settings.
+        seed: of the policy's and the researcher's chance.
+    """
+
+    def __init__(
+        self, landscape: Landscape, policy: str, grant: Grant, seed: int, researcher: str = "playbook"
+    ) -> None:
+        self.landscape, self.grant, self.seed, self.name = landscape, grant, seed, policy
+        self.task = landscape.task
+        self.policy = bound(POLICIES.get(policy), self.task)
+        self.params = self.policy.Params()
+        self.researcher = RESEARCHERS.get(researcher)
+        self.judge = Judge(horizon=grant.horizon(landscape), seedless=landscape.seedless)
+        self.out = Outcome()
+        self.tree = Tree()
+        self.select: dict[str, NDArray[np.float64] | None] = {}
+        self._subjects: dict[str, str] = {}
+        self._trained: set[tuple[str, int]] = set()
+        self._values: dict[str, NDArray[np.float64]] = {}
+        self._rungs: dict[str, NDArray[np.float64] | None] = {}
+
+    def play(self) -> Outcome:
+        """Search to the end of the budget, choose among the finalists, and say what came of it."""
+        references = reference_recipes(self.task)
+        while self.left > 0:
+            index = len(self.tree)
+            if index < len(references):
+                self._experiment(Choice(parent=None, move=Move.DRAFT, reason="reference"), references[index], None)
+                continue
+            if (owed := self._owed_seed()) is not None:
+                self._experiment(*owed, self.tree.champion)
+            else:
+                choice = self._choose()
+                if choice.move is Move.STOP:
+                    break
+                self._experiment(*self._proposed(choice), self.tree.champion)
+            self._test_if_due()
+        delivered(self)
+        return self.out
+
+    # --- the account ----------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> float:
+        return self.out.trainings if self.grant.unit == "experiments" else self.out.cost_s
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.grant.amount - self.spent)
+
+    def _remaining(self) -> Remaining:
+        share = self.left / self.grant.amount
+        if self.grant.unit == "experiments":
+            return Remaining(experiments=int(self.left), fraction=share)
+        return Remaining(wall_s=self.left, fraction=share)
+
+    def truth(self, name: str | None) -> float:
+        """True value of an experiment's recipe; of the constant answer before there is one."""
+        if name is None:
+            return self.landscape.truth(reference_recipes(self.task)[0].recipe)
+        return self.landscape.truth(self.recipe(name))
+
+    def recipe(self, name: str) -> Recipe:
+        return self.tree[name].proposed.proposal.recipe
+
+    def _pay(self, recipe: Recipe, share: float = 1.0) -> float:
+        cost = share * self.landscape.cost_s(recipe)
+        self.out.trainings += 1
+        self.out.cost_s += cost
+        return cost
+
+    # --- choose and propose ---------------------------------------------------------------------------------------
+
+    def _choose(self) -> Choice:
+        rng = Random(f"{self.seed}/{len(self.tree)}/choose")
+        started = time.perf_counter()
+        choice = self.policy.choose(self.tree, self._remaining(), rng, self.params)
+        self.out.choose_s.append(time.perf_counter() - started)
+        return choice
+
+    def _proposed(self, choice: Choice) -> tuple[Choice, Proposal]:
+        index = len(self.tree)
+        affordable = self.left if self.grant.unit == "seconds" else None
+        context = Context(self.tree, Random(f"{self.seed}/{index}/propose"), index, affordable, nominal_s)
+        started = time.perf_counter()
+        proposal = answer(self.researcher, self.name, self.task, choice, context)
+        self.out.propose_s.append(time.perf_counter() - started)
+        return proposal.carried_out or choice.model_copy(update={"recipe": None}), proposal
+
+    def _owed_seed(self) -> tuple[Choice, Proposal] | None:
+        """The training that the judge wants next."""
+        last = self.tree.all()[-1]
+        if last.analysis is None or last.analysis.verdict != "retest":
+            return None
+        subject = self.tree[last.analysis.subject or last.id]
+        recipe = subject.proposed.proposal.recipe
+        seeds = [seed for name, seed in self._trained if name == recipe.hash]
+        proposal = subject.proposed.proposal.model_copy(
+            update={"kind": "referee.seed", "proposer": "referee", "seed": max(seeds) + 1, "expected_effect": 0.0}
+        )
+        return Choice(parent=subject.id, move=Move.REPLICATE, reason="the referee asks for another seed"), proposal
+
+    # --- train and weigh ------------------------------------------------------------------------------------------
+
+    def _experiment(self, choice: Choice, proposal: Proposal, incumbent: str | None) -> None:
+        name = f"e{len(self.tree):04d}"
+        recipe = proposal.recipe
+        valid = edit.valid(recipe)
+        nominal = nominal_s(recipe) if valid else 0.0
+        opened = Proposed(experiment=name, choice=choice, proposal=proposal, incumbent=incumbent, nominal_s=nominal)
+        node = Experiment(id=name, index=len(self.tree), proposed=opened)
+        if not valid:
+            self.out.trainings += 1
+            wrong = Failure(boundary="recipe", kind="invalid", message="A parameter is not valid.")
+            self._close(self._ended(node, 0.0, wrong), failed(wrong))
+            return
+        if (stopped := self._raced(node)) is not None:
+            self._close(*stopped)
+            return
+        cost = self._pay(recipe)
+        if self.grant.unit == "seconds" and self.out.cost_s > self.grant.amount:
+            self._close(self._ended(node, cost), cut_off("the budget ended first"))
+            return
+        result = self.landscape.train(recipe, proposal.seed)
+        if isinstance(result, Failure):
+            self.out.failures += 1
+            self._close(self._ended(node, cost, result), failed(result))
+            return
+        self.out.best = max(self.out.best, self.landscape.truth(recipe))
+        started = time.perf_counter()
+        node = replace(self._ended(node, cost), evaluation=evaluation_of(node, result.search))
+        analysis = self._weighed(node, result.search)
+        self.out.weigh_s.append(time.perf_counter() - started)
+        self._close(node, analysis)
+
+    def _ended(self, node: Experiment, cost: float, failure: Failure | None = None) -> Experiment:
+        job = JobResult(job=f"{node.id}-search", usage=Usage(wall_s=cost, cpu_s=cost), failure=failure)
+        return replace(node, results=(job,))
+
+    def _close(self, node: Experiment, analysis: Analysis) -> None:
+        leader = self.judge.leader
+        before = self.tree.champion
+        node = replace(node, analysis=analysis, champion=leader)
+        self.tree = Tree({**self.tree.experiments, node.id: node}, leader)
+        value = self.truth(leader)
+        if leader != before and before is not None and node.index >= len(reference_recipes(self.task)):
+            self.out.leads += 1
+            self.out.false_leads += value <= self.truth(before)
+        self.out.curve.append((self.spent, value))
+
+    def _weighed(self, node: Experiment, values: NDArray[np.float64]) -> Analysis:
+        """What the judge says, as the referee asks it."""
+        recipe, seed = node.proposed.proposal.recipe, node.proposed.proposal.seed
+        self._values[node.id] = values
+        subject = self._subjects.setdefault(recipe.hash, node.id)
+        if (recipe.hash, seed) in self._trained:
+            return same_again(subject, ())
+        self._trained.add((recipe.hash, seed))
+        found = self._judged(node, subject, values)
+        gap, against = None, node.parent or found.rival
+        if against is not None and against in self._values:
+            noise = sum(self.judge.seed_variance(family(each)) for each in (recipe, self.recipe(against)))
+            gap = gap_of(values, self._values[against], noise)
+        if found.leads and found.verdict == "tie" and found.rival and self.judge.wants_replicate(found.name):
+            found = replace(found, verdict="retest")
+        low, high = interval(found.belief.mean, found.belief.variance)
+        gain = Estimate(value=found.belief.mean, low=low, high=high, n=len(values)) if found.rival else None
+        analysis = said(found, gap, against if gap else None, None if found.name == node.id else found.name)
+        return analysis.model_copy(update={"rival": found.rival, "gain": gain, "seed_sd": found.seed_sd or None})
+
+    def _judged(self, node: Experiment, subject: str, values: NDArray[np.float64]) -> Judgement:
+        recipe, more = node.proposed.proposal.recipe, self.left >= 1
+        if subject != node.id:
+            return self.judge.again(subject, values, may_retest=more)
+        incumbent = node.proposed.incumbent
+        rival = self._subjects[self.recipe(incumbent).hash] if incumbent else self.judge.leader
+        if rival is None:
+            return self.judge.start(node.id, values, family=family(recipe))
+        if legal.is_reference(node):
+            return self.judge.measure(node.id, rival, values, family=family(recipe))
+        ratio = max(node.proposed.nominal_s, 1e-9) / max(self.tree[rival].proposed.nominal_s, 1e-9)
+        price = max(0.0, PRICE_OF_DOUBLE * self.task.min_effect * log2(ratio))
+        return self.judge.weigh(node.id, rival, values, family=family(recipe), price=price, may_retest=more)
+
+    # --- races ----------------------------------------------------------------------------------------------------
+
+    def _raced(self, node: Experiment) -> tuple[Experiment, Analysis] | None:
+        """The experiment stopped at its first rung, where it is clearly behind the incumbent there; else None. Going on
+        costs nothing twice: the rung is a part of the training."""
+        incumbent, rungs = node.proposed.incumbent, self.landscape.rungs
+        if not self.grant.racing or not rungs or incumbent is None or node.proposed.nominal_s <= CHEAP_S:
+            return None
+        if node.proposed.choice.move is Move.REPLICATE:
+            return None
+        mine, theirs = self._rung(node, rungs[0]), self._rung(self.tree[incumbent], rungs[0])
+        if mine is None or theirs is None:
+            return None
+        gap = gap_of(mine, theirs, 0.0)
+        if gap.high >= 0:
+            return None
+        self.out.raced += 1
+        cost = self._pay(node.proposed.proposal.recipe, rungs[0])
+        evaluation = evaluation_of(node, mine, complete=False)
+        return replace(self._ended(node, cost), evaluation=evaluation), raced(evaluation, incumbent, gap, ())
+
+    def _rung(self, node: Experiment, rung: float) -> NDArray[np.float64] | None:
+        """(N,) search values of a training at a rung; None where it failed."""
+        if node.id not in self._rungs:
+            proposal = node.proposed.proposal
+            part = self.landscape.train_part(proposal.recipe, proposal.seed, rung)
+            self._rungs[node.id] = None if isinstance(part, Failure) else part.search
+        return self._rungs[node.id]
+
+    # --- tests ----------------------------------------------------------------------------------------------------
+
+    def _test_if_due(self) -> None:
+        """The test that the judge wants, where the budget has room for its trainings."""
+        name, kept = self.judge.to_test(), self.judge.kept
+        if name is None or kept is None:
+            return
+        owed = [each for each in (kept, name) if each not in self.select]
+        costs = [self.landscape.cost_s(self.recipe(each)) for each in owed]
+        if self.left < (len(owed) if self.grant.unit == "experiments" else sum(costs)):
+            return
+        for each in owed:
+            self._pay(self.recipe(each))
+            fresh(self, each)
+            self.out.curve.append((self.spent, self.truth(self.judge.leader)))
+        tested(self, name)

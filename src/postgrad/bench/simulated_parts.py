@@ -1,0 +1,117 @@
+"""What a simulated run is granted, what comes of it, and the records it makes of item values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import erfc, sqrt
+from typing import TYPE_CHECKING, Literal
+
+from postgrad.bench.landscapes import Landscape
+from postgrad.evaluate.statistics import interval
+from postgrad.evaluate.statistics.known import item_variance
+from postgrad.records import Difference, Estimate, Evaluation, Recipe
+from postgrad.referee import FEWEST, MOST
+from postgrad.research import edit
+from postgrad.research.references import reference_recipes
+from postgrad.train import BACKENDS
+from postgrad.tree import Experiment
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Unit = Literal["experiments", "seconds"]
+UNITS, ROWS, TEXTS = 4, 300, 150
+CHEAP_S = 20.0
+
+
+@edit.remembered
+def nominal_s(recipe: Recipe) -> float:
+    """Nominal seconds of a recipe over four folds of a small data set: what is known of its cost before it is tried."""
+    return UNITS * BACKENDS.get(recipe.stage.backend).nominal_cost(recipe.stage.params, ROWS, TEXTS)
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a run may spend.
+
+    Attributes:
+        amount: trainings or simulated seconds of the search, tests included; the finalists' trainings come on top.
+        racing: True stops a dear proposal at the first rung where its score there is clearly behind.
+    """
+
+    amount: float
+    unit: Unit = "experiments"
+    racing: bool = False
+
+    def horizon(self, landscape: Landscape) -> int:
+        """How many trainings the judge plans with."""
+        if self.unit == "experiments":
+            return max(1, int(self.amount))
+        each = max(nominal_s(proposal.recipe) for proposal in reference_recipes(landscape.task))
+        return int(min(MOST, max(FEWEST, self.amount / each)))
+
+
+@dataclass
+class Outcome:
+    """What a run came to. True values are the landscape's.
+
+    Attributes:
+        final: true value of what is delivered.
+        curve: (spent, true value of what the search built on from then on), in order.
+        best: the best true value of all that was tried.
+        keeps, false_keeps: of them those that are not truly better than what was kept before.
+        leads, false_leads: changes of what is built on, and those of them to something that is not truly better.
+        claimed: what the judge believes of the delivered recipe's gain over the first, less the true gain.
+        trainings, cost_s, failures, raced: of the search, tests included.
+        choose_s, propose_s, weigh_s: wall seconds, one entry a choice.
+    """
+
+    final: float = 0.0
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    best: float = 0.0
+    keeps: int = 0
+    false_keeps: int = 0
+    leads: int = 0
+    false_leads: int = 0
+    claimed: float = 0.0
+    trainings: int = 0
+    cost_s: float = 0.0
+    failures: int = 0
+    raced: int = 0
+    final_trainings: int = 0
+    choose_s: list[float] = field(default_factory=list)
+    propose_s: list[float] = field(default_factory=list)
+    weigh_s: list[float] = field(default_factory=list)
+
+
+def family(recipe: Recipe) -> str:
+    """Recipes that share their seed noise, as the referee groups them."""
+    return f"{recipe.stage.backend}+data" if recipe.data else recipe.stage.backend
+
+
+def gap_of(first: NDArray[np.float64], second: NDArray[np.float64], noise: float) -> Difference:
+    """The paired difference of (N,) item values; `noise` is its variance from training seeds."""
+    pairs = first - second
+    value, variance = float(pairs.mean()), item_variance(pairs, 1.0) + noise
+    low, high = interval(value, variance)
+    p = erfc(abs(value) / sqrt(2 * variance))
+    return Difference(value=value, low=low, high=high, p=p, n=len(pairs))
+
+
+def evaluation_of(node: Experiment, values: NDArray[np.float64], *, complete: bool = True) -> Evaluation:
+    """The search evaluation of (N,) item values."""
+    score = float(values.mean())
+    low, high = interval(score, float(values.var()) / len(values))
+    return Evaluation(
+        experiment=node.id,
+        split="search",
+        seed=node.proposed.proposal.seed,
+        metric="accuracy",
+        estimate=Estimate(value=score, low=low, high=high, n=len(values)),
+        metrics={"accuracy": score},
+        threshold=None,
+        items="",
+        units=UNITS if complete else 1,
+        units_planned=UNITS,
+    )
