@@ -24,7 +24,17 @@ from postgrad.research.base import Researcher
 from postgrad.session import Session, run_started
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 
-PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "sentence-transformers", "peft", "optuna", "cmaes")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "peft",
+    "optuna",
+    "cmaes",
+)
 LONGEST_REASON = 500
 
 Tick = Callable[[str, Sequence[RunningJob]], None]
