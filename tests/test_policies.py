@@ -61,7 +61,7 @@ RIVALS = ("autoresearch", "cma_es", "evolution", "tpe", "uct")
 
 
 def test_the_registry_knows_every_policy() -> None:
-    assert POLICIES.names() == tuple(sorted((*RIVALS, "best_of_n", "greedy", "random", "sequential")))
+    assert POLICIES.names() == tuple(sorted((*RIVALS, "best_of_n", "greedy", "posterior", "random", "sequential")))
     for name in POLICIES.names():
         policy = bound(POLICIES.get(name), REJECTING)
         assert policy.choose(Tree(), PLENTY, Random(0), policy.Params()).move is Move.DRAFT

@@ -9,6 +9,7 @@ POLICIES: Registry[Policy] = Registry(
     {
         "sequential": "postgrad.search.sequential:Sequential",
         "greedy": "postgrad.search.greedy:Greedy",
+        "posterior": "postgrad.search.posterior:Posterior",
         "best_of_n": "postgrad.search.best_of_n:BestOfN",
         "random": "postgrad.search.random:RandomSearch",
         "uct": "postgrad.search.uct:UCT",
