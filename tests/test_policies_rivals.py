@@ -18,9 +18,10 @@ from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event
 from postgrad.records import Budget, Choice, Move, Recipe, Record, SearchSpec, Stage
 from postgrad.research.base import Context
+from postgrad.research.binding import bound
 from postgrad.research.exact import answer
 from postgrad.research.playbook import Playbook
-from postgrad.research.space import RecipeSpace, bound
+from postgrad.research.space import RecipeSpace
 from postgrad.runner import drive, opened, start_run
 from postgrad.search import POLICIES
 from postgrad.search.autoresearch import Autoresearch, AutoresearchParams, incumbent
@@ -220,7 +221,7 @@ def test_a_failure_counts_as_a_low_score() -> None:
     """The same 40 experiments with the TF-IDF ones failed, and done: the first study suggests fewer of them."""
     space, rng = SPACE, Random(5)
     recipes = [space.decode(space.sample(rng)) for _ in range(40)]
-    policy, asked = bound(TPE(), REJECTING), []
+    policy, asked = bound(TPE(), REJECTING, nominal_s), []
     for state in ("failed", "done"):
         nodes = [*drafted(0.5, 0.5, 0.5, 0.5)]
         for recipe in recipes:
@@ -255,7 +256,7 @@ def test_vectors_and_points_agree() -> None:
 def test_pending_experiments_spread_tpe_out() -> None:
     tree = searched(TPE(), steps=25)
     params = TPEParams()
-    policy = bound(TPE(), REJECTING)
+    policy = bound(TPE(), REJECTING, nominal_s)
     alone = policy.choose(tree, PLENTY, Random(3), params).recipe
     assert alone is not None
     best = tree.best()

@@ -9,13 +9,15 @@ import pytest
 from postgrad.admission import refusal
 from postgrad.records import DataSpec, Dimension, Recipe, Stage, TaskSpec
 from postgrad.research import edit
+from postgrad.research.binding import bound
 from postgrad.research.drafts import drafts
 from postgrad.research.moves import PLAYS
-from postgrad.research.space import ALTERNATIVES, START, TOGGLES, RecipeSpace, _share, _value, bound
+from postgrad.research.space import ALTERNATIVES, START, TOGGLES, RecipeSpace, _share, _value
 from postgrad.search import POLICIES
 from postgrad.search.base import Coordinate
 from postgrad.search.tpe import TPE
 from postgrad.testing.researcher import PLAIN, REJECTING
+from postgrad.testing.simulation import nominal_s
 
 TWO_BASES = REJECTING.model_copy(update={"base_models": (*REJECTING.base_models, "package:other")})
 SPACES = {task.name + str(len(task.base_models)): RecipeSpace(task) for task in (PLAIN, REJECTING, TWO_BASES)}
@@ -145,8 +147,8 @@ def test_two_spaces_of_one_task_are_alike() -> None:
 
 def test_only_policies_that_search_recipes_are_bound() -> None:
     greedy = POLICIES.get("greedy")
-    assert bound(greedy, PLAIN) is greedy
-    tpe = bound(TPE(), PLAIN)
+    assert bound(greedy, PLAIN, nominal_s) is greedy
+    tpe = bound(TPE(), PLAIN, nominal_s)
     assert isinstance(tpe, TPE) and tpe.space == RecipeSpace(PLAIN)
 
 

@@ -6,12 +6,14 @@ anything here depends on, so the same events in another interleaving give the sa
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Iterable
+from math import inf
+from typing import Iterable, Mapping, NamedTuple
 
-from postgrad.events import Analysed, Body, Evaluated, Event, JobFinished, JobStarted, Proposed, Tested
+from postgrad.events import Analysed, Body, Evaluated, Event, JobFinished, JobStarted, Pared, Proposed, Tested
 from postgrad.records import Analysis, Evaluation, Failure, JobResult
 
 
@@ -23,6 +25,14 @@ class State(StrEnum):
     RACED = "raced"
     FAILED = "failed"
     UNSCORED = "unscored"
+
+
+STATES = {"failed": State.FAILED, "raced": State.RACED, "unscored": State.UNSCORED}
+#: More than workers ever leave open; of more, what is looked up is worked out anew.
+MANY = 64
+
+#: (rank, index); the lowest is first.
+Key = tuple[float, int]
 
 
 @dataclass(frozen=True)
@@ -42,17 +52,13 @@ class Experiment:
     champion: str | None = None
     tested: Tested | None = None
 
-    @property
+    @cached_property
     def parent(self) -> str | None:
         return self.proposed.choice.parent
 
-    @property
+    @cached_property
     def state(self) -> State:
-        if self.analysis is None:
-            return State.PENDING
-        return {"failed": State.FAILED, "raced": State.RACED, "unscored": State.UNSCORED}.get(
-            self.analysis.verdict, State.DONE
-        )
+        return State.PENDING if self.analysis is None else STATES.get(self.analysis.verdict, State.DONE)
 
     @property
     def verdict(self) -> str | None:
@@ -61,7 +67,7 @@ class Experiment:
             return "keep"
         return self.analysis.verdict if self.analysis else None
 
-    @property
+    @cached_property
     def score(self) -> float | None:
         """The search score, or None: pending, failed, unscored and raced experiments have none."""
         if self.state is not State.DONE or self.evaluation is None:
@@ -78,15 +84,77 @@ class Experiment:
         return sum(result.usage.wall_s for result in self.results)
 
 
+class Sorted(NamedTuple):
+    """Experiments in the order of their keys, which are different."""
+
+    keys: tuple[Key, ...] = ()
+    nodes: tuple[Experiment, ...] = ()
+
+    def with_node(self, old: Key | None, new: Key | None, node: Experiment) -> Sorted:
+        """The same with an experiment in place of the one at `old`, or without one where `new` is None."""
+        keys, nodes = self
+        if old is not None:
+            at = bisect_left(keys, old)
+            if old == new:
+                return Sorted(keys, (*nodes[:at], node, *nodes[at + 1 :]))
+            keys, nodes = keys[:at] + keys[at + 1 :], nodes[:at] + nodes[at + 1 :]
+        if new is not None:
+            at = bisect_left(keys, new)
+            keys, nodes = (*keys[:at], new, *keys[at:]), (*nodes[:at], node, *nodes[at:])
+        return Sorted(keys, nodes)
+
+
+class Index(NamedTuple):
+    """What is looked up often.
+
+    Attributes:
+        children: parent -> names of its children in index order; the roots are the children of None.
+        scored: best first. pending, failed: in index order.
+    """
+
+    children: dict[str | None, tuple[str, ...]]
+    scored: Sorted
+    pending: Sorted
+    failed: Sorted
+
+    @classmethod
+    def of(cls, nodes: Iterable[Experiment]) -> Index:
+        """The index of these experiments, in time n log n."""
+        children: dict[str | None, list[str]] = {}
+        ranked: tuple[list[tuple[Key, Experiment]], ...] = ([], [], [])
+        for node in nodes:
+            children.setdefault(node.parent, []).append(node.id)
+            for found, key in zip(ranked, _keys(node), strict=True):
+                found += [] if key is None else [(key, node)]
+        in_order = [sorted(found, key=lambda entry: entry[0]) for found in ranked]
+        return cls(
+            {parent: tuple(names) for parent, names in children.items()},
+            *(Sorted(tuple(key for key, _ in found), tuple(node for _, node in found)) for found in in_order),
+        )
+
+    def after(self, old: Experiment | None, new: Experiment) -> Index:
+        """The index with a new experiment at the end, or with one that has changed."""
+        children = self.children
+        if old is None:
+            children = {**children, new.parent: (*children.get(new.parent, ()), new.id)}
+        before = (None, None, None) if old is None else _keys(old)
+        lists = (self.scored, self.pending, self.failed)
+        return Index(
+            children, *(each.with_node(was, now, new) for each, was, now in zip(lists, before, _keys(new), strict=True))
+        )
+
+
 @dataclass(frozen=True)
 class Tree:
     """The experiments by id, in index order. A tree never changes: an event makes a new one.
 
-    What is looked up often (children, ranking) is worked out once a tree, when it is first asked for.
+    What is looked up often (children, ranking) is worked out when it is first asked for, and goes on from there with
+    every event: a step copies, and sorts nothing again.
     """
 
     experiments: dict[str, Experiment] = field(default_factory=dict)
     champion: str | None = None
+    carried: Index | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> Tree:
@@ -94,15 +162,24 @@ class Tree:
         nodes: dict[str, Experiment] = {}
         champion: str | None = None
         for event in events:
-            champion = _apply(nodes, champion, event.body)
+            if (node := _changed(nodes, event.body)) is not None:
+                nodes[node.id] = node
+                champion = _champion(champion, event.body)
         return cls(nodes, champion)
 
     def with_event(self, event: Event) -> Tree:
         """Return the tree after one more event. Shares the experiments with this one."""
-        if not isinstance(event.body, _OF_THE_TREE):
-            return self
-        nodes = self.experiments.copy()
-        return Tree(nodes, _apply(nodes, self.champion, event.body))
+        node = _changed(self.experiments, event.body)
+        return self if node is None else self.with_experiments((node,), _champion(self.champion, event.body))
+
+    def with_experiments(self, changed: Iterable[Experiment], champion: str | None) -> Tree:
+        """Return the tree with another champion and these experiments: new ones at the end, in index order, or others
+        in place of those with their names."""
+        nodes, index = self.experiments.copy(), self._index
+        for node in changed:
+            index = index.after(nodes.get(node.id), node)
+            nodes[node.id] = node
+        return Tree(nodes, champion, index)
 
     def __len__(self) -> int:
         return len(self.experiments)
@@ -111,21 +188,16 @@ class Tree:
         return self.experiments[experiment]
 
     @cached_property
+    def _index(self) -> Index:
+        return Index.of(self._all) if self.carried is None else self.carried
+
+    @cached_property
     def _all(self) -> tuple[Experiment, ...]:
         return tuple(self.experiments.values())
 
     @cached_property
-    def _children(self) -> dict[str | None, tuple[Experiment, ...]]:
-        """Parent -> children; the roots are the children of None."""
-        index: dict[str | None, list[Experiment]] = {}
-        for node in self._all:
-            index.setdefault(node.parent, []).append(node)
-        return {parent: tuple(nodes) for parent, nodes in index.items()}
-
-    @cached_property
-    def _scored(self) -> tuple[Experiment, ...]:
-        ranked = [(-score, node.index, node) for node in self._all if (score := node.score) is not None]
-        return tuple(node for _, _, node in sorted(ranked, key=lambda entry: entry[:2]))
+    def _roots(self) -> tuple[Experiment, ...]:
+        return tuple(self.experiments[name] for name in self._index.children.get(None, ()))
 
     def all(self) -> tuple[Experiment, ...]:
         """Every experiment, in index order."""
@@ -137,32 +209,34 @@ class Tree:
         This is what policies see, so that a choice does not depend on which of two workers was faster. Its champion is
         that of the last one shown: a test that followed shows with the next experiment that ends.
         """
-        shown: dict[str, Experiment] = {}
-        champion: str | None = None
-        for node in self._all:
-            if node.index < closed:
-                shown[node.id] = node
-                champion = node.champion if node.analysis else champion
-            else:
-                shown[node.id] = Experiment(node.id, node.index, node.proposed)
-        return Tree(shown, champion)
+        nodes = self._all
+        shown = min(max(0, closed), len(nodes))
+        champion = next((nodes[i].champion for i in range(shown - 1, -1, -1) if nodes[i].analysis), None)
+        open_ones = ((node, Experiment(node.id, node.index, node.proposed)) for node in nodes[shown:])
+        hidden = [bare for node, bare in open_ones if bare != node]
+        if not hidden and champion == self.champion:
+            return self
+        if len(hidden) > MANY:
+            return Tree(self.experiments | {bare.id: bare for bare in hidden}, champion)
+        return self.with_experiments(hidden, champion)
 
     def closed(self) -> int:
         """How many experiments, counted from the first, have ended without a gap."""
-        return next((node.index for node in self._all if node.analysis is None), len(self._all))
+        pending = self._index.pending.nodes
+        return pending[0].index if pending else len(self)
 
     def children(self, experiment: str) -> tuple[Experiment, ...]:
         """The experiments that extend this one, in index order."""
-        return self._children.get(experiment, ())
+        return tuple(self.experiments[name] for name in self._index.children.get(experiment, ()))
 
     def siblings(self, experiment: str) -> tuple[Experiment, ...]:
         """The other experiments with the same parent, in index order; the other roots, for a root."""
-        nodes = self._children.get(self[experiment].parent, ())
-        return tuple(node for node in nodes if node.id != experiment)
+        names = self._index.children.get(self[experiment].parent, ())
+        return tuple(self.experiments[name] for name in names if name != experiment)
 
     def roots(self) -> tuple[Experiment, ...]:
         """The experiments without a parent, in index order."""
-        return self._children.get(None, ())
+        return self._roots
 
     def path(self, experiment: str) -> tuple[Experiment, ...]:
         """From the root to this experiment, both included."""
@@ -177,11 +251,12 @@ class Tree:
 
     def scored(self) -> tuple[Experiment, ...]:
         """Experiments with a complete search score, best first; ties go to the earlier one."""
-        return self._scored
+        return self._index.scored.nodes
 
     def best(self) -> Experiment | None:
         """The first of `scored`."""
-        return self._scored[0] if self._scored else None
+        scored = self._index.scored.nodes
+        return scored[0] if scored else None
 
     def leader(self) -> Experiment | None:
         """What to build on: the champion, whose lead the referee holds for more than luck and which keeps every guard;
@@ -190,46 +265,50 @@ class Tree:
 
     def leaves(self) -> tuple[Experiment, ...]:
         """The experiments that nothing extends, in index order."""
-        return tuple(node for node in self._all if node.id not in self._children)
+        return tuple(node for node in self._all if node.id not in self._index.children)
 
     def pending(self) -> tuple[Experiment, ...]:
         """The experiments that have not ended, in index order."""
-        return tuple(node for node in self._all if node.state is State.PENDING)
+        return self._index.pending.nodes
 
     def failed(self) -> tuple[Experiment, ...]:
         """The experiments that ended in a failure, in index order."""
-        return tuple(node for node in self._all if node.state is State.FAILED)
+        return self._index.failed.nodes
 
 
-_OF_THE_TREE = (Proposed, JobStarted, JobFinished, Evaluated, Analysed, Tested)
-
-
-def _apply(nodes: dict[str, Experiment], champion: str | None, body: Body) -> str | None:
-    """Change `nodes` by one event; return the champion after it."""
+def _changed(nodes: Mapping[str, Experiment], body: Body) -> Experiment | None:
+    """The experiment that an event is about as it is after it; None where the event is not of the tree."""
     if isinstance(body, Proposed):
-        nodes[body.experiment] = Experiment(id=body.experiment, index=len(nodes), proposed=body)
-    elif isinstance(body, JobStarted) and body.purpose == "search":
+        return Experiment(id=body.experiment, index=len(nodes), proposed=body)
+    if isinstance(body, JobStarted) and body.purpose == "search":
         node = nodes[body.experiment]
         others = tuple(start for start in node.started if start.job != body.job)
-        nodes[node.id] = replace(node, started=(*others, body))
-    elif isinstance(body, JobFinished) and body.purpose == "search":
+        return replace(node, started=(*others, body))
+    if isinstance(body, JobFinished) and body.purpose == "search":
         node = nodes[body.experiment]
-        nodes[node.id] = replace(node, results=(*node.results, body.result))
-    elif isinstance(body, Evaluated):
-        _apply_evaluation(nodes, body.evaluation)
-    elif isinstance(body, Analysed):
-        node = nodes[body.experiment]
-        nodes[node.id] = replace(node, analysis=body.analysis, champion=body.champion)
-        return body.champion
-    elif isinstance(body, Tested):
-        nodes[body.experiment] = replace(nodes[body.experiment], tested=body)
-        return body.champion
-    return champion
+        return replace(node, results=(*node.results, body.result))
+    if isinstance(body, Evaluated):
+        return _evaluated(nodes[body.evaluation.experiment], body.evaluation)
+    if isinstance(body, Analysed):
+        return replace(nodes[body.experiment], analysis=body.analysis, champion=body.champion)
+    if isinstance(body, Pared):
+        return nodes[body.experiment]
+    return replace(nodes[body.experiment], tested=body) if isinstance(body, Tested) else None
 
 
-def _apply_evaluation(nodes: dict[str, Experiment], evaluation: Evaluation) -> None:
-    node = nodes[evaluation.experiment]
+def _evaluated(node: Experiment, evaluation: Evaluation) -> Experiment | None:
     if evaluation.split == "search":
-        nodes[node.id] = replace(node, evaluation=evaluation)
-    elif evaluation.split == "select":
-        nodes[node.id] = replace(node, select=(*node.select, evaluation))
+        return replace(node, evaluation=evaluation)
+    return replace(node, select=(*node.select, evaluation)) if evaluation.split == "select" else None
+
+
+def _champion(before: str | None, body: Body) -> str | None:
+    """The champion after an event."""
+    return body.champion if isinstance(body, Analysed | Tested | Pared) else before
+
+
+def _keys(node: Experiment) -> tuple[Key | None, ...]:
+    """Where an experiment stands among the scored, the pending and the failed ones. NaN is last."""
+    score, place = node.score, (0.0, node.index)
+    rank = None if score is None else (-score if score == score else inf, node.index)
+    return rank, place if node.state is State.PENDING else None, place if node.state is State.FAILED else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import exp, inf, log
 from random import Random
 from typing import Any, Callable, Mapping
@@ -23,7 +23,7 @@ from postgrad.research import edit
 from postgrad.research.drafts import drafts
 from postgrad.research.moves import PLAYS
 from postgrad.research.play import Play
-from postgrad.search.base import Coordinate, Point, Policy, SpacePolicy
+from postgrad.search.base import Coordinate, Point
 from postgrad.train import BACKENDS
 
 START = "start"
@@ -33,6 +33,9 @@ SURVEY_SHARE = 0.3
 PART = "part"
 PART_WEIGHT = 50
 DIGITS = 3
+TURNS_KEPT = 4096
+STAGES_KEPT = 1024
+TASKS_KEPT = 8
 
 Pick = Callable[[Coordinate], float]
 Features = frozenset[tuple[str, ...]]
@@ -42,6 +45,7 @@ ALTERNATIVES = {
     "method": ("method.full_finetune", "method.partial", "method.lora"),
     "head": ("head.linear", "head.cosine", "head.logistic", "head.prototype"),
     "score": ("score.blend", "score.knn", "score.max_logit", "score.energy", "score.mahalanobis", "score.log_prob"),
+    "soup": ("soup.seeds", "soup.rates"),
 }
 
 
@@ -60,10 +64,11 @@ TOGGLES = _toggles()
 
 @dataclass(frozen=True)
 class Made:
-    """A recipe on the way, with its features."""
+    """A recipe on the way, with its features. Two are one when the hashes of their recipes are."""
 
-    recipe: Recipe
-    features: Features
+    hash: str
+    recipe: Recipe = field(compare=False)
+    features: Features = field(compare=False)
 
 
 #: (coordinate, the recipe so far, what each option makes of it) -> 0 for none of them, or the number of one.
@@ -75,7 +80,6 @@ class RecipeSpace:
     """The space of one task. Two spaces of one task are equal; what is worked out once is kept beside it."""
 
     task: TaskSpec
-    _encoded: dict[str, Point | None] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def starts(self) -> tuple[Recipe, ...]:
@@ -153,10 +157,7 @@ class RecipeSpace:
         Several points may give one recipe; this one is a function of the recipe alone. Numbers outside their range are
         moved to its edge.
         """
-        key = recipe.hash
-        if key not in self._encoded:
-            self._encoded[key] = self._encode(recipe)
-        return self._encoded[key]
+        return self._point_of(recipe)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
@@ -165,11 +166,18 @@ class RecipeSpace:
         return frozenset(coordinate.name for coordinate in self.coordinates if not coordinate.options)
 
     @cached_property
-    def _first(self) -> tuple[dict[str, tuple[Made | None, ...]], ...]:
-        """What the plays make of each starting point: most walks ask that first."""
-        return tuple(
-            {name: self._after(plays, _made(start)) for name, plays in TOGGLES.items()} for start in self.starts
-        )
+    def _made_starts(self) -> tuple[Made, ...]:
+        return tuple(_made(start) for start in self.starts)
+
+    @cached_property
+    def _point_of(self) -> Callable[[Recipe], Point | None]:
+        """Remembered: a policy asks for all experiments at every choice."""
+        return edit.remembered(self._encode)
+
+    @cached_property
+    def _options(self) -> Callable[[str, Made], tuple[Made | None, ...]]:
+        """(coordinate, recipe so far) -> what each of its plays makes of that. Many walks begin alike."""
+        return lru_cache(maxsize=TURNS_KEPT)(lambda name, now: self._after(TOGGLES[name], now))
 
     def _after(self, plays: tuple[Play, ...], now: Made) -> tuple[Made | None, ...]:
         """What each play makes of a recipe; None where it does not apply or moves nothing but numbers."""
@@ -181,12 +189,11 @@ class RecipeSpace:
 
     def _walk(self, start: int, turn: Turn) -> Made:
         """From a starting point through the plays, in the order of the table."""
-        now, untouched = _made(self.starts[start]), True
-        for name, plays in TOGGLES.items():
-            options = self._first[start][name] if untouched else self._after(plays, now)
+        now = self._made_starts[start]
+        for name in TOGGLES:
+            options = self._options(name, now)
             if any(options):
-                after = (None, *options)[turn(name, now, options)]
-                now, untouched = (now, untouched) if after is None else (after, False)
+                now = (None, *options)[turn(name, now, options)] or now
         return now
 
     def _structure(self, pick: Pick) -> Recipe:
@@ -197,7 +204,7 @@ class RecipeSpace:
         if not edit.valid(recipe):
             return None
         wanted = _features(recipe)
-        order = sorted(range(len(self.starts)), key=lambda i: (_distance(_features(self.starts[i]), wanted), i))
+        order = sorted(range(len(self.starts)), key=lambda i: (_distance(self._made_starts[i].features, wanted), i))
         for start in order:
             point = self._plays_to(start, wanted)
             if point is not None:
@@ -221,27 +228,40 @@ class RecipeSpace:
         return point if self._walk(start, turn).features == wanted else None
 
 
-def bound(policy: Policy, task: TaskSpec) -> Policy:
-    """The policy, with the task's recipe space where it searches one."""
-    return policy.over(RecipeSpace(task)) if isinstance(policy, SpacePolicy) else policy
+def space_of(task: TaskSpec) -> RecipeSpace:
+    """The space of a task. Equal tasks share one, with what was worked out in it: a benchmark plays many runs."""
+    return _space(task.model_dump_json())
+
+
+@lru_cache(maxsize=TASKS_KEPT)
+def _space(task: str) -> RecipeSpace:
+    return RecipeSpace(TaskSpec.model_validate_json(task))
 
 
 def _made(recipe: Recipe) -> Made:
-    return Made(recipe, _features(recipe))
+    return Made(recipe.hash, recipe, _features(recipe))
 
 
+@edit.remembered
 def _features(recipe: Recipe) -> Features:
     """What a structure is made of: equal for recipes that differ in tunable numbers only."""
     found: set[tuple[str, ...]] = {(PART, "base", str(recipe.base_model)), ("order", *(s.op for s in recipe.data))}
     found |= {(PART, "step", step.op, json.dumps(dict(step.params), sort_keys=True)) for step in recipe.data}
     found |= {("inference", key, json.dumps(value)) for key, value in recipe.inference.items()}
     for i, stage in enumerate(edit.stages(recipe)):
-        backend = BACKENDS.get(stage.backend)
-        tunable = backend.space(stage.params)
-        params = backend.Params.model_validate(stage.params).model_dump(mode="json")
         found.add((PART, str(i), _kind(stage)))
-        found |= {(str(i), key, json.dumps(value)) for key, value in params.items() if key not in tunable}
+        found |= {(str(i), key, value) for key, value in _settings(stage.model_dump_json())}
     return frozenset(found)
+
+
+@lru_cache(maxsize=STAGES_KEPT)
+def _settings(plain: str) -> tuple[tuple[str, str], ...]:
+    """(name, value) of every parameter of a stage that is no tunable number. Recipes share most of their stages."""
+    stage = Stage.model_validate_json(plain)
+    backend = BACKENDS.get(stage.backend)
+    tunable = backend.space(stage.params)
+    params = backend.Params.model_validate(stage.params).model_dump(mode="json")
+    return tuple((key, json.dumps(value)) for key, value in params.items() if key not in tunable)
 
 
 def _distance(one: Features, two: Features) -> int:
@@ -250,6 +270,7 @@ def _distance(one: Features, two: Features) -> int:
     return sum(PART_WEIGHT if feature[0] == PART else 1 for feature in one ^ two)
 
 
+@edit.remembered
 def _numbers(recipe: Recipe) -> dict[str, dict[str, Dimension]]:
     """Coordinate name -> path -> dimension of the tunable numbers.
 

@@ -1,22 +1,19 @@
 """Numbers inside one structure: Optuna's TPE (Bergstra et al. 2011; multivariate, Falkner et al. 2018), rebuilt from
 the tree at every call.
 
-The study lives in memory and holds every experiment of the same structure: ended ones with their score, raced and
-failed ones as pruned, which counts as bad, and so do pending ones (constant liar, Ginsbourger et al. 2010), so that
-parallel workers spread out. Same tree, same seed: same suggestions. Structure is never changed here.
+The study holds every experiment of the same structure, as `postgrad.search.trials` counts it. Same tree, same seed:
+same suggestions. Structure is never changed here.
 """
 
 from __future__ import annotations
 
-from copy import copy
-from functools import cache
-from math import isfinite
 from random import Random
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator
 
 from postgrad.records import Dimension, Recipe, Value
 from postgrad.research.edit import full_params, get_path, space_of, structure_of, with_numbers
-from postgrad.tree import Experiment, State, Tree
+from postgrad.search.trials import study, trial
+from postgrad.tree import Experiment, Tree
 
 STARTUP_TRIALS = 2
 MOST_NUMBERS = 3
@@ -30,9 +27,6 @@ def suggestions(tree: Tree, recipe: Recipe, rng: Random) -> Iterator[Recipe]:
     run affords a handful of tries for a structure: simulated, moving all fifteen numbers of an ensemble at once gained
     half as much in 20 tries where the starting numbers were good, and a tenth more where they were arbitrary.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     whole = space_of(recipe)
     moved = sorted(rng.sample(sorted(whole), min(MOST_NUMBERS, len(whole))))
     if not moved:
@@ -43,15 +37,11 @@ def suggestions(tree: Tree, recipe: Recipe, rng: Random) -> Iterator[Recipe]:
         path: _distribution(whole[path], [found[path] for found in (*numbers, _numbers(recipe, moved))])
         for path in moved
     }
-    sampler = optuna.samplers.TPESampler(
-        seed=rng.getrandbits(31), n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
-    )
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    for node, found in zip(known, numbers, strict=True):
-        study.add_trial(_trial(node, found, distributions))
+    trials = [trial(node.state, node.score, n, distributions) for node, n in zip(known, numbers, strict=True)]
+    asked = study(trials, rng.getrandbits(31), STARTUP_TRIALS)
     for _ in range(TRIALS):
-        trial = study.ask(distributions)
-        yield with_numbers(recipe, {path: _short(value) for path, value in trial.params.items()})
+        values = asked.ask(distributions).params
+        yield with_numbers(recipe, {path: _short(value) for path, value in values.items()})
 
 
 def described(before: Recipe, after: Recipe) -> str:
@@ -74,37 +64,6 @@ def _same_structure(tree: Tree, recipe: Recipe) -> list[Experiment]:
         if other.stage.backend == recipe.stage.backend and other.data == recipe.data:
             found += [node] if structure_of(other) == structure else []
     return found
-
-
-def _trial(node: Experiment, numbers: Mapping[str, Value], distributions: Mapping[str, Any]) -> Any:
-    from optuna.trial import TrialState, create_trial
-
-    states = {
-        State.DONE: TrialState.COMPLETE,
-        State.RACED: TrialState.PRUNED,
-        State.FAILED: TrialState.PRUNED,
-        State.PENDING: TrialState.RUNNING,
-        State.UNSCORED: TrialState.FAIL,
-    }
-    state = states[node.state]
-    score = node.score
-    if state is TrialState.COMPLETE and (score is None or not isfinite(score)):
-        state, score = TrialState.FAIL, None
-    trial = create_trial(state=state, value=score, params=dict(numbers), distributions=dict(distributions))
-    trial.__class__ = _shared_trial()
-    return trial
-
-
-@cache
-def _shared_trial() -> Any:
-    """A trial that is never copied deeply: the study copies every trial it is given, which took most of the time of a
-    suggestion, and nobody changes these."""
-    from optuna.trial import FrozenTrial
-
-    def shallow(self: Any, memo: dict[int, Any]) -> Any:
-        return copy(self)
-
-    return type("SharedTrial", (FrozenTrial,), {"__deepcopy__": shallow})
 
 
 def _numbers(recipe: Recipe, paths: list[str]) -> dict[str, Any]:

@@ -52,8 +52,8 @@ def incumbent(tree: Tree) -> Experiment | None:
 
     The first incumbent is the best reference, or the first experiment with a score where no reference has one.
     """
-    references = [node for node in tree.scored() if legal.is_reference(node)]
-    kept = references[0] if references else None
+    references = [node for node in tree.roots() if legal.is_reference(node) and node.score is not None]
+    kept = max(references, key=lambda node: (node.score, -node.index), default=None)
     for node in tree.all():
         if node.score is not None and (kept is None or kept.score is None or node.score > kept.score):
             kept = node

@@ -12,18 +12,15 @@ unscored ones. It has no notion of a parent, of cost, or of an interval.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from random import Random
 from typing import TYPE_CHECKING, Iterator
 
 from pydantic import Field
 
-from postgrad.budget import Remaining
-from postgrad.records import Choice, Record
-from postgrad.search import legal
-from postgrad.search.base import Coordinate, Point, Policy, Space
-from postgrad.search.whole import Seen, chosen, fresh, given, require, seen
-from postgrad.tree import Tree
+from postgrad.records import Recipe, Record
+from postgrad.search.base import Coordinate, Point, Space
+from postgrad.search.whole import Seen, WholeParams, WholePolicy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,48 +34,52 @@ OFF, ON, MIDDLE = 0.25, 0.75, 0.5
 STEPS = 3.0
 
 
-class CMAESParams(Record):
-    """Settings of CMA-ES.
+class CMAESParams(WholeParams):
+    """Settings of CMA-ES. It starts at the middle of the drafts.
 
     Attributes:
-        n_drafts: drafts of the researcher, besides the references; the search starts at their middle.
         population: experiments of a generation. The usual 4 + 3 ln d would be 17, and a run of 50 experiments would see
             three generations.
         sigma: first standard deviation in every dimension, as a share of the range.
     """
 
-    n_drafts: int = Field(default=4, ge=0)
     population: int = Field(default=8, ge=4)
     sigma: float = Field(default=0.25, gt=0, le=1)
 
 
-class CMAES:
-    """Draws the next recipe."""
+class CMAES(WholePolicy[CMAESParams]):
+    """Draws the next recipe from the distribution that the generations so far have made."""
 
+    name = "cma_es"
+    libraries = ("numpy", "cmaes")
     Params: type[Record] = CMAESParams
 
     def __init__(self, space: Space | None = None) -> None:
-        require(("numpy", "cmaes"))
-        self.space = space
+        super().__init__(space)
+        self._last: tuple[object, CMA, Axes] | None = None
 
-    def over(self, space: Space) -> Policy:
-        """The policy for one task."""
-        return CMAES(space)
-
-    def choose(self, tree: Tree, remaining: Remaining, rng: Random, params: CMAESParams) -> Choice:
-        """Drafts, then draws from the distribution that the generations so far have made."""
-        space = given(self.space, "cma_es")
-        if remaining.empty:
-            return legal.stop()
-        made = len(legal.drafts(tree))
-        if made < max(params.n_drafts, not len(tree)):
-            return legal.draft(f"draft {made + 1} of {params.n_drafts}")
-        known = seen(tree, space)
-        recipe = fresh(tree, space, _drawn(known, space, rng, params), rng)
-        if recipe is None:
-            return legal.draft("the space has no new recipe left")
+    def suggested(
+        self, known: list[Seen], space: Space, rng: Random, params: CMAESParams
+    ) -> tuple[str, Iterator[Recipe]]:
+        """Draws."""
         generation = len(known) // params.population + 1
-        return chosen(recipe, f"drawn by CMA-ES in generation {generation}, after {len(known)} recipes")
+        reason = f"drawn by CMA-ES in generation {generation}, after {len(known)} recipes"
+        return reason, self._drawn(known, space, rng, params)
+
+    def _drawn(self, known: list[Seen], space: Space, rng: Random, params: CMAESParams) -> Iterator[Recipe]:
+        strategy, axes = self._told(known, space, params)
+        strategy.reseed_rng(rng.getrandbits(31))
+        for _ in range(ASKS):
+            yield space.walk(partial(axes.value, vector=strategy.ask()))[1]
+
+    def _told(self, known: list[Seen], space: Space, params: CMAESParams) -> tuple[CMA, Axes]:
+        """`told`, kept while no generation becomes whole: asking changes a strategy in nothing but its generator."""
+        whole = max(params.n_drafts, len(known) // params.population * params.population)
+        told_of = tuple((one.node.proposed.proposal.recipe.hash, one.score) for one in known[:whole])
+        key = (params, told_of, _worst(known))
+        if self._last is None or self._last[0] != key:
+            self._last = (key, *told(known, tuple(space.coordinates), params))
+        return self._last[1:]
 
 
 @dataclass(frozen=True)
@@ -133,19 +134,6 @@ class Axes:
         return float(part[0] > MIDDLE) if coordinate.options else min(1.0, max(0.0, float(part[0])))
 
 
-def _drawn(known: list[Seen], space: Space, rng: Random, params: CMAESParams) -> Iterator[Point]:
-    """Draws from the distribution that the generations have made."""
-    strategy, axes = told(known, tuple(space.coordinates), params)
-    strategy.reseed_rng(rng.getrandbits(31))
-    for _ in range(ASKS):
-        drawn = strategy.ask()
-
-        def pick(coordinate: Coordinate, drawn: Vector = drawn) -> float:
-            return axes.value(coordinate, drawn)
-
-        yield space.walk(pick)[0]
-
-
 def told(known: list[Seen], coordinates: tuple[Coordinate, ...], params: CMAESParams) -> tuple[CMA, Axes]:
     """The strategy after every whole generation of what is known."""
     import numpy as np
@@ -156,7 +144,7 @@ def told(known: list[Seen], coordinates: tuple[Coordinate, ...], params: CMAESPa
     if first := known[: params.n_drafts]:
         mean = np.mean([axes.vector(one.point, mean) for one in first], axis=0)
     strategy = CMA(mean=mean, sigma=params.sigma, population_size=params.population, seed=0)
-    worst = min((one.score for one in known if one.score is not None), default=0.0)
+    worst = _worst(known)
     size = params.population
     for start in range(0, len(known) - size + 1, size):
         reach = STEPS * strategy._sigma  # It has no public name.
@@ -167,3 +155,7 @@ def told(known: list[Seen], coordinates: tuple[Coordinate, ...], params: CMAESPa
             solutions.append((near, -(worst if one.score is None else one.score)))
         strategy.tell(solutions)
     return strategy, axes
+
+
+def _worst(known: list[Seen]) -> float:
+    return min((one.score for one in known if one.score is not None), default=0.0)

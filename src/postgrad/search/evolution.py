@@ -11,6 +11,7 @@ parents live. Scores are raw ones, and a failure, a raced or an unscored experim
 
 from __future__ import annotations
 
+from itertools import islice
 from random import Random
 from typing import Sequence
 
@@ -68,8 +69,7 @@ class Evolution:
         move = legal.weighted({Move.COMBINE: params.combine_share, Move.TUNE: params.tune_share}, rng)
         if move is not Move.COMBINE:
             return Choice(parent=parent.id, move=move, reason=reason)
-        unrelated = {node.id for node in legal.partners(tree, parent)}
-        mates = [node for node in home if node.id in unrelated]
+        mates = [node for node in home if not legal.related(tree, parent, node)]
         if not mates:
             return Choice(parent=parent.id, move=Move.IMPROVE, reason=f"{reason}; there is no mate")
         mate = _winner(mates, rng, params.tournament)
@@ -78,7 +78,8 @@ class Evolution:
 
 def population(tree: Tree, island: int, params: EvolutionParams) -> list[Experiment]:
     """The experiments of an island that may have children, best first. References count like any other."""
-    return [node for node in tree.scored() if node.index % params.islands == island][: params.population]
+    living = (node for node in tree.scored() if node.index % params.islands == island)
+    return list(islice(living, params.population))
 
 
 def _winner(nodes: Sequence[Experiment], rng: Random, size: int) -> Experiment:

@@ -6,6 +6,7 @@ A move extends a finished state only: an experiment that is pending, failed, rac
 from __future__ import annotations
 
 from random import Random
+from typing import Iterator
 
 from postgrad.budget import Remaining
 from postgrad.records import Choice, Move
@@ -33,7 +34,12 @@ def first_choice(tree: Tree, remaining: Remaining) -> Choice | None:
 
 def is_reference(node: Experiment) -> bool:
     """True for the models that a run measures first: the constant answer, the classic default, the base model."""
-    return node.proposed.proposal.kind.startswith(REFERENCE)
+    return node.parent is None and node.proposed.proposal.kind.startswith(REFERENCE)
+
+
+def is_constant(node: Experiment) -> bool:
+    """True for the constant answer, which is measured first and says nothing about recipes."""
+    return node.proposed.proposal.kind == f"{REFERENCE}constant"
 
 
 def drafts(tree: Tree) -> tuple[Experiment, ...]:
@@ -55,20 +61,25 @@ def repairs(tree: Tree, node: Experiment) -> int:
     return count
 
 
-def partners(tree: Tree, node: Experiment) -> tuple[Experiment, ...]:
+def partners(tree: Tree, node: Experiment) -> Iterator[Experiment]:
     """Scored experiments that a combine with `node` could draw on, best first: neither above nor below it."""
-    near = {step.id for step in tree.path(node.id)}
-    return tuple(
-        other for other in tree.scored() if other.id not in near and node.id not in {s.id for s in tree.path(other.id)}
-    )
+    return (other for other in tree.scored() if not related(tree, node, other))
+
+
+def related(tree: Tree, one: Experiment, two: Experiment) -> bool:
+    """True where one of them is above the other, or both are the same."""
+    above, below = sorted((one, two), key=lambda node: node.index)
+    while below.index > above.index and below.parent is not None:
+        below = tree[below.parent]
+    return below.id == above.id
 
 
 def combine_or_improve(tree: Tree, node: Experiment, reason: str) -> Choice:
     """Combine with the best experiment of another branch; improve where there is none."""
-    others = [other for other in partners(tree, node) if not is_reference(other)]
-    if not others:
+    other = next((other for other in partners(tree, node) if not is_reference(other)), None)
+    if other is None:
         return Choice(parent=node.id, move=Move.IMPROVE, reason=reason)
-    return Choice(parent=node.id, move=Move.COMBINE, other=others[0].id, reason=f"{reason}; with {others[0].id}")
+    return Choice(parent=node.id, move=Move.COMBINE, other=other.id, reason=f"{reason}; with {other.id}")
 
 
 def ablate_or_improve(node: Experiment, reason: str) -> Choice:

@@ -46,7 +46,7 @@ class RandomSearch:
         node = rng.choice(scored)
         reason = f"{node.id} drawn at random"
         if move is Move.COMBINE:
-            others = legal.partners(tree, node)
+            others = tuple(legal.partners(tree, node))
             if others:
                 return Choice(parent=node.id, move=move, other=rng.choice(others).id, reason=reason)
             return Choice(parent=node.id, move=Move.IMPROVE, reason=reason)

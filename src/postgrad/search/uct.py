@@ -14,6 +14,7 @@ one (virtual loss), so that parallel workers spread out.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import log, sqrt
 from random import Random
 
@@ -76,9 +77,9 @@ class Round:
     def mean(self) -> float:
         return self.reward / self.visits
 
-    @property
+    @cached_property
     def best(self) -> Experiment | None:
-        """The member with the highest score; the earlier of equals."""
+        """The member with the highest score; the earlier of equals. For a round with all its members."""
         scored = [(-node.score, node.index, node) for node in self.members if node.score is not None]
         return min(scored, key=lambda entry: entry[:2])[2] if scored else None
 
@@ -145,9 +146,10 @@ def rounds_of(tree: Tree, params: UCTParams) -> list[Round]:
 
 def _latest(rounds: list[Round], tree: Tree) -> Round:
     """The round that was worked on last: that of the newest experiment. Further trainings are the referee's doing."""
-    made = [node.index for node in tree.all() if node.proposed.choice.move is not Move.REPLICATE]
-    newest = max(made, default=0)
-    return next((found for found in rounds if any(node.index == newest for node in found.members)), rounds[0])
+    made = (node.index for node in reversed(tree.all()) if node.proposed.choice.move is not Move.REPLICATE)
+    newest = next(made, 0)
+    late = (found for found in rounds if found.members and found.members[-1].index >= newest)
+    return next((found for found in late if any(node.index == newest for node in found.members)), rounds[0])
 
 
 def _back_up(rounds: list[Round], tree: Tree, low_quantile: float) -> None:
