@@ -1,0 +1,98 @@
+"""`postgrad bench search --meta`: priors from runs of their own, paired with runs without."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from postgrad.bench import search_meta
+from postgrad.bench.base import BenchSpec
+from postgrad.bench.landscapes_families import Kindred
+from postgrad.bench.search import Search
+from postgrad.bench.search_meta import FIRST_SEED, entry_of, remembered, taught
+from postgrad.bench.simulated import SimulatedRun
+from postgrad.bench.simulated_parts import Grant
+from postgrad.errors import UserError
+from postgrad.records import Prior
+from postgrad.research.priors import table
+
+PARTS = ("step.typos", "step.balance", "embedder.head=cosine", "embedder.score=knn", "member.classic", "member.again")
+
+
+class Cheap(Kindred):
+    """Its optimum need not be searched for."""
+
+    def best(self) -> float | None:
+        return 0.92
+
+
+NAME = f"{__name__}:Cheap"
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_meta, "LESSONS", 2)
+    search_meta._taught.cache_clear()
+
+
+def test_effects_persist_within_a_clan_and_not_beyond() -> None:
+    def alike(one: int, other: int) -> float:
+        import numpy as np
+
+        first, second = (np.array([Kindred(seed).effect(f"step.part{n}") for n in range(300)]) for seed in (one, other))
+        return float(np.corrcoef(first, second)[0, 1])
+
+    assert alike(1, 1 + Kindred.clans) == pytest.approx(Kindred.shared, abs=0.1)
+    assert alike(1, 2) == pytest.approx(0.0, abs=0.15)
+    assert Kindred(1).effect("step.typos") != Kindred(1 + Kindred.clans).effect("step.typos")
+
+
+def test_every_seed_is_taught_by_its_own_clan(few: None) -> None:
+    first, again = taught("kindred", "greedy", Grant(10), 1), taught("kindred", "greedy", Grant(10), 1 + Kindred.clans)
+    other = taught("kindred", "greedy", Grant(10), 2)
+    assert first == again != other
+    assert set(first) <= set(table()) and len(first) > 3
+
+
+def test_no_seed_of_a_table_teaches() -> None:
+    assert FIRST_SEED > 1000
+
+
+def test_what_an_entry_says_is_what_the_run_did() -> None:
+    run = SimulatedRun(Kindred(0), "greedy", Grant(15), 0)
+    run.play()
+    entry = entry_of(run, 0)
+    kinds = {node.proposed.proposal.kind for node in run.tree.all()}
+    assert {kind.kind for kind in entry.kinds} <= kinds
+    assert all(prior.runs == 1 for prior in remembered([entry], run.task).values())
+
+
+def test_priors_change_a_run_and_none_leaves_it_as_it_was() -> None:
+    def tree(priors: dict[str, Prior] | None) -> object:
+        run = SimulatedRun(Kindred(0), "greedy", Grant(12), 0, priors=priors)
+        run.play()
+        return run.tree
+
+    strong = {kind: Prior(mean=0.1 * (-1) ** n, sd=0.01, runs=5) for n, kind in enumerate(table())}
+    assert tree(None) == tree({}) != tree(strong)
+
+
+def test_the_table_pairs_runs_with_and_without(few: None, tmp_path: Path) -> None:
+    defaults = {key: default for key, (default, _) in Search.options.items()}
+    small = {"policies": "greedy", "landscapes": NAME, "budgets": "8", "seeds": "2", "processes": "1"}
+    options = {**defaults, **small, "meta": "off,own"}
+    spec = BenchSpec(quick=False, folder=tmp_path, command="x", options=options)
+    result = Search().run(spec, lambda text: None)
+    named = [row["policy"] for row in result["table"] if row["landscape"] == NAME]
+    assert sorted(named) == ["greedy", "greedy+own"]
+    folders = {path.parent.parent.name for path in tmp_path.rglob("8-experiments.jsonl")}
+    assert folders == {"greedy", "greedy+own"}
+    with pytest.raises(UserError, match="no landscape"):
+        Search().run(spec.model_copy(update={"options": {**options, "meta": "nonsense"}}), lambda text: None)
+
+
+def test_clans_are_not_all_alike() -> None:
+    found = [tuple(Kindred(seed).effect(part) for part in PARTS) for seed in range(Kindred.clans)]
+    assert all(one != other for one, other in combinations(found, 2))
