@@ -11,5 +11,6 @@ BACKENDS: Registry[Backend] = Registry(
         "classic": "postgrad.train.classic:Classic",
         "embedder": "postgrad.train.embedder:Embedder",
         "ensemble": "postgrad.train.ensemble:Ensemble",
+        "soup": "postgrad.train.soup:Soup",
     },
 )

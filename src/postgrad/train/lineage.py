@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from postgrad.records import Record, Stage
 from postgrad.train.embedder import EmbedderParams
+from postgrad.train.soup import shared_stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,8 +88,8 @@ class Distance(Record):
 
 def encoders(stage: Stage, folder: Path, name: str = "") -> Iterator[Encoder]:
     """The copies of the base model that the backends of this project save, those of an ensemble's members too."""
-    if stage.backend == "embedder":
-        tune = EmbedderParams.model_validate(stage.params).tune
+    if stage.backend in ("embedder", "soup"):
+        tune = EmbedderParams.model_validate(shared_stage(stage).params).tune
         yield Encoder(f"{name}encoder", folder / "encoder", tune)
     members: Any = stage.params.get("members") if stage.backend == "ensemble" else None
     for number, member in enumerate(members or ()):

@@ -1,0 +1,280 @@
+"""Before a run ends: is every change of the champion worth having? It is compared with the recipes that lack just one.
+
+A search keeps what looked good when it was tried, and some of that is luck or has become idle through later changes.
+A change stays only if the posterior of what it brings is above the price of its complexity; else the simpler recipe
+leads, and paring goes on from there. The recipes are tried as ordinary experiments, weighed by the judge like any
+other; one that the search has tried already is its own answer.
+
+`Paring` holds no run: functions of the tree, the judge and the decisions so far say what to try next and what to
+prefer, so that the simulator pares as a run does. `Parer` says when it is time in a run, and records the decisions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Callable, Iterable, Mapping, Sequence
+
+from postgrad.evaluate.statistics import interval
+from postgrad.evaluate.statistics.judge import Judge
+from postgrad.events import Pared
+from postgrad.records import Choice, Estimate, Move, Proposal, Recipe
+from postgrad.research import edit
+from postgrad.research.ablations import Ablation, ablations, same
+from postgrad.tree import Experiment, State, Tree
+
+if TYPE_CHECKING:
+    from postgrad.referee import Referee
+    from postgrad.session import Session
+
+KIND = "pare."
+# A change has to bring this share of the smallest effect that matters: as much as a recipe that costs twice as much.
+PRICE_OF_CHANGE = 0.1
+# Costs that differ by less are equal.
+DEARER = 1.01
+
+
+@dataclass
+class Paring:
+    """The state of paring in one run: a fold over its decisions.
+
+    Args:
+        price: what a change has to bring, on the scale of the metric.
+        nominal_s: nominal seconds of a recipe; what is dearer than the champion does not take its place.
+        admits: whether a recipe can be tried at all.
+    """
+
+    judge: Judge
+    price: float
+    nominal_s: Callable[[Recipe], float]
+    admits: Callable[[Recipe], bool] = lambda recipe: True
+    decided: list[Pared] = field(default_factory=list)
+    _known: dict[str, str] = field(default_factory=dict)
+    _read: int = 0
+
+    def fold(self, body: Pared) -> None:
+        """Take in a decision."""
+        self.decided.append(body)
+        if body.dropped:
+            self.judge.leader = body.experiment
+
+    # --- what to try ----------------------------------------------------------------------------------------------
+
+    def open(self, tree: Tree) -> list[Ablation]:
+        """The changes of the champion that are not decided yet: structure before numbers, and what is believed to bring
+        least first."""
+        if tree.champion is None:
+            return []
+        kept = {(body.brought_by, body.what) for body in self.decided if not body.dropped}
+        most = DEARER * self.nominal_s(tree[tree.champion].proposed.proposal.recipe)
+        found = [each for each in ablations(tree.path(tree.champion)) if each.key not in kept]
+        found = [each for each in found if self.admits(each.recipe) and self.nominal_s(each.recipe) <= most]
+        return sorted(found, key=lambda each: (each.numbers, self._believed(tree, each)))
+
+    def untried(self, tree: Tree) -> list[Ablation]:
+        """Those of the open changes whose recipe without it is in no experiment yet."""
+        return [each for each in self.open(tree) if self._tried(tree, each.recipe) is None]
+
+    def proposed(self, tree: Tree, ablation: Ablation, seed: int) -> tuple[Choice, Proposal]:
+        """The experiment that tries the champion without a change."""
+        champion = tree.champion
+        proposal = Proposal(
+            recipe=ablation.recipe,
+            kind=f"{KIND}{ablation.what}",
+            hypothesis=f"Without it {champion} should score the same, and of two equal recipes the simpler is better.",
+            change=ablation.change,
+            expected_effect=0.0,
+            refuted_by=f"the score falls: {champion} needs it",
+            proposer="referee",
+            seed=seed,
+        )
+        reason = f"is the change of {ablation.brought_by} worth having"
+        return Choice(parent=champion, move=Move.ABLATE, reason=reason), proposal
+
+    # --- what to prefer -------------------------------------------------------------------------------------------
+
+    def decision(self, tree: Tree) -> Pared | None:
+        """The next decision that can be made: about a change whose recipe without it was tried; else None."""
+        if (taken := self._taken_over(tree)) is not None:
+            return taken
+        for change in self.open(tree):
+            node = self._tried(tree, change.recipe)
+            if tree.champion is not None and node is not None and not self._awaited(node):
+                return self._decided(tree, tree.champion, node, change)
+        return None
+
+    def _taken_over(self, tree: Tree) -> Pared | None:
+        """The decision about a recipe without a change that leads by its own score."""
+        node = tree.experiments.get(tree.champion or "")
+        if node is None or node.parent is None or not is_paring(node):
+            return None
+        if any(body.experiment == node.id and body.dropped for body in self.decided):
+            return None
+        recipe = same(node.proposed.proposal.recipe)
+        found = (each for each in ablations(tree.path(node.parent)) if same(each.recipe) == recipe)
+        change = next(found, None)
+        return self._decided(tree, node.parent, node, change) if change else None
+
+    def _awaited(self, node: Experiment) -> bool:
+        """True while it is under way, or the judge wants more trainings of it."""
+        return node.state is State.PENDING or (node.state is State.DONE and not self.judge.settled(node.id))
+
+    def _decided(self, tree: Tree, champion: str, node: Experiment, change: Ablation) -> Pared:
+        gain, dropped = None, False
+        if self.judge.settled(node.id) and self.judge.settled(champion):
+            mean, variance, measured = self.judge.gain(champion, node.id)
+            low, high = interval(mean, variance)
+            gain = Estimate(value=mean, low=low, high=high, n=node.evaluation.estimate.n if node.evaluation else 0)
+            within_noise = max(mean, measured) <= self.price and low <= 0
+            dropped = tree.champion == node.id or (within_noise and node.id in self.judge.ranked())
+        return Pared(
+            experiment=node.id,
+            against=champion,
+            what=change.what,
+            change=change.change,
+            brought_by=change.brought_by,
+            gain=gain,
+            dropped=dropped,
+            champion=node.id if dropped else tree.champion,
+        )
+
+    # --- what is known --------------------------------------------------------------------------------------------
+
+    def _believed(self, tree: Tree, change: Ablation) -> float:
+        """What the experiment that brought a change is believed to have gained over its parent; 0 where it is not
+        known: what a starting point brought along was never compared with anything."""
+        node = tree[change.brought_by]
+        if node.parent is None or not (self.judge.settled(node.id) and self.judge.settled(node.parent)):
+            return 0.0
+        return self.judge.gain(node.id, node.parent)[0]
+
+    def _tried(self, tree: Tree, recipe: Recipe) -> Experiment | None:
+        """The first experiment with this recipe."""
+        nodes = tree.all()
+        for node in nodes[self._read :]:
+            own = node.proposed.proposal.recipe
+            if edit.valid(own):
+                self._known.setdefault(same(own), node.id)
+        self._read = max(self._read, len(nodes))
+        name = self._known.get(same(recipe))
+        return tree[name] if name is not None else None
+
+
+def simpler(best: str, merits: Mapping[str, float], decided: Sequence[Pared], price: float) -> str:
+    """The finalist in place of the best one: what paring made of it, where that is not behind by more than the price
+    of a change."""
+    for body in decided:
+        if body.dropped and body.against == best and merits.get(body.experiment, -inf) >= merits[best] - price:
+            best = body.experiment
+    return best
+
+
+def is_paring(node: Experiment) -> bool:
+    """True for an experiment that leaves out a change of the champion before the run ends."""
+    return node.proposed.proposal.kind.startswith(KIND)
+
+
+def tried(nodes: Iterable[Experiment]) -> int:
+    """How many experiments paring has taken."""
+    return sum(is_paring(node) for node in nodes)
+
+
+def told(decided: Sequence[Pared]) -> str | None:
+    """One sentence: what was left out and what is worth having, with what it brings; None where nothing was asked."""
+    parts = []
+    for dropped, words in ((True, "left out as not worth having"), (False, "kept, because the score falls without")):
+        found = [
+            f"{body.what} of {body.brought_by} ({_brings(body.gain)})" for body in decided if body.dropped is dropped
+        ]
+        parts += [f"{words}: {', '.join(found)}"] if found else []
+    return "; ".join(parts) or None
+
+
+def _brings(gain: Estimate | None) -> str:
+    return "not measured" if gain is None else f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+# --- in a run ---------------------------------------------------------------------------------------------------------
+
+
+class Parer:
+    """Says when a run pares, and records what was decided.
+
+    A round is as many experiments as there are workers. It starts when everything before it has ended, and nothing is
+    decided before all of it has, so the tree does not depend on which worker was faster.
+    """
+
+    def __init__(self, session: Session, referee: Referee) -> None:
+        self.session, self.referee = session, referee
+        self.share = session.task.search.pare
+
+    def owed(
+        self, view: Tree, reserve_s: float, *, stopped: bool, testing: bool
+    ) -> tuple[tuple[Choice, Proposal], ...] | None:
+        """The experiments to propose now; none of them while others have to end first; None where the search goes on.
+
+        Args:
+            view: what the policy sees.
+            reserve_s: wall seconds that certifying needs.
+            stopped: the policy has stopped.
+            testing: a test of the champion is under way.
+        """
+        tree = self.session.tree
+        pending = tree.pending()
+        begun = bool(pending) and all(is_paring(node) and not node.started and not node.results for node in pending)
+        if not begun and not self._due(view, reserve_s, stopped):
+            return None
+        if testing or (pending and not begun):
+            return ()
+        if not begun:
+            if (seed := self.referee.seed_owed(tree)) is not None:
+                return ((seed[1], seed[0]),)
+            self.settle()
+            tree = self.session.tree
+        waiting = self._waiting(tree)[: self.session.executor.engine.slots - len(pending)]
+        found = tuple(self.referee.paring.proposed(tree, each, self.session.task.seed) for each in waiting)
+        return found if found or begun else None
+
+    def settle(self) -> None:
+        """Record every decision that can be made. Nothing is under way."""
+        while self.share and (body := self.referee.paring.decision(self.session.tree)) is not None:
+            self.session.append(body)
+            self.referee.paring.fold(body)
+
+    def _due(self, view: Tree, reserve_s: float, stopped: bool) -> bool:
+        """True when all that is left of the budget is what paring needs."""
+        if not self.share:
+            return False
+        remaining = self.session.remaining()
+        near = remaining.fraction <= 2 * self.share or (remaining.wall_s or inf) <= reserve_s * (1 + 2 * self.share)
+        if not near and not stopped:
+            return False
+        waiting = self._waiting(view)
+        if not waiting or stopped:
+            return bool(waiting)
+        needed = self._forecast_s(waiting)
+        slots = self.session.executor.engine.slots
+        return (
+            (remaining.experiments is not None and remaining.experiments <= len(waiting))
+            or (remaining.wall_s is not None and remaining.wall_s - reserve_s <= needed / slots)
+            or (remaining.cpu_hours is not None and 3600 * remaining.cpu_hours <= needed)
+        )
+
+    def _waiting(self, tree: Tree) -> list[Ablation]:
+        """What paring would try, as far as its share of the budget and the budget itself reach."""
+        granted, remaining = self.session.ledger.granted, self.session.remaining()
+        done = [node for node in tree.all() if is_paring(node)]
+        found = self.referee.paring.untried(tree)
+        if granted.experiments is not None:
+            left = min(int(self.share * granted.experiments) - len(done), remaining.experiments or 0)
+            found = found[: max(0, left)]
+        slots = self.session.executor.engine.slots
+        for limit in (granted.wall_s and slots * granted.wall_s, granted.cpu_hours and 3600 * granted.cpu_hours):
+            if limit is not None:
+                left_s = self.share * limit - sum(node.cost_s for node in done)
+                while found and self._forecast_s(found) > left_s:
+                    found = found[:-1]
+        return found
+
+    def _forecast_s(self, found: Sequence[Ablation]) -> float:
+        return sum(self.session.forecast_s(each.recipe, self.session.plan.search) for each in found)

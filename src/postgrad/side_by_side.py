@@ -1,0 +1,35 @@
+"""Jobs that share the workers, from start to end. It records nothing: who calls it does."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, Sequence
+
+from postgrad.execute.executor import RunningJob
+from postgrad.records import JobResult
+from postgrad.session import Job, Session
+
+POLL_S = 0.02
+
+
+def side_by_side(
+    session: Session,
+    jobs: Sequence[Job],
+    start: Callable[[Job], RunningJob],
+    finish: Callable[[Job, JobResult], None],
+    tick: Callable[[Sequence[RunningJob]], None],
+) -> None:
+    """Run jobs to their end, as many at a time as there are workers; `finish` is called as each of them ends."""
+    waiting = list(jobs)
+    running: list[tuple[Job, RunningJob]] = []
+    while waiting or running:
+        while waiting and len(running) < session.executor.engine.slots:
+            job = waiting.pop(0)
+            running.append((job, start(job)))
+        for job, handle in list(running):
+            result = handle.poll(0.0)
+            if result is not None:
+                running.remove((job, handle))
+                finish(job, result)
+        tick([handle for _, handle in running])
+        time.sleep(POLL_S)
