@@ -8,9 +8,12 @@ HF_HUB_OFFLINE is inherited. And no test names an address outside.
 
 from __future__ import annotations
 
+import atexit
 import ipaddress
 import os
+import shutil
 import socket
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Iterator
@@ -25,6 +28,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.pop("POSTGRAD_RUNS", None)
+# The memory of the person who runs the tests is not read and not written; tests of it name a folder of their own.
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="postgrad-tests-")
+os.environ["POSTGRAD_MEMORY"] = "off"
+atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 
 
 def _is_local(host: object) -> bool:

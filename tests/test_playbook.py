@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from postgrad.memory.effects import FAILED_EFFECT
 from postgrad.records import Choice, Failure, Move, Proposal, Recipe, Stage, TaskSpec, content_hash
 from postgrad.research import RESEARCHERS, edit
 from postgrad.research.base import Context
 from postgrad.research.drafts import drafts, starting_points
-from postgrad.research.learning import FAILED_EFFECT, Belief, belief, effect_of, worth
+from postgrad.research.learning import Belief, belief, effect_of, worth
 from postgrad.research.moves import PLAYS
 from postgrad.research.playbook import Playbook
 from postgrad.research.references import reference_recipes
@@ -341,8 +342,8 @@ def true_quality(recipe: Recipe, landscape: int) -> float:
     if recipe.stage.backend == "constant":
         return 0.02
     found = edit.stages(recipe)
-    quality = 0.5 + max(METHODS[str(edit.setting(s, "tune"))] if s.backend == "embedder" else 0.0 for s in found)
-    quality += 0.02 * (len({(s.backend, s.params.get("tune")) for s in found}) - 1)
+    quality = 0.5 + max(METHODS[str(edit.setting(s, "tune"))] if edit.family(s) == "embedder" else 0.0 for s in found)
+    quality += 0.02 * (len({(edit.family(s), s.params.get("tune")) for s in found}) - 1)
     main = edit.main_stage(recipe)
     parts = [*(f"{key}={main.params[key]}" for key in ("score", "head") if key in main.params)]
     parts += [step.op for step in recipe.data]

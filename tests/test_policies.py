@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from postgrad.records import Choice, Move
-from postgrad.research.space import bound
+from postgrad.research.binding import bound
 from postgrad.search import POLICIES
 from postgrad.search.best_of_n import BestOfN, BestOfNParams
 from postgrad.search.greedy import Greedy, GreedyParams
@@ -18,6 +18,7 @@ from postgrad.search.sequential import Sequential, SequentialParams
 from postgrad.search.uct import UCT, UCTParams, rounds_of
 from postgrad.testing.policy import PLENTY, PolicyContract, grown, references, why_illegal
 from postgrad.testing.researcher import REJECTING
+from postgrad.testing.simulation import nominal_s
 from postgrad.testing.trees import Node, tree_of
 from postgrad.tree import Tree
 
@@ -63,7 +64,7 @@ RIVALS = ("autoresearch", "cma_es", "evolution", "tpe", "uct")
 def test_the_registry_knows_every_policy() -> None:
     assert POLICIES.names() == tuple(sorted((*RIVALS, "best_of_n", "greedy", "posterior", "random", "sequential")))
     for name in POLICIES.names():
-        policy = bound(POLICIES.get(name), REJECTING)
+        policy = bound(POLICIES.get(name), REJECTING, nominal_s)
         assert policy.choose(Tree(), PLENTY, Random(0), policy.Params()).move is Move.DRAFT
 
 

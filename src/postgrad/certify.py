@@ -15,6 +15,7 @@ from postgrad.events import Certified, Evaluated
 from postgrad.execute.foreign import runs_foreign_code
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import dump_items, load_items
+from postgrad.pare import simpler, told
 from postgrad.records import Evaluation, Recipe
 from postgrad.referee import Referee
 from postgrad.research.references import reference_recipes
@@ -50,6 +51,9 @@ def finalists(session: Session, referee: Referee) -> list[str]:
     kept = referee.kept
     if kept is not None and kept not in chosen and kept in {node.id for node in ranked}:
         chosen.append(kept)
+    pared = session.tree.champion
+    if referee.paring.decided and pared is not None and pared not in chosen and pared in {node.id for node in ranked}:
+        chosen[-1] = pared
     return chosen
 
 
@@ -103,8 +107,8 @@ def certify(session: Session, referee: Referee, run_jobs: RunJobs) -> None:
         raise PostgradError(_nobody(session, ended.finalists))
     scored = [node for node in left if node.select]
     champion, reason = _winner(session, referee, scored) if scored else (left[0], _why_not(affordable))
-    if (shown := _last_test(session, referee, champion)) is not None:
-        reason += f"; {shown}"
+    said = (_last_test(session, referee, champion), told(referee.paring.decided))
+    reason = "; ".join([reason, *filter(None, said)])
     gone = [f"{name} was put aside: {why}" for name in ended.finalists if (why := _out(session, name))]
     _append_certified(session, champion, "; ".join([reason, *gone]))
 
@@ -189,10 +193,14 @@ def _winner(session: Session, referee: Referee, scored: list[Experiment]) -> tup
     task's `min_effect` on select and the interval of that difference holds zero."""
     merits = _posterior(referee, scored)
     ranked = sorted(scored, key=lambda node: (-merits[node.id], node.index))
-    best = ranked[0]
+    best, why = ranked[0], f"the best posterior mean of {len(ranked)} finalists, search and select together"
+    pared = simpler(best.id, merits, referee.paring.decided, referee.paring.price)
+    if pared != best.id:
+        why = f"simpler than {best.id}, and as good by search and select together"
+        best = session.tree[pared]
     metric = METRICS.get(session.task.metric)
     read = session.store.artifacts.read
-    for node in sorted(ranked[1:], key=lambda node: node.proposed.nominal_s):
+    for node in sorted(scored, key=lambda node: node.proposed.nominal_s):
         if node.proposed.nominal_s >= best.proposed.nominal_s:
             continue
         gap = difference(
@@ -206,7 +214,7 @@ def _winner(session: Session, referee: Referee, scored: list[Experiment]) -> tup
                 f"{node.id} is cheaper than {best.id} and not shown to be worse on select "
                 f"({gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}])"
             )
-    return best, f"the best posterior mean of {len(ranked)} finalists, search and select together"
+    return best, why
 
 
 def _posterior(referee: Referee, scored: list[Experiment]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from postgrad.records import (
     JobResult,
     Proposal,
     Record,
+    Remembered,
     SealedRead,
     Split,
     TaskSpec,
@@ -27,6 +28,9 @@ from postgrad.records import (
 
 
 class RunStarted(Record):
+    """`memory` is the name, drawn by chance, that the run is remembered under; None where it is not, and remembers
+    nothing."""
+
     type: Literal["run_started"] = "run_started"
     run: str
     task: TaskSpec
@@ -34,6 +38,7 @@ class RunStarted(Record):
     postgrad: str
     machine: dict[str, str]
     packages: dict[str, str]
+    memory: str | None = None
 
 
 class RunResumed(Record):
@@ -48,6 +53,7 @@ class DataPrepared(Record):
     labels: tuple[str, ...]
     plan: str
     guards: str | None = None
+    remembered: Remembered | None = None
 
 
 class Proposed(Record):
@@ -105,6 +111,25 @@ class Tested(Record):
     difference: Difference | None
     level: float
     kept: bool
+    champion: str | None
+
+
+class Pared(Record):
+    """What one change of the leader (`against`) brings: it was compared with the recipe that lacks just this change.
+
+    `experiment` tried that recipe; `gain` is the posterior of what the change brings, with a 95 % interval, None where
+    the recipe without it has no score. Where it was `dropped`, the recipe without it is the champion now. `brought_by`
+    is the experiment that made the change.
+    """
+
+    type: Literal["pared"] = "pared"
+    experiment: str
+    against: str
+    what: str
+    change: str
+    brought_by: str
+    gain: Estimate | None
+    dropped: bool
     champion: str | None
 
 
@@ -172,6 +197,7 @@ Body = Annotated[
         Evaluated,
         Analysed,
         Tested,
+        Pared,
         SearchEnded,
         Certified,
         FinalModel,

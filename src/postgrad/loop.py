@@ -28,17 +28,19 @@ from postgrad.execute.executor import RunningJob
 from postgrad.execute.foreign import runs_foreign_code
 from postgrad.memory import lesson_of
 from postgrad.metrics.items import dump_items
+from postgrad.pare import Parer
 from postgrad.prepare import prepare
-from postgrad.records import Analysis, Choice, Evaluation, JobResult, Move, Proposal
+from postgrad.records import Analysis, Choice, Evaluation, JobResult, Move, Proposal, Recipe
 from postgrad.referee import Referee
 from postgrad.research import RESEARCHERS
 from postgrad.research.base import Context, Researcher
+from postgrad.research.binding import bound
 from postgrad.research.exact import answer
 from postgrad.research.references import reference_recipes
-from postgrad.research.space import bound
 from postgrad.seal import seal
 from postgrad.search import POLICIES
 from postgrad.session import Job, Session
+from postgrad.side_by_side import side_by_side
 from postgrad.tree import Experiment, Tree
 
 RUNG_UNITS = 2
@@ -74,6 +76,7 @@ class Loop:
             self.tick("preparing data", ())
             prepare(session)
         self.referee = Referee(session, session.store.events())
+        self.parer = Parer(session, self.referee)
         if session.search_ended is None:
             self._search()
         if session.sealed is None:
@@ -88,7 +91,8 @@ class Loop:
     def _search(self) -> None:
         session = self.session
         self.references = reference_recipes(session.task)
-        self.policy = bound(POLICIES.get(session.task.search.policy), session.task)
+        policy = POLICIES.get(session.task.search.policy)
+        self.policy = bound(policy, session.task, self._nominal_s)
         self.params = self.policy.Params.model_validate(session.task.search.params)
         self.researcher = self.guest or RESEARCHERS.get(session.task.researcher)
         reason = None
@@ -101,6 +105,7 @@ class Loop:
             if reason is None and self.running:
                 time.sleep(POLL_S)
         self._drain(reason)
+        self.parer.settle()
         session.append(SearchEnded(reason=reason, finalists=tuple(finalists(session, self.referee))))
 
     def _drain(self, reason: str) -> None:
@@ -155,10 +160,23 @@ class Loop:
             if (owed := self.referee.seed_owed(self._view(index))) is not None:
                 self._append(index, *owed, self._view(index).champion)
                 continue
-            choice = self._choose(index)
-            if choice.move is Move.STOP:
+            pared, choice = self._pared(index, stopped=False), None
+            if pared is None:
+                choice = self._choose(index)
+                pared = self._pared(index, stopped=True) if choice.move is Move.STOP else None
+            if pared is not None:
+                for asked, proposal in pared:
+                    self._append(len(session.tree), proposal, asked, session.tree.champion)
+                if not pared:
+                    return None
+            elif choice is None or choice.move is Move.STOP:
                 return "the policy stopped"
-            self._append_proposal(index, choice)
+            else:
+                self._append_proposal(index, choice)
+
+    def _pared(self, index: int, *, stopped: bool) -> tuple[tuple[Choice, Proposal], ...] | None:
+        """What paring asks for: experiments, none before others have ended; None where the search goes on."""
+        return self.parer.owed(self._view(index), self._reserve_s(), stopped=stopped, testing=bool(self._owed_test()))
 
     def _over(self, index: int) -> str | None:
         if self.control.finish and index > 0:  # The constant answer is measured in any case: then there is a champion.
@@ -184,6 +202,9 @@ class Loop:
         remaining = self.session.remaining()
         return self.policy.choose(self._view(index), remaining, self._rng(index, "choose"), self.params)
 
+    def _nominal_s(self, recipe: Recipe) -> float:
+        return self.session.nominal_s(recipe, self.session.plan.search)
+
     def _append_proposal(self, index: int, choice: Choice) -> None:
         session = self.session
         view = self._view(index)
@@ -192,7 +213,8 @@ class Loop:
             rng=self._rng(index, "propose"),
             index=index,
             affordable_s=self._affordable_s(),
-            nominal_s=lambda recipe: session.nominal_s(recipe, session.plan.search),
+            nominal_s=self._nominal_s,
+            priors=session.priors,
         )
         policy = session.task.search.policy
         proposal = recordable(answer(self.researcher, policy, session.task, choice, context))
@@ -287,7 +309,7 @@ class Loop:
         session = self.session
         done = {name for name, body in session.finished.items() if body.purpose != "sealed" or not body.result.failure}
         owed = [job for job in jobs if job.id not in done]
-        self._side_by_side(owed, phase, session.start, session.finish)
+        side_by_side(session, owed, session.start, session.finish, lambda jobs: self.tick(phase, jobs))
 
     def run_apart(self, jobs: Sequence[Job], phase: str = "extra jobs") -> dict[str, JobResult]:
         """Run jobs that are not part of the run: nothing is recorded, only the output files are kept."""
@@ -297,29 +319,11 @@ class Loop:
         def start(job: Job) -> RunningJob:
             return session.executor.start(session.job_spec(job), session.inputs(job))
 
-        self._side_by_side(jobs, phase, start, lambda job, result: results.update({job.id: result}))
-        return results
+        def finish(job: Job, result: JobResult) -> None:
+            results[job.id] = result
 
-    def _side_by_side(
-        self,
-        jobs: Sequence[Job],
-        phase: str,
-        start: Callable[[Job], RunningJob],
-        finish: Callable[[Job, JobResult], None],
-    ) -> None:
-        waiting = list(jobs)
-        running: list[tuple[Job, RunningJob]] = []
-        while waiting or running:
-            while waiting and len(running) < self.session.executor.engine.slots:
-                job = waiting.pop(0)
-                running.append((job, start(job)))
-            for job, handle in list(running):
-                result = handle.poll(0.0)
-                if result is not None:
-                    running.remove((job, handle))
-                    finish(job, result)
-            self.tick(phase, [handle for _, handle in running])
-            time.sleep(POLL_S)
+        side_by_side(session, jobs, start, finish, lambda running: self.tick(phase, running))
+        return results
 
     # --- evaluate and analyse -------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from postgrad.data.sources import load_rows as load_source
 from postgrad.evaluate.guards.rows import GuardPlan, SideRows, check_labels, side_rows, slice_rows
 from postgrad.evaluate.splits import Parts, dump_rows, split_task
 from postgrad.events import DataPrepared
+from postgrad.recall import recall
 from postgrad.records import Row, TaskSpec
 from postgrad.session import Session
 
@@ -57,4 +58,5 @@ def prepare(session: Session) -> None:
     card = build_card({"train": parts.train, "dev": parts.dev, "test": parts.test}, out_of_scope=task.data.out_of_scope)
     guards = put(plan_guards(task, plan.labels, stored, put).model_dump_json().encode()) if task.guards else None
     stored_plan = put(plan.model_dump_json().encode())
-    session.append(DataPrepared(card=card, labels=plan.labels, plan=stored_plan, guards=guards))
+    known = recall(task, len(stored["train"]), len(plan.labels)) if session.memory is not None else None
+    session.append(DataPrepared(card=card, labels=plan.labels, plan=stored_plan, guards=guards, remembered=known))

@@ -113,10 +113,12 @@ class EngineSpec(Record):
 
 
 class SearchSpec(Record):
-    """Which policy chooses, and its own settings."""
+    """Which policy chooses, and its own settings. `pare` is the share of the budget that may be spent on leaving out
+    changes of the champion before it is certified; 0 leaves all of them in."""
 
     policy: str = "greedy"
     params: dict[str, Value] = Field(default_factory=dict)
+    pare: float = 0.1
 
 
 class TaskSpec(Record):
@@ -134,6 +136,7 @@ class TaskSpec(Record):
     researcher: str = "playbook"
     search: SearchSpec = SearchSpec()
     engine: EngineSpec = EngineSpec()
+    memory: bool = True
     seed: int = 0
 
 
@@ -201,6 +204,7 @@ class Choice(Record):
     """A policy's answer: extend this experiment with this move. `other` is the second parent of a combine.
 
     `recipe` asks for exactly this recipe, without the researcher. In the log it is None: the proposal holds the recipe.
+    `kinds` are the changes that make it, in order, and `gain` is what it is believed to score above the parent.
     """
 
     parent: str | None
@@ -208,6 +212,8 @@ class Choice(Record):
     other: str | None = None
     reason: str = ""
     recipe: Recipe | None = None
+    kinds: tuple[str, ...] = ()
+    gain: float = 0.0
 
 
 class Proposal(Record):
@@ -380,6 +386,22 @@ class Confusion(Record):
     predicted: str
     count: int
     ids: tuple[str, ...]
+
+
+class Prior(Record):
+    """What is believed of the effect of a kind of change before a run: normal, from `runs` finished runs."""
+
+    mean: float
+    sd: float
+    runs: int
+
+
+class Remembered(Record):
+    """What a run took from finished runs when it began, once and for all. `notes` say what could not be read."""
+
+    runs: int = 0
+    priors: dict[str, Prior] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Lesson(Record):

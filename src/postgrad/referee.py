@@ -17,9 +17,10 @@ from postgrad.evaluate.statistics.influence import group_values
 from postgrad.evaluate.statistics.intervals import widened
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement, item_variance
-from postgrad.events import Analysed, Event, Tested
+from postgrad.events import Analysed, Event, Pared, Tested
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import Items, load_items, shared_items
+from postgrad.pare import PRICE_OF_CHANGE, Paring
 from postgrad.records import (
     Analysis,
     Choice,
@@ -68,6 +69,12 @@ class Referee:
         self.metric = METRICS.get(session.task.metric)
         seedless = frozenset(name for name in BACKENDS.names() if not _seeded(name))
         self.judge = Judge(horizon=horizon_of(session.task, session), seedless=seedless)
+        self.paring = Paring(
+            self.judge,
+            PRICE_OF_CHANGE * session.task.min_effect,
+            lambda recipe: session.nominal_s(recipe, session.plan.search),
+            lambda recipe: session.refusal(recipe) is None,
+        )
         self._subjects: dict[str, str] = {}
         self._trained: set[tuple[str, int]] = set()
         for event in events:
@@ -76,6 +83,8 @@ class Referee:
                 self._weigh(session.tree[body.experiment], body.analysis.verdict)
             elif isinstance(body, Tested):
                 self._test(body.experiment, failed=body.difference is None)
+            elif isinstance(body, Pared):
+                self.paring.fold(body)
 
     @property
     def champion(self) -> str | None:

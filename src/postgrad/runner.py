@@ -19,6 +19,7 @@ from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event, JobFinished, Reopened, RunResumed, RunStarted, current
 from postgrad.execute.executor import Executor, RunningJob
 from postgrad.loop import Control, Loop
+from postgrad.recall import new_name, remember
 from postgrad.records import Budget, TaskSpec
 from postgrad.research.base import Researcher
 from postgrad.session import Session, run_started
@@ -61,8 +62,12 @@ def packages() -> dict[str, str]:
     return found
 
 
-def start_run(task: TaskSpec, root: Path, task_file: Path | None = None) -> SqliteStore:
+def start_run(task: TaskSpec, root: Path, task_file: Path | None = None, *, memory: bool = False) -> SqliteStore:
     """Make a new run folder under `root` and write the first event; `task_file` is where the task was read from.
+
+    Args:
+        memory: let finished runs teach this one and this one teach later ones, where the task and the person want it.
+            Only for runs on somebody's real task: what a benchmark or a sentinel plants is no experience.
 
     Raises:
         UserError: the folder cannot be written.
@@ -77,6 +82,7 @@ def start_run(task: TaskSpec, root: Path, task_file: Path | None = None) -> Sqli
             postgrad=__version__,
             machine=machine(),
             packages=packages(),
+            memory=new_name(task) if memory else None,
         )
     )
     return store
@@ -116,11 +122,14 @@ def drive(
     control: Control | None = None,
     tick: Tick = lambda phase, jobs: None,
     researcher: Researcher | None = None,
-) -> None:
+) -> str | None:
     """Bring a run to its end. What a kill left half done is done again.
 
     Args:
         researcher: proposes in place of the one that the task names.
+
+    Returns:
+        Why later runs will not learn from this one, where that failed: it is no reason for the run to fail.
 
     Raises:
         PostgradError: there is no champion, or the final training failed.
@@ -129,6 +138,7 @@ def drive(
     Loop(session, control or Control(), tick, researcher).run()
     publish_model(session, session.store.folder / "model")
     session.executor.clear()
+    return remember(session)
 
 
 def resume_event(store: SqliteStore, budget: Budget | None, note: str) -> None:

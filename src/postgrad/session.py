@@ -42,6 +42,7 @@ from postgrad.records import (
     JobResult,
     JobSpec,
     Limits,
+    Prior,
     Recipe,
     Row,
     Split,
@@ -107,7 +108,6 @@ class Session:
         self.store = store
         self.executor = executor
         self.listener = listener
-        self.tree = Tree()
         self.bodies: dict[str, Body] = {}
         self.finished: dict[str, JobFinished] = {}
         self.failures: Counter[str] = Counter()
@@ -121,6 +121,8 @@ class Session:
         first = run_started(store, events)
         self.task: TaskSpec = first.task
         self.run = first.run
+        self.memory = first.memory
+        self.tree = Tree.from_events(events)
         self.ledger = Ledger.from_events(first.task.budget, ())
         for event in events:
             self._fold(event)
@@ -128,7 +130,6 @@ class Session:
     def _fold(self, event: Event) -> None:
         body = event.body
         self.seq = event.seq
-        self.tree = self.tree.with_event(event)
         self.ledger = self.ledger.with_event(event)
         remember(self.bodies, body)
         if isinstance(body, SealedDone):
@@ -146,6 +147,7 @@ class Session:
     def append(self, body: Body) -> None:
         """Store an event, then derive from it."""
         event = self.store.append(body)
+        self.tree = self.tree.with_event(event)
         self._fold(event)
         self.listener(event)
 
@@ -155,6 +157,12 @@ class Session:
     def prepared(self) -> DataPrepared | None:
         body = self.bodies.get("data_prepared")
         return body if isinstance(body, DataPrepared) else None
+
+    @property
+    def priors(self) -> Mapping[str, Prior]:
+        """Kind of change -> what finished runs had taught about it when this one began; as the log has it."""
+        remembered = self.prepared.remembered if self.prepared else None
+        return remembered.priors if remembered else {}
 
     @property
     def search_ended(self) -> SearchEnded | None:

@@ -12,6 +12,8 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "noise": "postgrad.bench.noise:Noise",
         "overhead": "postgrad.bench.overhead:Overhead",
         "overlaps": "postgrad.bench.overlaps:Overlaps",
+        "record": "postgrad.bench.record:Record",
+        "scale": "postgrad.bench.scale:Scale",
         "search": "postgrad.bench.search:Search",
     },
 )

@@ -8,7 +8,7 @@ else. The families that come with the project are in `landscapes_families.py`; o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Protocol
+from typing import TYPE_CHECKING, Callable, Container, Protocol
 
 from postgrad.errors import UserError
 from postgrad.records import DataSpec, Failure, Recipe, TaskSpec
@@ -49,11 +49,14 @@ class Landscape(Protocol):
     Attributes:
         seedless: backends whose trainings do not depend on a seed, as the referee knows it of the real ones.
         rungs: fractions of a training, in (0, 1), that `train_part` can stop at; none by default.
+        pool: hashes of the recipes that can be trained, where `admit` leads to some only; a run ends when all were
+            tried.
     """
 
     task: TaskSpec = TASK
     seedless: frozenset[str] = frozenset()
     rungs: tuple[float, ...] = ()
+    pool: frozenset[str] = frozenset()
 
     def __init__(self, seed: int) -> None: ...
 
@@ -73,6 +76,15 @@ class Landscape(Protocol):
         """The same training, stopped after this fraction of it: its score is biased and tells something of the end."""
         return self.train(recipe, seed)
 
+    def admit(self, recipe: Recipe, taken: Container[str], near: bool = False) -> Recipe | None:
+        """The recipe that is trained in place of this one; None where there is none. Every recipe, by default.
+
+        Args:
+            taken: hashes of the recipes that a run has tried.
+            near: any recipe will do that is not taken, the nearest first.
+        """
+        return recipe
+
     def best(self) -> float | None:
         """The best reachable true value where it is known; None has it searched for (`landscapes_oracle.py`)."""
         return None
@@ -89,7 +101,14 @@ LANDSCAPES = {
         "expensive": "Expensive",
         "failing": "Failing",
         "heteroscedastic": "Heteroscedastic",
+        "kindred": "Kindred",
     }.items()
+}
+
+#: The same, of real recipes on real data; not played unless they are named.
+RECORDED = {
+    f"recorded_{attribute.lower()}": f"postgrad.bench.recorded:{attribute}"
+    for attribute in ("SOFMattress", "Curekart", "Banking77", "SST2")
 }
 
 
@@ -101,11 +120,11 @@ def landscape(name: str) -> Callable[[int], Landscape]:
     """
     from importlib import import_module
 
-    module, _, attribute = LANDSCAPES.get(name, name).partition(":")
+    module, _, attribute = (LANDSCAPES | RECORDED).get(name, name).partition(":")
     try:
         found: Callable[[int], Landscape] = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as problem:
-        known = ", ".join(LANDSCAPES)
+        known = ", ".join([*LANDSCAPES, *RECORDED])
         raise UserError(
             f"There is no landscape '{name}' ({problem}). Known: {known}; or package.module:Name of your own."
         ) from problem

@@ -16,6 +16,8 @@ from postgrad.train import BACKENDS
 
 # What a member beside the main one counts for, in its parts and numbers.
 BESIDE = 0.3
+# What is left to gain by averaging the weights of one more training: two count for 0.4 of a member that answers along.
+LEFT = 0.6
 # Numbers far outside their space count as this far outside, in widths of the space.
 OUTSIDE = 0.5
 # Settings that say how a run is carried out, and not what is learnt.
@@ -47,7 +49,9 @@ def features(recipe: Recipe) -> Features:
     parts: list[tuple[str, float]] = []
     numbers: list[tuple[str, float, float]] = []
     for number, stage in enumerate(stages):
-        _stage(stage, methods[number], 1.0 if number == main else BESIDE, parts, numbers)
+        weight = 1.0 if number == main else BESIDE
+        _stage(edit.single(stage), methods[number], weight, parts, numbers)
+        parts += _soup(stage, weight)
         if number != main:
             again = methods[number] == methods[main] or methods[number] in methods[:number]
             parts.append((f"member.{'again' if again else methods[number]}", 1.0))
@@ -55,13 +59,14 @@ def features(recipe: Recipe) -> Features:
         numbers += _weights(recipe, methods, main)
     parts += [(f"step.{step.op}", 1.0) for step in recipe.data]
     parts += [(f"inference.{key}={value}", 1.0) for key, value in recipe.inference.items() if isinstance(value, str)]
-    if recipe.base_model is not None and any(stage.backend == "embedder" for stage in stages):
+    if recipe.base_model is not None and any(edit.family(stage) == "embedder" for stage in stages):
         parts.append((f"base.{recipe.base_model}", 1.0))
     return Features(methods[main], tuple(parts), tuple(numbers), edit.structure_of(recipe))
 
 
 def method_of(stage: Stage) -> str:
-    """A stage as "backend" or "backend.tune"."""
+    """A stage as "backend" or "backend.tune"; a soup as what its members are."""
+    stage = edit.single(stage)
     plain = BACKENDS.get(stage.backend).Params.model_validate(stage.params)
     tune = getattr(plain, "tune", None)
     return f"{stage.backend}.{tune}" if tune else stage.backend
@@ -90,6 +95,15 @@ def _stage(
             numbers.append((f"{method}.{key}", position(space[key], float(value)), weight))
         elif (key in space or isinstance(value, str) or value != default) and key not in SILENT:
             parts.append((f"{stage.backend}.{key}={value}", weight))
+
+
+def _soup(stage: Stage, weight: float) -> Iterator[tuple[str, float]]:
+    """What averaging weights counts for: less than members that answer along, and less with every further training.
+    Members that differ in more than their seed are another part."""
+    members = edit.ingredients(stage)
+    if members:
+        name = "soup" if all(member == members[0] for member in members) else "soup_mixed"
+        yield f"member.{name}", weight * (1 - LEFT ** (len(members) - 1))
 
 
 def _settings(kind: Any, stage: Stage) -> Iterator[tuple[str, Any, Any]]:

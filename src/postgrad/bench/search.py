@@ -16,10 +16,11 @@ from typing import Any, Callable, Iterator, NamedTuple
 from postgrad.bench.base import BenchSpec, whole_number
 from postgrad.bench.landscapes import LANDSCAPES, landscape
 from postgrad.bench.landscapes_oracle import oracle
+from postgrad.bench.search_meta import OFF, OWN, taught
 from postgrad.bench.search_plot import drawing
 from postgrad.bench.search_table import CURVE, markdown, rows_of
 from postgrad.bench.simulated import SimulatedRun
-from postgrad.bench.simulated_parts import Grant, Outcome
+from postgrad.bench.simulated_parts import Grant, Outcome, Unit
 from postgrad.errors import UserError
 from postgrad.search import POLICIES
 
@@ -35,12 +36,19 @@ class Cell(NamedTuple):
     policy: str
     grant: Grant
     seeds: int
+    meta: str = OFF
 
     @property
     def path(self) -> Path:
         racing = "-racing" if self.grant.racing else ""
-        name = f"{self.grant.amount:g}-{self.grant.unit}{racing}.jsonl"
-        return self.folder / self.policy / _plain(self.landscape) / name
+        pare = "" if self.grant.pare else "-unpared"
+        name = f"{self.grant.amount:g}-{self.grant.unit}{racing}{pare}.jsonl"
+        return self.folder / _plain(self.player) / _plain(self.landscape) / name
+
+    @property
+    def player(self) -> str:
+        """The policy, and whose finished runs taught it."""
+        return self.policy if self.meta == OFF else f"{self.policy}+{self.meta}"
 
 
 class Search:
@@ -48,10 +56,15 @@ class Search:
 
     options = {
         "policies": ("all", "names with commas, or all"),
-        "landscapes": (",".join(LANDSCAPES), "names with commas; package.module:Name of your own"),
+        "landscapes": (
+            ",".join(name for name in LANDSCAPES if name != "kindred"),
+            "names with commas; package.module:Name of your own",
+        ),
         "budgets": ("20,50,100,200", "trainings of a run, or seconds"),
         "unit": ("experiments", "experiments or seconds: what a budget counts"),
+        "meta": (OFF, "whose finished runs taught the researcher: off, own, a landscape; several with commas"),
         "racing": ("off", "on: dear proposals that are clearly behind at the first rung are stopped there"),
+        "pare": ("on", "off: no change of the leader is left out before the budget ends"),
         "seeds": ("200", "runs of each cell"),
         "processes": ("2", "side by side"),
     }
@@ -67,7 +80,7 @@ class Search:
             for number, (cell, runs) in enumerate(zip(cells, pool.map(_played, cells), strict=True), 1):
                 played.append((cell, runs))
                 mean = sum(run["final"] for run in runs) / len(runs)
-                done = f"{cell.landscape}, {cell.policy}, {cell.grant.amount:g} {cell.grant.unit}"
+                done = f"{cell.landscape}, {cell.player}, {cell.grant.amount:g} {cell.grant.unit}"
                 say(f"{number} of {len(cells)}: {done}: true value {mean:.3f}")
             oracles = dict(zip(names, found, strict=True))
         flat = [{**_named(cell), **run} for cell, runs in played for run in runs]
@@ -76,6 +89,7 @@ class Search:
             "seeds": seeds,
             "unit": options["unit"],
             "racing": options["racing"],
+            "pare": options["pare"],
             "table": rows,
             "markdown": markdown(rows, seeds, options["unit"]),
             "svg": drawing(flat, oracles),
@@ -98,13 +112,25 @@ def _cells(folder: Path, options: dict[str, str]) -> list[Cell]:
         budgets = [float(text) for text in options["budgets"].split(",")]
     except ValueError as wrong:
         raise UserError(f"Budgets cannot be read ({wrong}). Expected for example: --budgets 20,50") from wrong
-    unit, racing, seeds = options["unit"], options["racing"], whole_number(options, "seeds")
-    if unit not in ("experiments", "seconds") or racing not in ("on", "off"):
-        raise UserError(f"Got --unit {unit} --racing {racing}. Expected experiments or seconds, and on or off.")
+    unit, racing, pare, seeds = options["unit"], options["racing"], options["pare"], whole_number(options, "seeds")
+    if unit not in ("experiments", "seconds") or not {racing, pare} <= {"on", "off"}:
+        got = f"--unit {unit} --racing {racing} --pare {pare}"
+        raise UserError(f"Got {got}. Expected experiments or seconds, and on or off.")
     if min(budgets) < LEAST_BUDGET[unit]:
         raise UserError(f"A budget of {min(budgets):g} {unit} is too small: expected {LEAST_BUDGET[unit]:g} or more.")
-    grants = [Grant(amount, "seconds" if unit == "seconds" else "experiments", racing == "on") for amount in budgets]
-    return [Cell(folder, name, policy, grant, seeds) for grant in grants for name in names for policy in policies]
+    metas = options["meta"].split(",")
+    for name in metas:
+        if name not in (OFF, OWN):
+            landscape(name)
+    counted: Unit = "seconds" if unit == "seconds" else "experiments"
+    grants = [Grant(amount, counted, racing == "on", pare == "on") for amount in budgets]
+    return [
+        Cell(folder, name, policy, grant, seeds, meta)
+        for grant in grants
+        for name in names
+        for policy in policies
+        for meta in metas
+    ]
 
 
 def _plain(name: str) -> str:
@@ -112,7 +138,7 @@ def _plain(name: str) -> str:
 
 
 def _named(cell: Cell) -> dict[str, Any]:
-    return {"landscape": cell.landscape, "policy": cell.policy, "budget": cell.grant.amount}
+    return {"landscape": cell.landscape, "policy": cell.player, "budget": cell.grant.amount}
 
 
 def _played(cell: Cell) -> list[dict[str, Any]]:
@@ -121,7 +147,9 @@ def _played(cell: Cell) -> list[dict[str, Any]]:
 
     def play(seed: int) -> dict[str, Any]:
         started = time.perf_counter()
-        out = SimulatedRun(made(seed), cell.policy, cell.grant, seed).play()
+        teacher = cell.landscape if cell.meta == OWN else cell.meta
+        known = None if cell.meta == OFF else taught(teacher, cell.policy, cell.grant, seed)
+        out = SimulatedRun(made(seed), cell.policy, cell.grant, seed, priors=known).play()
         return facts_of(out, cell.grant) | {"wall_s": round(time.perf_counter() - started, 4)}
 
     return list(_kept(cell.path, cell.seeds, play))
@@ -176,6 +204,8 @@ def facts_of(out: Outcome, grant: Grant) -> dict[str, Any]:
         "false_leads": out.false_leads,
         "trainings": out.trainings,
         "final_trainings": out.final_trainings,
+        "parts": out.parts,
+        "pared": [[round(brings, 6), dropped] for brings, dropped in out.pared],
         "cost_s": round(out.cost_s, 2),
         "failures": out.failures,
         "raced": out.raced,

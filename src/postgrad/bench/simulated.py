@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from math import log2
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable, Mapping
 
 from postgrad.analyze.verdict import cut_off, failed, raced, said, same_again
+from postgrad.bench import simulated_pare
 from postgrad.bench.landscapes import Landscape
 from postgrad.bench.simulated_end import delivered, fresh, tested
 from postgrad.bench.simulated_parts import CHEAP_S, Grant, Outcome, evaluation_of, family, gap_of, nominal_s
@@ -22,13 +24,13 @@ from postgrad.evaluate.statistics import interval
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement
 from postgrad.events import Proposed
-from postgrad.records import Analysis, Choice, Estimate, Failure, JobResult, Move, Proposal, Recipe, Usage
+from postgrad.records import Analysis, Choice, Estimate, Failure, JobResult, Move, Prior, Proposal, Recipe, Usage
 from postgrad.referee import PRICE_OF_DOUBLE
 from postgrad.research import RESEARCHERS, edit
 from postgrad.research.base import Context
+from postgrad.research.binding import bound
 from postgrad.research.exact import answer
 from postgrad.research.references import reference_recipes
-from postgrad.research.space import bound
 from postgrad.search import POLICIES, legal
 from postgrad.tree import Experiment, Tree
 
@@ -43,14 +45,22 @@ class SimulatedRun:
     Args:
         policy: its name; it runs with its default settings.
         seed: of the policy's and the researcher's chance.
+        priors: kind of change -> what finished runs taught about it.
     """
 
     def __init__(
-        self, landscape: Landscape, policy: str, grant: Grant, seed: int, researcher: str = "playbook"
+        self,
+        landscape: Landscape,
+        policy: str,
+        grant: Grant,
+        seed: int,
+        researcher: str = "playbook",
+        priors: Mapping[str, Prior] | None = None,
     ) -> None:
+        self.priors = priors or {}
         self.landscape, self.grant, self.seed, self.name = landscape, grant, seed, policy
         self.task = landscape.task
-        self.policy = bound(POLICIES.get(policy), self.task)
+        self.policy = bound(POLICIES.get(policy), self.task, nominal_s)
         self.params = self.policy.Params()
         self.researcher = RESEARCHERS.get(researcher)
         self.judge = Judge(horizon=grant.horizon(landscape), seedless=landscape.seedless)
@@ -61,6 +71,7 @@ class SimulatedRun:
         self._trained: set[tuple[str, int]] = set()
         self._values: dict[str, NDArray[np.float64]] = {}
         self._rungs: dict[str, NDArray[np.float64] | None] = {}
+        self.paring = simulated_pare.paring_of(self)
 
     def play(self) -> Outcome:
         """Search to the end of the budget, choose among the finalists, and say what came of it."""
@@ -72,12 +83,20 @@ class SimulatedRun:
                 continue
             if (owed := self._owed_seed()) is not None:
                 self._experiment(*owed, self.tree.champion)
+            elif self._used_up():
+                break
+            elif (pared := simulated_pare.owed(self)) is not None:
+                self._experiment(*pared, self.judge.leader)
             else:
                 choice = self._choose()
                 if choice.move is Move.STOP:
-                    break
+                    if (pared := simulated_pare.owed(self, stopped=True)) is None:
+                        break
+                    self._experiment(*pared, self.judge.leader)
+                    continue
                 self._experiment(*self._proposed(choice), self.tree.champion)
             self._test_if_due()
+        simulated_pare.settle(self)
         delivered(self)
         return self.out
 
@@ -124,11 +143,25 @@ class SimulatedRun:
     def _proposed(self, choice: Choice) -> tuple[Choice, Proposal]:
         index = len(self.tree)
         affordable = self.left if self.grant.unit == "seconds" else None
-        context = Context(self.tree, Random(f"{self.seed}/{index}/propose"), index, affordable, nominal_s)
+        rng = Random(f"{self.seed}/{index}/propose")
+        context = Context(self.tree, rng, index, affordable, nominal_s, self.priors, **self._admission())
         started = time.perf_counter()
         proposal = answer(self.researcher, self.name, self.task, choice, context)
         self.out.propose_s.append(time.perf_counter() - started)
         return proposal.carried_out or choice.model_copy(update={"recipe": None}), proposal
+
+    def _admission(self) -> dict[str, Callable[[Recipe], Recipe | None]]:
+        """What a researcher is told of the recipes that can be trained, where the landscape has a word in it."""
+        admit = getattr(self.landscape, "admit", None)
+        if admit is None:
+            return {}
+        taken = frozenset(node.proposed.proposal.recipe.hash for node in self.tree.all())
+        return {"admit": partial(admit, taken=taken), "nearest": partial(admit, taken=taken, near=True)}
+
+    def _used_up(self) -> bool:
+        """True when the landscape has a pool of recipes and all of them were tried."""
+        pool: frozenset[str] = getattr(self.landscape, "pool", frozenset())
+        return bool(pool) and pool <= {node.proposed.proposal.recipe.hash for node in self.tree.all()}
 
     def _owed_seed(self) -> tuple[Choice, Proposal] | None:
         """The training that the judge wants next."""
@@ -184,7 +217,7 @@ class SimulatedRun:
         leader = self.judge.leader
         before = self.tree.champion
         node = replace(node, analysis=analysis, champion=leader)
-        self.tree = Tree({**self.tree.experiments, node.id: node}, leader)
+        self.tree = self.tree.with_experiments((node,), leader)
         value = self.truth(leader)
         if leader != before and before is not None and node.index >= len(reference_recipes(self.task)):
             self.out.leads += 1

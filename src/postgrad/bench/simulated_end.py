@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from postgrad.bench.simulated_parts import family, gap_of
+from postgrad.bench.simulated_parts import family, gap_of, parts_of
 from postgrad.certify import FINALISTS, SELECT_SEED
 from postgrad.evaluate.statistics.finalists import combined
 from postgrad.evaluate.statistics.known import item_variance
 from postgrad.events import Tested
+from postgrad.pare import simpler
 from postgrad.records import Failure
-from postgrad.tree import Tree
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ def tested(run: SimulatedRun, name: str) -> None:
     event = Tested(experiment=name, against=kept, difference=gap, level=found.level, kept=keep, champion=judge.leader)
     node = replace(run.tree[name], tested=event)
     # The champion of a view is that of the last experiment that ended: what the test changed shows with the next one.
-    run.tree = Tree({**run.tree.experiments, name: node}, run.tree.champion)
+    run.tree = run.tree.with_experiments((node,), run.tree.champion)
 
 
 def delivered(run: SimulatedRun) -> None:
@@ -58,6 +58,8 @@ def delivered(run: SimulatedRun) -> None:
     chosen = ranked[:FINALISTS]
     if judge.kept is not None and judge.kept in ranked and judge.kept not in chosen:
         chosen.append(judge.kept)
+    if judge.leader in ranked and judge.leader not in chosen and run.paring.decided:
+        chosen[-1] = judge.leader
     if not chosen:
         out.final = run.truth(None)
         return
@@ -71,7 +73,7 @@ def delivered(run: SimulatedRun) -> None:
     measured = all(run.select.get(name or "") is not None for name in (champion, judge.kept))
     if champion != judge.kept and run.tree[champion].tested is None and measured:
         tested(run, champion)
-    out.final = run.truth(champion)
+    out.final, out.parts = run.truth(champion), parts_of(run.recipe(champion))
     first = next(iter(run.tree.experiments))
     out.claimed = judge.merit(champion) - (out.final - run.truth(first))
 
@@ -88,6 +90,7 @@ def _winner(run: SimulatedRun, stood: dict[str, NDArray[np.float64]]) -> str:
             believed = judge.merit(name) - start
             merits[name], _ = combined(believed, judge.doubt(name) + doubt, float(pairs.mean()), noise)
     best = max(merits, key=lambda name: (merits[name], -run.tree[name].index))
+    best = simpler(best, merits, run.paring.decided, run.paring.price)
     costs = {name: run.tree[name].proposed.nominal_s for name in stood}
     for name in sorted((name for name in stood if costs[name] < costs[best]), key=lambda name: costs[name]):
         gap = gap_of(stood[best], stood[name], 0.0)

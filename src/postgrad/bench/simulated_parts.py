@@ -38,11 +38,13 @@ class Grant:
     Attributes:
         amount: trainings or simulated seconds of the search, tests included; the finalists' trainings come on top.
         racing: True stops a dear proposal at the first rung where its score there is clearly behind.
+        pare: True leaves out changes of the leader, one at a time, before the budget ends.
     """
 
     amount: float
     unit: Unit = "experiments"
     racing: bool = False
+    pare: bool = True
 
     def horizon(self, landscape: Landscape) -> int:
         """How many trainings the judge plans with."""
@@ -63,6 +65,8 @@ class Outcome:
         keeps, false_keeps: of them those that are not truly better than what was kept before.
         leads, false_leads: changes of what is built on, and those of them to something that is not truly better.
         claimed: what the judge believes of the delivered recipe's gain over the first, less the true gain.
+        parts: data steps, members, settings and rules of the delivered recipe that are not the default.
+        pared: (what a change truly brings, whether it was dropped) of each change that was left out.
         trainings, cost_s, failures, raced: of the search, tests included.
         choose_s, propose_s, weigh_s: wall seconds, one entry a choice.
     """
@@ -80,9 +84,23 @@ class Outcome:
     failures: int = 0
     raced: int = 0
     final_trainings: int = 0
+    parts: int = 0
+    pared: list[tuple[float, bool]] = field(default_factory=list)
     choose_s: list[float] = field(default_factory=list)
     propose_s: list[float] = field(default_factory=list)
     weigh_s: list[float] = field(default_factory=list)
+
+
+def parts_of(recipe: Recipe) -> int:
+    """How many parts a recipe has: data steps, inference rules, members, and settings that are no numbers to tune and
+    not the default."""
+    count = len(recipe.data) + len(recipe.inference)
+    for stage in edit.stages(recipe):
+        backend = BACKENDS.get(stage.backend)
+        space, fields = backend.space(stage.params), backend.Params.model_fields
+        plain = backend.Params.model_validate(stage.params)
+        count += 1 + sum(getattr(plain, key) != fields[key].default for key in fields if key not in space)
+    return count
 
 
 def family(recipe: Recipe) -> str:

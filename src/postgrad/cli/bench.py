@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS_SHOWN = 11
 ROWS_TURNED = 8
-KNOWN = "hint3, ledger, noise, overhead, overlaps, search"
+KNOWN = "hint3, ledger, noise, overhead, overlaps, record, scale, search"
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -72,7 +72,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     columns = [key for key, value in rows[0].items() if not isinstance(value, list | dict)] if rows else []
     if len(rows) > ROWS_TURNED:
         columns = columns[:COLUMNS_SHOWN]
-    lines = [[_shown(row[column]) for column in columns] for row in rows]
+    lines = [[_shown(row.get(column)) for column in columns] for row in rows]
     if len(columns) <= COLUMNS_SHOWN:
         table = Table(*columns)
         for line in lines:

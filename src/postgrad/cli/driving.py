@@ -50,9 +50,11 @@ def drive_with_screen(store: SqliteStore, *, as_json: bool, unsandboxed: bool = 
         if session.executor.engine.sandbox == "none":
             console(error=True).print(UNSANDBOXED, style="yellow", markup=False)
         with polite_interrupt(control, screen, session.run):
-            drive(session, control=control, tick=screen.tick)
+            trouble = drive(session, control=control, tick=screen.tick)
         view = read_view(store)
         write_report(view, store.folder)
+    if trouble:
+        console(error=True).print(trouble, style="yellow", markup=False)
     if as_json:
         print_json(summary(view))
     else:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Sequence
 
 from postgrad.cli.output import console, span
-from postgrad.events import Analysed, Certified, Event, JobStarted, SealedDone, SearchEnded
+from postgrad.events import Analysed, Certified, DataPrepared, Event, JobStarted, SealedDone, SearchEnded
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from postgrad.execute.executor import RunningJob
+    from postgrad.records import Remembered
     from postgrad.session import Session
     from postgrad.tree import Experiment
 
@@ -108,6 +109,8 @@ class LiveScreen:
                 node.proposed.proposal.change,
                 ("  new champion" if crowned else "", "green bold"),
             )
+        if isinstance(body, DataPrepared) and body.remembered is not None:
+            return _remembered(event.clock, body.remembered)
         if isinstance(body, SearchEnded):
             return Text(f"{span(event.clock):>12}  search ended: {body.reason}", style="dim")
         if isinstance(body, Certified):
@@ -191,6 +194,16 @@ class LiveScreen:
             if job.experiment not in pending:
                 table.add_row("running", job.experiment, "", Text(job.progress(), style="dim"))
         return table
+
+
+def _remembered(clock: float, known: Remembered) -> RenderableType | None:
+    """What finished runs taught; None where nothing is worth a line."""
+    from rich.text import Text
+
+    said = list(known.notes)
+    if known.runs:
+        said.append(f"taught by {known.runs} finished runs about {len(known.priors)} kinds of change")
+    return Text(f"{span(clock):>12}  {' '.join(said)}", style="dim") if said else None
 
 
 def _score(node: Experiment) -> str:

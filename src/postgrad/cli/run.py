@@ -37,4 +37,4 @@ def command(
     engine |= {"sandbox": "none"} if unsandboxed else {}
     changes |= {"search": policy, "engine": engine or None}
     spec = load_task(task, {key: value for key, value in changes.items() if value is not None})
-    drive_with_screen(start_run(spec, runs_dir, task), as_json=as_json)
+    drive_with_screen(start_run(spec, runs_dir, task, memory=True), as_json=as_json)

@@ -18,6 +18,7 @@ REQUIREMENTS = {
     "constant": ("numpy",),
     "classic": ("numpy", "scipy", "scikit-learn", "safetensors"),
     "embedder": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
+    "soup": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
 }
 
 LOADING = """\

@@ -157,6 +157,7 @@ LOADERS: dict[str, Callable[[Path], Model]] = {
     "classic": load_classic,
     "embedder": load_embedder,
     "ensemble": load_ensemble,
+    "soup": load_embedder,
 }
 
 

@@ -103,6 +103,7 @@ class RunView:
         sealed: the last read, unless the run was reopened after it; `readings` has all of them for ever.
         seed_sd: standard deviation of one training's score over training seeds, as the run measured it.
         reopened: why the run goes on after an end, where it does; None again when it has its new end.
+        taught_by: how many finished runs taught this one what to expect of each kind of change.
         optimism_gap: search estimate minus sealed estimate of the champion.
         model_dir, report: paths of the final model and of this report, where they are known.
     """
@@ -114,6 +115,7 @@ class RunView:
     machine: dict[str, str]
     packages: dict[str, str]
     resumed: int
+    taught_by: int
     plan: SplitPlan | None
     card: DataCard | None
     labels: tuple[str, ...]
@@ -236,6 +238,7 @@ def build_view(
         machine=started.machine | _sandbox(events),
         packages=started.packages,
         resumed=sum(isinstance(event.body, RunResumed) for event in events),
+        taught_by=prepared.remembered.runs if prepared and prepared.remembered else 0,
         plan=plan,
         card=prepared.card if prepared else None,
         labels=prepared.labels if prepared else (),

@@ -146,13 +146,13 @@ def recipe_lines(recipe: Recipe) -> tuple[tuple[str, str], ...]:
 
 
 def _member(member: Value) -> str:
-    """One model of an ensemble: its stage, then its weights."""
+    """One model of an ensemble: its stage, then its weights; or what a member of a soup has of its own."""
     if not isinstance(member, dict):
         return setting(member)
     stage = member.get("stage")
     rest = settings({key: value for key, value in member.items() if key != "stage"})
     if not isinstance(stage, dict):
-        return setting(member)
+        return setting(member) or "as they share it"
     params = stage.get("params")
     shown = settings(params) if isinstance(params, dict) else ""
     return "; ".join(part for part in (f"{stage.get('backend')} {shown}".strip(), rest) if part)

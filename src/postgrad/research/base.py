@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
-from typing import Callable, Protocol
+from typing import Callable, Mapping, Protocol
 
-from postgrad.records import Choice, Proposal, Recipe, TaskSpec
+from postgrad.records import Choice, Prior, Proposal, Recipe, TaskSpec
 from postgrad.tree import Tree
+
+
+def itself(recipe: Recipe) -> Recipe | None:
+    """Every recipe can be run as it is."""
+    return recipe
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,11 @@ class Context:
         index: number of the experiment that is proposed.
         affordable_s: nominal seconds one experiment may cost now; None without a wall-clock budget.
         nominal_s: nominal seconds of a recipe over the search units. Deterministic.
+        priors: kind of change -> what finished runs taught about it; `learning.prior_of` reads them.
+        admit: the recipe that will be run in place of this one, or None where it cannot be run. Recipes that are in
+            the tree stay what they are.
+        nearest: the same for a recipe that a policy named by itself: whatever is nearest to it, None where nothing is
+            left.
     """
 
     tree: Tree
@@ -27,6 +37,9 @@ class Context:
     index: int
     affordable_s: float | None
     nominal_s: Callable[[Recipe], float]
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    admit: Callable[[Recipe], Recipe | None] = itself
+    nearest: Callable[[Recipe], Recipe | None] = itself
 
 
 class Researcher(Protocol):

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import Iterator
+from typing import Iterable, Iterator, Mapping
 
-from postgrad.records import Recipe, Stage, TaskSpec
+from postgrad.records import Prior, Recipe, Stage, TaskSpec
 from postgrad.research import edit
+from postgrad.research.learning import Belief, prior_of
 from postgrad.research.moves import PLAYS
 from postgrad.research.play import CLASSIC, FROZEN, TUNED
 
+#: What a starting point is believed to gain over the classic reference before any run.
+DRAFT_PRIOR = Belief(0.02, 0.05)
 COMPOSED = 60
 MOST_CHANGES = 4
 
@@ -53,9 +56,15 @@ def drafts(base_model: str | None) -> tuple[Draft, ...]:
     )
 
 
-def starting_points(task: TaskSpec, rng: Random) -> Iterator[Draft]:
-    """The fixed ones of every base model, then composed ones: a fixed one with two or more moves at once."""
-    fixed = [draft for base in task.base_models or (None,) for draft in drafts(base)]
+def best_first(found: Iterable[Draft], priors: Mapping[str, Prior]) -> list[Draft]:
+    """By what finished runs taught; in the order given where they taught nothing."""
+    return sorted(found, key=lambda draft: -prior_of(draft.kind, DRAFT_PRIOR, priors).mean)
+
+
+def starting_points(task: TaskSpec, rng: Random, priors: Mapping[str, Prior] | None = None) -> Iterator[Draft]:
+    """The fixed ones of every base model, then composed ones: a fixed one with two or more moves at once. Of one base
+    model's, those that finished runs found best come first."""
+    fixed = [draft for base in task.base_models or (None,) for draft in best_first(drafts(base), priors or {})]
     yield from fixed
     for _ in range(COMPOSED):
         draft = rng.choice(fixed)

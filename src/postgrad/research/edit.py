@@ -17,6 +17,7 @@ from postgrad.data import OPERATORS
 from postgrad.errors import UserError
 from postgrad.records import Dimension, Recipe, Stage, Step, Value
 from postgrad.train import BACKENDS
+from postgrad.train.soup import Ingredient, SoupParams, shared_stage
 
 MAX_MEMBERS = 4
 REMEMBERED = 4096
@@ -143,6 +144,41 @@ def number(stage: Stage, key: str) -> float:
     value = setting(stage, key)
     assert isinstance(value, int | float), f"{key} is a number"
     return float(value)
+
+
+# --- soups: several trainings of one stage with their weights averaged ------------------------------------------------
+
+
+def is_soup(stage: Stage) -> bool:
+    """True for a stage that averages the weights of several trainings."""
+    return stage.backend == "soup"
+
+
+def single(stage: Stage) -> Stage:
+    """A soup as the stage that its members share; any other stage as it is."""
+    return shared_stage(stage) if is_soup(stage) else stage
+
+
+def family(stage: Stage) -> str:
+    """The backend whose settings a stage has: a soup takes those of the embedder."""
+    return single(stage).backend
+
+
+def ingredients(stage: Stage) -> tuple[Ingredient, ...]:
+    """The members of a soup; none of any other stage."""
+    return SoupParams.model_validate(stage.params).members if is_soup(stage) else ()
+
+
+def with_soup(recipe: Recipe, *factors: Mapping[str, Value]) -> Recipe:
+    """The main member trained several times, its weights averaged; factors as in `Ingredient`, one mapping each."""
+    found = tuple(Ingredient.model_validate(dict(each)).model_dump(mode="json") for each in factors)
+    params = {**single(main_stage(recipe)).params, "members": found}
+    return with_main_stage(recipe, Stage(backend="soup", params=params))
+
+
+def without_soup(recipe: Recipe) -> Recipe:
+    """The main member trained once."""
+    return with_main_stage(recipe, single(main_stage(recipe)))
 
 
 # --- data steps and inference -----------------------------------------------------------------------------------------

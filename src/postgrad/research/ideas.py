@@ -57,9 +57,16 @@ class Ask:
         path = reversed(self.tree.path(self.choice.parent))
         return next((node for node in path if node.score is not None), None)
 
-    def fresh(self, recipe: Recipe) -> bool:
-        """True for a valid recipe that is not in the tree and that one more experiment can pay for."""
-        return recipe.hash not in self.known and edit.valid(recipe) and self.affordable(recipe)
+    def fresh(self, recipe: Recipe, near: bool = False) -> Recipe | None:
+        """The recipe, as it will be run, where it is valid, not in the tree, and one more experiment can pay for it.
+
+        Args:
+            near: the nearest recipe that can be run will do as well.
+        """
+        if not edit.valid(recipe) or (recipe.hash in self.known and not near):
+            return None
+        found = self.context.nearest(recipe) if near else self.context.admit(recipe)
+        return found if found is not None and found.hash not in self.known and self.affordable(found) else None
 
     def affordable(self, recipe: Recipe) -> bool:
         """True when one more experiment can pay for it."""

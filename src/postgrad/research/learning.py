@@ -1,7 +1,8 @@
 """What a run has taught about its kinds of change: a normal belief about the effect of each.
 
-Known-variance normal updating (Gelman et al. 2013, section 2.5): the prior comes from the table of moves; an experiment
-counts with the variance of its own paired difference plus that of the same change on different parents.
+Known-variance normal updating (Gelman et al. 2013, section 2.5): the prior comes from the table of moves, or from
+finished runs where any tried the kind; an experiment counts with the variance of its own paired difference plus that of
+the same change on different parents.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 from random import Random
+from typing import Mapping
 
+from postgrad.memory.effects import BETWEEN_PARENTS, FAILED_EFFECT, Z95
+from postgrad.records import Prior
 from postgrad.tree import Experiment, Tree
-
-BETWEEN_PARENTS = 0.02
-FAILED_EFFECT = -0.03
-Z95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,13 @@ class Belief:
     def draw(self, rng: Random) -> float:
         """One draw, for Thompson sampling."""
         return rng.gauss(self.mean, self.sd)
+
+
+def prior_of(kind: str, table: Belief, priors: Mapping[str, Prior]) -> Belief:
+    """The belief about a kind of change before the run: what finished runs taught where any tried it, else the
+    table's."""
+    found = priors.get(kind)
+    return Belief(found.mean, found.sd) if found else table
 
 
 def belief(kind: str, prior: Belief, tree: Tree) -> Belief:

@@ -18,12 +18,16 @@ from postgrad.research.play import (
     add_member,
     add_negatives,
     add_step,
+    alone,
+    averaged_rates,
+    averaged_seeds,
     epochs_between,
     every,
     has_negatives,
     main_is,
     main_is_not,
     no_member,
+    no_soup,
     no_step,
     other_base,
     rejects,
@@ -218,6 +222,31 @@ SCORE: tuple[Play, ...] = (
     ),
 )
 
+SOUP: tuple[Play, ...] = (
+    Play(
+        "soup.seeds",
+        "two trainings with seeds of their own, their weights averaged",
+        "Trainings from one start end in one basin; its middle generalises better than a point on its edge, and "
+        "answers at the price of one model (model soups, Wortsman et al. 2022).",
+        "the search score does not move",
+        0.003,
+        0.01,
+        every(trained, alone),
+        averaged_seeds,
+    ),
+    Play(
+        "soup.rates",
+        "a second training with another learning rate, weights averaged",
+        "Trainings with different settings err on different questions more than seeds do, and their middle keeps what "
+        "they agree on (model soups, Wortsman et al. 2022).",
+        "the search score does not move",
+        0.003,
+        0.012,
+        every(trained, alone),
+        averaged_rates,
+    ),
+)
+
 ENSEMBLE: tuple[Play, ...] = (
     Play(
         "ensemble.classic",
@@ -256,7 +285,7 @@ ENSEMBLE: tuple[Play, ...] = (
         "the search score does not move",
         0.005,
         0.01,
-        every(trained, room),
+        every(trained, room, no_soup),
         second_seed,
     ),
 )
@@ -344,4 +373,4 @@ DATA: tuple[Play, ...] = (
     ),
 )
 
-PLAYS: tuple[Play, ...] = (*METHOD, *SCORE, *ENSEMBLE, *DATA)
+PLAYS: tuple[Play, ...] = (*METHOD, *SCORE, *SOUP, *ENSEMBLE, *DATA)

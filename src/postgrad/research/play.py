@@ -62,25 +62,25 @@ def rejects(recipe: Recipe, task: TaskSpec) -> bool:
 
 def learns(recipe: Recipe, task: TaskSpec) -> bool:
     """The main member is trained on rows; the constant answer is not."""
-    return edit.main_stage(recipe).backend in ("classic", "embedder")
+    return edit.family(edit.main_stage(recipe)) in ("classic", "embedder")
 
 
 def main_is(backend: str, **wanted: Value) -> Applies:
-    """The main member has this backend and these settings."""
+    """The main member has this backend, or is a soup of it, and these settings."""
 
     def check(recipe: Recipe, task: TaskSpec) -> bool:
         stage = edit.main_stage(recipe)
-        return stage.backend == backend and all(edit.setting(stage, key) == value for key, value in wanted.items())
+        return edit.family(stage) == backend and all(edit.setting(stage, key) == value for key, value in wanted.items())
 
     return check
 
 
 def main_is_not(backend: str, key: str, value: Value) -> Applies:
-    """The main member has this backend and another value of this setting."""
+    """The main member has this backend, or is a soup of it, and another value of this setting."""
 
     def check(recipe: Recipe, task: TaskSpec) -> bool:
         stage = edit.main_stage(recipe)
-        return stage.backend == backend and edit.setting(stage, key) != value
+        return edit.family(stage) == backend and edit.setting(stage, key) != value
 
     return check
 
@@ -111,10 +111,20 @@ def no_member(added: Stage) -> Applies:
     def check(recipe: Recipe, task: TaskSpec) -> bool:
         if not room(recipe, task) or (added.backend == "embedder" and recipe.base_model is None):
             return False
-        same = [stage for stage in edit.stages(recipe) if stage.backend == added.backend]
+        same = [stage for stage in edit.stages(recipe) if edit.family(stage) == added.backend]
         return not any(added.backend == "classic" or _tuning(stage) == _tuning(added) for stage in same)
 
     return check
+
+
+def no_soup(recipe: Recipe, task: TaskSpec) -> bool:
+    """The weights of the main member are those of one training."""
+    return not edit.is_soup(edit.main_stage(recipe))
+
+
+def alone(recipe: Recipe, task: TaskSpec) -> bool:
+    """The recipe has one member, and its weights are those of one training."""
+    return len(edit.members(recipe)) == 1 and no_soup(recipe, task)
 
 
 def _tuning(stage: Stage) -> Value:
@@ -157,6 +167,20 @@ def add_member(stage: Stage, weight: float = 1.0) -> Apply:
 def second_seed(recipe: Recipe, task: TaskSpec) -> Recipe:
     """Add the main member once more: members train with seeds of their own."""
     return edit.with_member(recipe, edit.main_stage(recipe), 2.0, 2.0)
+
+
+def averaged_seeds(recipe: Recipe, task: TaskSpec) -> Recipe:
+    """Train the main member twice with seeds of their own, and average the weights."""
+    return edit.with_soup(recipe, {}, {})
+
+
+def averaged_rates(recipe: Recipe, task: TaskSpec) -> Recipe:
+    """Train the main member twice, the second time with half or twice the learning rate, whichever lies nearer the
+    middle of the usual range, and average the weights."""
+    stage = edit.main_stage(recipe)
+    usual = edit.space_of(recipe)["lr"]
+    factor = 0.5 if edit.number(stage, "lr") ** 2 > usual.low * usual.high else 2.0
+    return edit.with_soup(recipe, {}, {"lr_factor": factor})
 
 
 def times_epochs(factor: float) -> Apply:

@@ -7,22 +7,23 @@ is a function of the recipe, so a replayed run makes the same choices.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Callable
 
 from postgrad.records import Choice, Move, Proposal, TaskSpec
 from postgrad.research import edit
 from postgrad.research.base import Context
-from postgrad.research.drafts import Draft, drafts, starting_points
+from postgrad.research.drafts import DRAFT_PRIOR, Draft, drafts, starting_points
 from postgrad.research.ideas import Ask, Idea, changed, recipe_of
-from postgrad.research.learning import Belief, belief, worth
+from postgrad.research.learning import Belief, belief, prior_of, worth
 from postgrad.research.moves import PLAYS
+from postgrad.research.priors import TUNE_PRIOR
 from postgrad.research.recombine import ablate, combine
 from postgrad.research.repairs import repaired
 from postgrad.research.tuner import described, suggestions
 
 OVERHEAD_S = 10.0
-TUNE_PRIOR = Belief(0.005, 0.02)
-DRAFT_GAIN = 0.02
+COMPOSED = "draft.composed"
 
 Maker = Callable[[Ask], Idea | None]
 
@@ -55,20 +56,28 @@ class Playbook:
 
 
 def draft(ask: Ask) -> Idea | None:
-    """The next starting point whose structure is not in the tree yet."""
-    for found in starting_points(ask.task, ask.context.rng):
-        if ask.fresh(found.recipe) and edit.structure_of(found.recipe) not in ask.structures:
-            return _drafted(found)
+    """The next starting point whose structure is not in the tree yet; of one base model's, the one that finished runs
+    found best comes first."""
+    for found in starting_points(ask.task, ask.context.rng, ask.context.priors):
+        composed = found.kind == COMPOSED
+        recipe = ask.fresh(found.recipe, near=composed)
+        moved = composed and recipe != found.recipe
+        if recipe is not None and (moved or edit.structure_of(recipe) not in ask.structures):
+            return _drafted(replace(found, recipe=recipe), _prior(ask, found.kind, DRAFT_PRIOR).mean)
     return None
 
 
-def _drafted(found: Draft) -> Idea:
+def _prior(ask: Ask, kind: str, known: Belief) -> Belief:
+    return prior_of(kind, known, ask.context.priors)
+
+
+def _drafted(found: Draft, gain: float = DRAFT_PRIOR.mean) -> Idea:
     return Idea(
         found.kind,
         found.change,
         f"A different starting point may lead higher: {found.change}.",
         found.recipe,
-        DRAFT_GAIN,
+        round(gain, 4),
         "it and what is built on it stay behind the other starting points",
     )
 
@@ -82,10 +91,11 @@ def improve(ask: Ask) -> Idea | None:
     tried = {child.proposed.proposal.kind for child in ask.tree.children(parent.id)}
     best: tuple[float, Idea] | None = None
     for play in PLAYS:
-        learnt = belief(play.kind, Belief(play.gain, play.spread), ask.tree)
+        learnt = belief(play.kind, _prior(ask, play.kind, Belief(play.gain, play.spread)), ask.tree)
         drawn = learnt.draw(ask.context.rng)
-        recipe = None if play.kind in tried else changed(play, base, ask.task)
-        if recipe is None or not ask.fresh(recipe):
+        after = None if play.kind in tried else changed(play, base, ask.task)
+        recipe = None if after is None else ask.fresh(after)
+        if recipe is None:
             continue
         value = worth(drawn, OVERHEAD_S + ask.context.nominal_s(recipe))
         if best is None or value > best[0]:
@@ -100,10 +110,10 @@ def tune(ask: Ask) -> Idea | None:
     if parent is None:
         return None
     base = recipe_of(parent)
-    for recipe in suggestions(ask.tree, base, ask.context.rng):
-        change = described(base, recipe)
-        if change and ask.fresh(recipe):
-            learnt = belief("tune", TUNE_PRIOR, ask.tree)
+    for suggested in suggestions(ask.tree, base, ask.context.rng):
+        recipe = ask.fresh(suggested)
+        if recipe is not None and (change := described(base, recipe)):
+            learnt = belief("tune", _prior(ask, "tune", TUNE_PRIOR), ask.tree)
             why = "By the numbers tried so far in this structure (TPE), these are the likeliest to do better."
             refuted = "the score is not above that of the numbers before"
             return Idea("tune", change, why, recipe, learnt.mean, refuted, parent.id)
@@ -116,9 +126,10 @@ def repair(ask: Ask) -> Idea | None:
         return None
     node = ask.tree[ask.choice.parent]
     found = repaired(recipe_of(node), node.failure) if node.failure else None
-    if node.failure is None or found is None or not ask.fresh(found[1]):
+    recipe = ask.fresh(found[1]) if found else None
+    if node.failure is None or found is None or recipe is None:
         return None
-    change, recipe = found
+    change = found[0]
     why = f"{node.id} ended with {node.failure.boundary}/{node.failure.kind}; {change} should get it through."
     kind = f"repair.{node.failure.kind}"
     return Idea(kind, change, why, recipe, refuted_by="it fails in the same way", parent=node.id)

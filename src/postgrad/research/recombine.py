@@ -20,8 +20,8 @@ def combine(ask: Ask) -> Idea | None:
     if first is None or name is None or ask.tree[name].score is None:
         return None
     second = ask.tree[name]
-    for kind, change, recipe in _combinations(first, second):
-        if ask.fresh(recipe):
+    for kind, change, combined in _combinations(first, second):
+        if (recipe := ask.fresh(combined)) is not None:
             why = f"What raised {first.id} and what raised {second.id} are different changes, so they should add up."
             return Idea(
                 kind,
@@ -36,27 +36,29 @@ def combine(ask: Ask) -> Idea | None:
     return None
 
 
-def _combinations(first: Experiment, second: Experiment) -> Iterator[tuple[str, str, Recipe]]:
-    one, two = recipe_of(first), recipe_of(second)
-    yield (
-        "combine.recipes",
-        f"the method of {first.id} with the data steps and rejection of {second.id}",
-        _method_and_rest(one, two),
-    )
-    yield (
-        "combine.recipes",
-        f"the method of {second.id} with the data steps and rejection of {first.id}",
-        _method_and_rest(two, one),
-    )
+def mixtures(one: Recipe, two: Recipe) -> Iterator[Recipe]:
+    """The method of one recipe with the rest of the other, both ways; both together, where their base models allow."""
+    yield _method_and_rest(one, two)
+    yield _method_and_rest(two, one)
     if one.base_model == two.base_model or None in (one.base_model, two.base_model):
-        yield "combine.answers", f"the models of {first.id} and {second.id} answer together", _together(one, two)
+        yield _together(one, two)
+
+
+def _combinations(first: Experiment, second: Experiment) -> Iterator[tuple[str, str, Recipe]]:
+    words = (
+        ("combine.recipes", f"the method of {first.id} with the data steps and rejection of {second.id}"),
+        ("combine.recipes", f"the method of {second.id} with the data steps and rejection of {first.id}"),
+        ("combine.answers", f"the models of {first.id} and {second.id} answer together"),
+    )
+    for (kind, change), recipe in zip(words, mixtures(recipe_of(first), recipe_of(second)), strict=False):
+        yield kind, change, recipe
 
 
 def _method_and_rest(method: Recipe, rest: Recipe) -> Recipe:
     """The stage and base model of one recipe, the data steps, inference and rejection score of the other."""
     mixed = method.model_copy(update={"data": rest.data, "inference": rest.inference})
     own, other = edit.main_stage(method), edit.main_stage(rest)
-    if own.backend == other.backend and "score" in other.params:
+    if edit.family(own) == edit.family(other) and "score" in other.params:
         return edit.with_main(mixed, score=other.params["score"])
     return edit.checked(mixed)
 
@@ -83,13 +85,13 @@ def ablate(ask: Ask) -> Idea | None:
     path = ask.tree.path(parent.id)
     options = [*_undone(path), *_parts(path)]
     for _, change, smaller in sorted(options, key=lambda option: option[0]):
-        if ask.fresh(smaller):
+        if (recipe := ask.fresh(smaller)) is not None:
             why = "No part of the recipe has less evidence; without it the score should hold, and simpler is better."
             return Idea(
                 "ablate",
                 change,
                 why,
-                smaller,
+                recipe,
                 refuted_by="the score falls: the part is needed after all",
                 parent=parent.id,
             )
@@ -107,10 +109,11 @@ def _undone(path: Sequence[Experiment]) -> Iterator[tuple[float, str, Recipe]]:
 def _without_change(recipe: Recipe, before: Recipe, after: Recipe) -> Recipe | None:
     """`recipe` with what made `after` of `before` undone; None where a method or a member changed."""
     old, new, now = edit.main_stage(before), edit.main_stage(after), edit.main_stage(recipe)
-    same_shape = len(edit.members(before)) == len(edit.members(after))
-    if not (same_shape and old.backend == new.backend == now.backend and before.base_model == after.base_model):
+    same_shape = len(edit.members(before)) == len(edit.members(after)) and old.backend == new.backend
+    if not (same_shape and edit.family(old) == edit.family(now) and before.base_model == after.base_model):
         return None
     params = dict(now.params)
+    old, new = edit.single(old), edit.single(new)
     for key in old.params.keys() | new.params.keys():
         if edit.setting(old, key) != edit.setting(new, key) and edit.setting(now, key) == edit.setting(new, key):
             params[key] = edit.setting(old, key)
@@ -137,6 +140,9 @@ def _parts(path: Sequence[Experiment]) -> Iterator[tuple[float, str, Recipe]]:
     for step in recipe.data:
         if edit.has_step(recipe_of(path[0]), step.op):
             yield 0.0, f"without the data step {step.op}", edit.without_step(recipe, step.op)
+    if edit.is_soup(edit.main_stage(recipe)):
+        brought_by = next(node for node in path if edit.is_soup(edit.main_stage(recipe_of(node))))
+        yield _support(brought_by), "with one training in place of averaged weights", edit.without_soup(recipe)
     found = edit.stages(recipe)
     for i, stage in enumerate(found if len(found) > 1 else ()):
         brought_by = next(node for node in path if len(edit.members(recipe_of(node))) > i)

@@ -23,7 +23,7 @@ def repaired(recipe: Recipe, failure: Failure) -> Repaired | None:
 
 
 def _is_embedder(recipe: Recipe) -> bool:
-    return edit.main_stage(recipe).backend == "embedder"
+    return edit.family(edit.main_stage(recipe)) == "embedder"
 
 
 def _slower_learning(recipe: Recipe) -> Repaired | None:
@@ -55,6 +55,8 @@ def _smaller_vocabulary(recipe: Recipe) -> Repaired | None:
 
 def _less_time(recipe: Recipe) -> Repaired | None:
     stage = edit.main_stage(recipe)
+    if edit.is_soup(stage):
+        return "one training in place of several with their weights averaged", edit.without_soup(recipe)
     if stage.backend != "embedder" or edit.setting(stage, "tune") == "frozen":
         return _one_member_less(recipe)
     epochs = int(edit.number(stage, "epochs"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
-from typing import Any, Callable, Mapping, Protocol, Sequence, runtime_checkable
+from typing import Any, Callable, Mapping, NamedTuple, Protocol, Sequence, runtime_checkable
 
 from postgrad.budget import Remaining
-from postgrad.records import Choice, Recipe, Record
+from postgrad.records import Choice, Move, Recipe, Record
 from postgrad.tree import Tree
 
 #: Coordinate name -> the number of an option, or a number in [0, 1].
@@ -23,7 +24,7 @@ class Policy(Protocol):
         """Return the next choice. `tree` holds pending experiments too. `params` is a validated `Params`.
 
         The parent of improve, tune, ablate, repair and replicate is in the tree; a draft has no parent. A choice with a
-        `recipe` asks for exactly that recipe: it is a draft, and its recipe is in no experiment of the tree.
+        `recipe` asks for exactly that recipe, which is in no experiment of the tree; it is no repair and no replicate.
         """
         ...
 
@@ -67,4 +68,71 @@ class SpacePolicy(Policy, Protocol):
 
     def over(self, space: Space) -> Policy:
         """The same policy over this space; only that one is asked to choose."""
+        ...
+
+
+class Features(NamedTuple):
+    """A recipe as numbers.
+
+    Attributes:
+        parts: name -> how much of it is there, mostly 1.
+        numbers: name -> its place in its range, from 0 to 1.
+    """
+
+    parts: Mapping[str, float]
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A recipe that could be tried next, and the move that makes it. The recipe is made when it is asked for."""
+
+    move: Move
+    kind: str
+    features: Features
+    make: Callable[[], Recipe]
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return self.make()
+
+
+class Options(Protocol):
+    """What could be tried next, for any recipe of a task. Deterministic."""
+
+    def starts(self) -> Sequence[Option]:
+        """The starting points."""
+        ...
+
+    def changes(self, recipe: Recipe) -> Sequence[Option]:
+        """Every single change of its structure, and every part of it left out."""
+        ...
+
+    def ranges(self, recipe: Recipe) -> Mapping[str, tuple[float, float]]:
+        """Its numbers -> the places they may have."""
+        ...
+
+    def placed(self, recipe: Recipe, places: Mapping[str, float]) -> Option:
+        """The recipe with these of its numbers at these places."""
+        ...
+
+    def both(self, first: Recipe, second: Recipe) -> Sequence[Option]:
+        """What takes from both."""
+        ...
+
+    def features(self, recipe: Recipe) -> Features:
+        """The recipe as numbers."""
+        ...
+
+    def nominal_s(self, recipe: Recipe) -> float:
+        """Nominal seconds of one experiment with this recipe."""
+        ...
+
+
+@runtime_checkable
+class OptionPolicy(Policy, Protocol):
+    """A policy that weighs what could be tried, recipe by recipe. Whoever runs it gives it the options first."""
+
+    def weighing(self, options: Options) -> Policy:
+        """The same policy over these options; only that one is asked to choose."""
         ...

@@ -1,158 +1,244 @@
-"""Search by posteriors: the experiment and the move whose expected improvement on the leader is largest.
+"""Search by posteriors: the recipe is tried that is expected to raise the best one most, for what it costs.
 
-What an experiment is worth is the referee's belief, added up along its comparisons: shrunk, so that a lucky score does
-not attract the search. What a move brings is learnt from what it brought in this run, for each kind of move, as a
-normal distribution with unknown mean and variance (normal inverse gamma: A. Gelman et al., "Bayesian Data Analysis",
-3rd edition (2013), section 3.3). One draw from these (Thompson sampling) gives every pair of experiment and move an
-expected improvement (D. Jones, M. Schonlau and W. Welch, Journal of Global Optimization 13 (1998), section 4.1), and
-the largest is chosen. Failures and raced experiments count as what they are: spent without a gain. It does not weigh
-costs.
+What every recipe is worth is believed from all experiments together: what one says about a part, a number or a
+combination, it says about all recipes that share it (`surrogate.py`). From the experiments that are believed best, and
+from starting points that were not tried, changes are added for as long as that raises what is expected; so a proposal
+holds one change where little is known and several where the run has taught what they bring. Leaving a part out, moving
+numbers and taking from two branches are such changes; training the leader again and mending a failed experiment are
+weighed against them. The more experiments, the more of them are built on (progressive widening, R. Coulom, "Computing
+Elo ratings of move patterns in the game of Go" (2007), section 4).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import erf, exp, pi, sqrt
+from dataclasses import dataclass, replace
 from random import Random
+from typing import TYPE_CHECKING, Sequence
 
 from pydantic import Field
 
 from postgrad.budget import Remaining
-from postgrad.records import Choice, Move, Record
+from postgrad.errors import PostgradError
+from postgrad.records import Choice, Move, Recipe, Record
 from postgrad.search import legal
-from postgrad.tree import Experiment, State, Tree
+from postgrad.search.base import Option, Options
+from postgrad.search.prospects import Prospects
+from postgrad.tree import Experiment, Tree
 
-EXTENDING = (Move.IMPROVE, Move.TUNE, Move.COMBINE, Move.ABLATE)
-# What a failure or a raced training is taken to have brought.
-NOTHING = -0.03
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Nominal seconds that an experiment costs beside its training.
+OVERHEAD_S = 10.0
 
 
 class PosteriorParams(Record):
     """Settings of the posterior policy.
 
     Attributes:
-        n_drafts: drafts, besides the references, before anything is weighed.
-        candidates: experiments that are weighed, best first.
-        spread: standard deviation of what a move brings, before any was tried; on the scale of the metric.
-        p_debug: how often a failed experiment is repaired when there is one.
+        scale: standard deviation of what one part of a recipe brings, before any was tried; on the scale of the metric.
+        changes: most changes that one proposal makes.
+        width: experiments that are built on at the beginning; their number grows with the root of the experiments.
+        climbs: beginnings that further changes are added to.
+        numbers: most numbers that one proposal moves.
         max_repairs: repairs in a row that are tried on one failure.
+        least_gain: the search stops when all that is left is expected to gain less than this; on the metric's scale.
     """
 
-    n_drafts: int = Field(default=5, ge=1)
-    candidates: int = Field(default=6, ge=1)
-    spread: float = Field(default=0.02, gt=0)
-    p_debug: float = Field(default=0.5, ge=0, le=1)
+    scale: float = Field(default=0.02, gt=0)
+    changes: int = Field(default=2, ge=1)
+    width: int = Field(default=2, ge=1)
+    climbs: int = Field(default=2, ge=1)
+    numbers: int = Field(default=6, ge=0)
     max_repairs: int = Field(default=2, ge=0)
+    least_gain: float = Field(default=0.0005, ge=0)
 
 
 @dataclass(frozen=True)
-class Gains:
-    """What a move brings: (mean, standard deviation) as drawn from what is known of it."""
+class Found:
+    """Something that could be done: what it is expected to bring, what that is worth, and the choice it would be.
 
-    mean: float
-    sd: float
+    Attributes:
+        gain: expected improvement on the leader, on the scale of the metric.
+        worth: the same, for a unit of cost where costs count.
+    """
 
-    def improvement(self, behind: float) -> float:
-        """E[max(0, gain - behind)], for an experiment so far behind the leader."""
-        z = (self.mean - behind) / self.sd
-        return self.sd * (z * 0.5 * (1 + erf(z / sqrt(2))) + exp(-0.5 * z * z) / sqrt(2 * pi))
+    gain: float
+    worth: float
+    option: Option | None
+    parent: Experiment | None
+    kinds: tuple[str, ...]
+    move: Move
+    other: Experiment | None = None
 
 
 class Posterior:
-    """Weighs, then extends."""
+    """Weighs what could be tried, then asks for one recipe."""
 
     Params: type[Record] = PosteriorParams
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options
+
+    def weighing(self, options: Options) -> Posterior:
+        """The same policy over these options."""
+        return Posterior(options)
 
     def choose(self, tree: Tree, remaining: Remaining, rng: Random, params: PosteriorParams) -> Choice:
         """Return the next choice."""
         if remaining.empty:
             return legal.stop()
-        made = len(legal.drafts(tree))
-        if made < params.n_drafts:
-            return legal.draft(f"draft {made + 1} of {params.n_drafts}")
+        if self.options is None:
+            raise PostgradError(
+                "The policy 'posterior' needs the options of a task. Use what its `weighing` gives for them."
+            )
         broken = legal.repairable(tree, params.max_repairs)
-        if broken and rng.random() < params.p_debug:
-            return legal.repair(rng.choice(broken))
-        leader = tree.leader()
-        if leader is None:
+        if not any(not legal.is_constant(node) for node in tree.scored()):
             return legal.repair(rng.choice(broken)) if broken else legal.draft("nothing has a score yet")
-        worth = merits(tree)
-        return self._best(tree, leader, worth, rng, params)
-
-    def _best(
-        self, tree: Tree, leader: Experiment, worth: dict[str, float], rng: Random, params: PosteriorParams
-    ) -> Choice:
-        gains = {move: drawn(seen, params.spread, rng) for move, seen in brought(tree, worth).items()}
-        top = worth.get(leader.id, 0.0)
-        ranked = sorted(worth, key=lambda name: (-worth[name], name))[: params.candidates]
-        options: list[tuple[float, Experiment, Move]] = []
-        for name in ranked:
-            options += [
-                (gains[move].improvement(top - worth[name]), tree[name], move)
-                for move in EXTENDING
-                if _possible(tree, tree[name], move)
-            ]
-        value, node, move = max(options, key=lambda option: option[0])
-        fresh = gains[Move.DRAFT].improvement(0.0)
-        if fresh > value:
-            return legal.draft(f"a draft is expected to gain {fresh:.4f}")
-        reason = f"{move.value} of {node.id} is expected to gain {value:.4f}"
-        if move is Move.COMBINE:
-            return legal.combine_or_improve(tree, node, reason)
-        return Choice(parent=node.id, move=move, reason=reason)
+        weighing = _Weighing(Prospects(tree, self.options, params.scale), self.options, remaining, rng, params)
+        return weighing.choice(broken)
 
 
-def merits(tree: Tree) -> dict[str, float]:
-    """What each scored experiment is believed to be ahead of the first, by the referee; by the bare score where the log
-    has no belief."""
-    found: dict[str, float] = {}
-    first: float | None = None
-    for node in tree.all():
-        if node.score is None or node.analysis is None or node.analysis.subject not in (None, node.id):
-            continue
-        gain, rival = node.analysis.gain, node.analysis.rival
-        first = node.score if first is None else first
-        if rival is None or gain is None or rival not in found:
-            found[node.id] = node.score - first
-            continue
-        found[node.id] = found[rival] + gain.value
-    return found
+class _Weighing:
+    """One choice in the making."""
+
+    def __init__(
+        self, prospects: Prospects, options: Options, remaining: Remaining, rng: Random, params: PosteriorParams
+    ) -> None:
+        self.prospects, self.options, self.rng, self.params = prospects, options, rng, params
+        self.remaining = remaining
+        self.priced = remaining.experiments is None and remaining.wall_s is not None
+
+    def choice(self, broken: Sequence[Experiment]) -> Choice:
+        """Weigh everything."""
+        width = self.params.width + int(len(self.prospects.seen) ** 0.5 / 3)
+        leading = self.prospects.leading(width)
+        begun = [*self._starts(), *self._mixed(leading)]
+        begun += [found for node in leading if (found := self._changed(_recipe(node), node, ())) is not None]
+        begun.sort(key=lambda found: -found.worth)
+        ready = [self._climbed(found) for found in begun[: self.params.climbs]]
+        ready += [self._again(node) for node in leading[:1]] + [self._repaired(node) for node in broken]
+        ready += [
+            found for node in leading if (found := self._tuned(_recipe(node), node, (), node.proposed.choice.move))
+        ]
+        if not ready:
+            return legal.draft("no change of what leads is new")
+        found = max(ready, key=lambda found: found.worth)
+        return self._stopped(found) or self._chosen(found)
+
+    # --- what could be done -------------------------------------------------------------------------------------------
+
+    def _starts(self) -> list[Found]:
+        best = self._best(self.options.starts())
+        return [] if best is None else [Found(*best, None, (best[2].kind,), Move.DRAFT)]
+
+    def _changed(self, recipe: Recipe, parent: Experiment | None, kinds: tuple[str, ...]) -> Found | None:
+        """The best single change of a recipe."""
+        best = self._best(self.options.changes(recipe))
+        if best is None:
+            return None
+        return Found(*best, parent, (*kinds, best[2].kind), _move(parent, kinds, best[2]))
+
+    def _climbed(self, found: Found) -> Found:
+        """With further changes, and then with other numbers, for as long as that raises what is expected."""
+        for _ in range(self.params.changes - 1):
+            further = self._changed(found.option.recipe, found.parent, found.kinds) if found.option else None
+            if further is None or further.worth <= found.worth:
+                break
+            found = further
+        tuned = self._tuned(found.option.recipe, found.parent, found.kinds, found.move) if found.option else None
+        return found if tuned is None or tuned.worth <= found.worth else replace(tuned, other=found.other)
+
+    def _tuned(self, recipe: Recipe, parent: Experiment | None, kinds: tuple[str, ...], move: Move) -> Found | None:
+        """The same structure with other numbers."""
+        ranges = self.options.ranges(recipe)
+        places = self.prospects.placed(self.options.features(recipe), ranges, self.params.numbers, self.rng)
+        best = self._best([self.options.placed(recipe, places)]) if places else None
+        if best is None:
+            return None
+        return Found(*best, parent, (*kinds, "tune"), move if kinds else Move.TUNE)
+
+    def _mixed(self, leading: Sequence[Experiment]) -> list[Found]:
+        """The best of what takes from the first and another, for each other, and for each starting point: what was
+        learnt about one method may serve another."""
+        found = []
+        for other in leading[1:]:
+            best = self._best(self.options.both(_recipe(leading[0]), _recipe(other)))
+            if best is not None:
+                found.append(Found(*best, leading[0], (best[2].kind,), Move.COMBINE, other))
+        for start in self.options.starts():
+            best = self._best(self.options.both(_recipe(leading[0]), start.recipe))
+            if best is not None:
+                found.append(Found(*best, leading[0], (start.kind, best[2].kind), Move.IMPROVE))
+        return found
+
+    def _again(self, node: Experiment) -> Found:
+        """Training what is believed best once more, to know it better."""
+        gain = self.prospects.of_another_training()
+        return Found(gain, self._worth(gain, _recipe(node)), None, node, (), Move.REPLICATE)
+
+    def _repaired(self, node: Experiment) -> Found:
+        gain = self.prospects.of_a_repair(node)
+        return Found(gain, self._worth(gain, _recipe(node)), None, node, (), Move.REPAIR)
+
+    # --- what it is worth ---------------------------------------------------------------------------------------------
+
+    def _best(self, options: Sequence[Option]) -> tuple[float, float, Option] | None:
+        """(gain, worth, option) of the most promising one whose recipe is in no experiment yet."""
+        if not options:
+            return None
+        gains = self.prospects.gains([option.features for option in options])
+        worth = gains if not self.priced else self._per_cost(gains, options)
+        for at in (-worth).argsort(kind="stable"):
+            if options[at].recipe.hash not in self.prospects.known:
+                return float(gains[at]), float(worth[at]), options[at]
+        return None
+
+    def _per_cost(self, gains: NDArray[np.float64], options: Sequence[Option]) -> NDArray[np.float64]:
+        import numpy as np
+
+        costs = np.array([OVERHEAD_S + self.options.nominal_s(option.recipe) for option in options])
+        per_cost: NDArray[np.float64] = gains / costs
+        return per_cost
+
+    def _worth(self, gain: float, recipe: Recipe) -> float:
+        return gain / (OVERHEAD_S + self.options.nominal_s(recipe)) if self.priced else gain
+
+    # --- the answer ---------------------------------------------------------------------------------------------------
+
+    def _stopped(self, found: Found) -> Choice | None:
+        """Stop where all experiments that are left would gain less than is worth while, each as much as the best."""
+        left = self.remaining.experiments
+        if left is None or found.gain * left >= self.params.least_gain:
+            return None
+        reason = f"the {left} experiments left are expected to gain less than {self.params.least_gain:g} together"
+        return Choice(parent=None, move=Move.STOP, reason=reason)
+
+    def _chosen(self, found: Found) -> Choice:
+        parent, option = found.parent, found.option
+        above = 0.0
+        if option is not None:
+            value = self.prospects.believed(option.features)
+            above = value - (self.prospects.believed(self.options.features(_recipe(parent))) if parent else value)
+        return Choice(
+            parent=parent.id if parent else None,
+            move=found.move,
+            other=found.other.id if found.other else None,
+            reason=f"expected to raise the best score by {found.gain:.4f}",
+            recipe=option.recipe if option else None,
+            kinds=tuple(dict.fromkeys(found.kinds)),
+            gain=above,
+        )
 
 
-def brought(tree: Tree, worth: dict[str, float]) -> dict[Move, list[float]]:
-    """What each move brought, over its parent; a draft over what led before it."""
-    found: dict[Move, list[float]] = {move: [] for move in (*EXTENDING, Move.DRAFT)}
-    best = 0.0
-    for node in tree.all():
-        move = node.proposed.choice.move
-        if move not in found or legal.is_reference(node):
-            pass
-        elif node.state in (State.FAILED, State.RACED):
-            found[move].append(NOTHING)
-        elif node.id in worth:
-            base = best if move is Move.DRAFT else worth.get(node.parent or "", best)
-            found[move].append(worth[node.id] - base)
-        best = max(best, worth.get(node.id, best))
-    return found
+def _move(parent: Experiment | None, kinds: tuple[str, ...], option: Option) -> Move:
+    """What a change is called: several at once, and a part left out of a starting point, improve."""
+    if parent is None:
+        return Move.DRAFT
+    rooted = option.move is Move.ABLATE and parent.parent is None
+    return Move.IMPROVE if kinds or rooted else option.move
 
 
-def drawn(seen: list[float], spread: float, rng: Random, recent: int = 30) -> Gains:
-    """A draw of (mean, standard deviation) given what was seen last, under a prior worth two of no gain."""
-    values = seen[-recent:]
-    count = len(values)
-    weight, shape = 2.0 + count, 1.5 + count / 2
-    average = sum(values) / count if count else 0.0
-    mean = count * average / weight
-    rate = 1.5 * spread**2 + 0.5 * sum((value - average) ** 2 for value in values) + count * average**2 / weight
-    variance = rate / rng.gammavariate(shape, 1.0)
-    return Gains(rng.gauss(mean, sqrt(variance / weight)), sqrt(variance))
-
-
-def _possible(tree: Tree, node: Experiment, move: Move) -> bool:
-    if legal.is_reference(node) and move is Move.ABLATE:
-        return False
-    if move is Move.ABLATE:
-        return node.parent is not None
-    if move is Move.COMBINE:
-        return any(not legal.is_reference(other) for other in legal.partners(tree, node))
-    return True
+def _recipe(node: Experiment) -> Recipe:
+    return node.proposed.proposal.recipe

@@ -172,6 +172,8 @@ def _check_numbers(sections: Mapping[str, Any], problems: list[str]) -> None:
     for key, number in (("budget.gpu_hours", budget.gpu_hours), ("budget.usd", budget.usd)):
         if number is not None and not 0 <= number < float("inf"):
             problems.append(f"{key} is {number}, and 0 or more was expected.")
+    if not 0 <= (pare := sections.get("search", SearchSpec()).pare) <= 0.5:
+        problems.append(f"search.pare is {pare}, and a share of the budget between 0 and 0.5 was expected, as 0.1.")
     if not 0 < sections.get("min_effect", 0.5) < 1:
         problems.append(f"min_effect is {sections['min_effect']}, and a number between 0 and 1 was expected, as 0.02.")
     if sections.get("seed", 0) < 0:

@@ -35,9 +35,11 @@ HELP = {
     "base_models": "hf:ORG/NAME@REVISION, path:FOLDER or package:NAME; [] for models without a pretrained base.",
     "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', or several with commas.",
     "researcher": "Who turns a choice into a proposal.",
-    "search": "The policy that chooses which experiment to extend, or {policy: ..., params: {...}}.",
+    "search": "The policy that chooses which experiment to extend, or {policy: ..., params: {...}, pare: 0.1}; pare is "
+    "the share of the budget that may go into leaving out changes of the champion, 0 for none.",
     "engine": "Where jobs run: a name, or kind, workers, threads, sandbox, and memory_mb and job_wall_s of a job.",
-    "seed": "Same seed, same run, as far as it does not depend on time.",
+    "memory": "Optional. Whether finished runs teach this one, and it later ones; 'off' for neither. No data is kept.",
+    "seed": "Same seed and same memory, same run, as far as it does not depend on time.",
 }
 
 
@@ -54,6 +56,7 @@ EXAMPLES = {
     "data.out_of_scope": "out_of_scope",
     "guards": "[{metric: macro_f1, min: 0.6}]",
     "researcher": "playbook",
+    "memory": "off",
     "engine": "{kind: local, workers: 2, threads: 1, memory_mb: 6000, job_wall_s: 1800}",
 }
 
@@ -71,6 +74,7 @@ def task_schema() -> dict[str, Any]:
     definitions["Budget"]["properties"] |= {"wall": wall}
     for key in ("budget", "search", "engine"):
         keys[key] = {"anyOf": [{"type": "string"}, {"$ref": keys[key]["$ref"]}]}
+    keys["memory"] = {"default": True, "anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]}
     keys["base_models"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     keys["budget"]["default"], keys["base_models"]["default"] = DEFAULT_BUDGET, [DEFAULT_BASE_MODEL]
     for key, registry in (("metric", METRICS), ("search", POLICIES), ("engine", ENGINES), ("researcher", RESEARCHERS)):

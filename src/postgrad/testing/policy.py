@@ -17,9 +17,11 @@ from typing import Iterator, Sequence
 from postgrad.admission import refusal
 from postgrad.budget import Remaining
 from postgrad.records import Choice, Move, Recipe, Record, TaskSpec
-from postgrad.research.space import RecipeSpace, bound
+from postgrad.research.binding import bound
+from postgrad.research.space import RecipeSpace
 from postgrad.search.base import Policy
 from postgrad.testing.researcher import REJECTING
+from postgrad.testing.simulation import nominal_s
 from postgrad.testing.trees import Ended, Node, interleaved, tree_of
 from postgrad.tree import State, Tree
 
@@ -83,7 +85,7 @@ def why_illegal(tree: Tree, choice: Choice) -> str | None:
     if choice.move is Move.STOP:
         return "stops although there is budget"
     if choice.recipe is not None:
-        if choice.move is not Move.DRAFT:
+        if choice.move in (Move.REPAIR, Move.REPLICATE):
             return f"names the recipe of a {choice.move}"
         if any(node.proposed.proposal.recipe.hash == choice.recipe.hash for node in tree.all()):
             return "names a recipe that is in the tree"
@@ -116,7 +118,7 @@ class PolicyContract:
 
     @cached_property
     def asked(self) -> Policy:
-        return bound(self.policy, self.task)
+        return bound(self.policy, self.task, nominal_s)
 
     def settings(self) -> Record:
         """The validated settings."""
@@ -151,7 +153,7 @@ class PolicyContract:
 
     def test_a_rebuilt_tree_gives_the_same_choice(self) -> None:
         for seed in self.seeds:
-            again = bound(self.policy, self.task).choose(grown(3, 30), PLENTY, Random(seed), self.settings())
+            again = bound(self.policy, self.task, nominal_s).choose(grown(3, 30), PLENTY, Random(seed), self.settings())
             assert self.choose(grown(3, 30), seed) == again
 
     def test_the_order_in_which_jobs_end_does_not_matter(self) -> None:

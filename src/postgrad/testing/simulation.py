@@ -14,9 +14,9 @@ from postgrad.budget import Remaining
 from postgrad.events import Analysed, Body, JobFinished, Proposed
 from postgrad.records import Analysis, Choice, Difference, Failure, JobResult, Move, Proposal, Recipe, TaskSpec
 from postgrad.research.base import Context, Researcher
+from postgrad.research.binding import bound
 from postgrad.research.exact import answer
 from postgrad.research.references import reference_recipes
-from postgrad.research.space import bound
 from postgrad.search.base import Policy
 from postgrad.testing.events import evaluated, numbered
 from postgrad.train import BACKENDS
@@ -56,7 +56,7 @@ class Simulation:
     def run(self, steps: int, seed: int) -> Tree:
         """References first, then `steps` experiments that are chosen and proposed."""
         tree = Tree()
-        policy = bound(self.policy, self.task)
+        policy = bound(self.policy, self.task, nominal_s)
         params = policy.Params()
         for proposal in reference_recipes(self.task):
             tree = self._add(tree, Choice(parent=None, move=Move.DRAFT), proposal)

@@ -241,6 +241,15 @@ class Judge:
         """Posterior variance of the merit beyond what was kept."""
         return self.merits.doubt(name, self.kept)
 
+    def settled(self, name: str) -> bool:
+        """True for a recipe that was weighed and whose case is closed."""
+        return name in self._nodes and not self._nodes[name].open
+
+    def gain(self, name: str, over: str) -> tuple[float, float, float]:
+        """(posterior mean, its variance, measured difference) of what one recipe gains over another."""
+        measured = self._nodes[name].score - self._nodes[over].score
+        return self.merit(name) - self.merit(over), self.merits.between(name, over), measured
+
     def ranked(self) -> list[str]:
         """Recipes that may lead, best posterior mean first, under everything the run has taught."""
         return self.merits.ranked()

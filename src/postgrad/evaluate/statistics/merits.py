@@ -43,6 +43,19 @@ class Merits:
             total, at = total + self.belief(at).variance, rival
         return total
 
+    def between(self, name: str, other: str) -> float:
+        """Posterior variance of the difference of two merits: that of the steps which only one of them rests on."""
+        first, second = self._line(name), self._line(other)
+        return sum(self.belief(each).variance for each in first ^ second)
+
+    def _line(self, name: str) -> set[str]:
+        """The recipe and its rivals, back to the first of the run."""
+        found, at = {name}, name
+        while (rival := self.nodes[at].rival) is not None:
+            found.add(rival)
+            at = rival
+        return found
+
     def ranked(self) -> list[str]:
         """Recipes that may lead, best first."""
         merits: dict[str, float] = {}

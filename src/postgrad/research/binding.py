@@ -1,0 +1,23 @@
+"""Policies that choose recipes themselves get what they choose from: the recipe space of a task, or its options."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from postgrad.records import Recipe, TaskSpec
+from postgrad.research.options import PlaybookOptions
+from postgrad.research.space import space_of
+from postgrad.search.base import OptionPolicy, Policy, SpacePolicy
+
+
+def bound(policy: Policy, task: TaskSpec, nominal_s: Callable[[Recipe], float]) -> Policy:
+    """The policy, with the task's recipe space or options where it chooses from them.
+
+    Args:
+        nominal_s: nominal seconds of one experiment with a recipe.
+    """
+    if isinstance(policy, SpacePolicy):
+        return policy.over(space_of(task))
+    if isinstance(policy, OptionPolicy):
+        return policy.weighing(PlaybookOptions(task, nominal_s))
+    return policy

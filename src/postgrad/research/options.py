@@ -1,0 +1,283 @@
+"""What could be tried next, as recipes: the changes that the playbook knows, its starting points, and numbers.
+
+A policy that weighs recipes gets this as `postgrad.search.base.Options`. Nothing here ranks or trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from math import exp, log, log2
+from typing import Any, Callable, Iterator, Mapping, NamedTuple
+
+from postgrad.records import Dimension, Move, Recipe, Stage, TaskSpec, Value
+from postgrad.research import edit
+from postgrad.research.drafts import drafts
+from postgrad.research.moves import PLAYS
+from postgrad.research.play import Play
+from postgrad.research.recombine import mixtures
+from postgrad.search.base import Features, Option
+from postgrad.train import BACKENDS
+
+# What a member beside the main one counts for.
+BESIDE = 0.4
+# Rows that costs are compared for.
+ROWS = 200
+# Structures whose changes are kept.
+KEPT = 2000
+
+
+@dataclass(frozen=True)
+class PlaybookOptions:
+    """The options of one task. Two of one task are equal.
+
+    Attributes:
+        seconds: nominal seconds of one experiment with a recipe.
+    """
+
+    task: TaskSpec
+    seconds: Callable[[Recipe], float] = field(compare=False)
+
+    @cached_property
+    def _starts(self) -> tuple[Option, ...]:
+        found = [draft for base in self.task.base_models or (None,) for draft in drafts(base)]
+        return tuple(
+            Option(Move.DRAFT, each.kind, features(each.recipe), partial(_same, each.recipe)) for each in found
+        )
+
+    def starts(self) -> tuple[Option, ...]:
+        """The fixed starting points of every base model."""
+        return self._starts
+
+    def changes(self, recipe: Recipe) -> tuple[Option, ...]:
+        """The plays that apply, every data step and member left out, and other choices of settings to tune."""
+        base = features(recipe)
+        case = _Case(self._about, edit.structure_of(recipe), recipe, self.task)
+        return tuple(change.option(recipe, base) for change in _changes(case))
+
+    @cached_property
+    def _about(self) -> str:
+        return self.task.model_dump_json()
+
+    def ranges(self, recipe: Recipe) -> dict[str, tuple[float, float]]:
+        """Number -> the places it may have among features: that of a member beside the main one moves less."""
+        return {
+            number.name: (0.5 - 0.5 * number.weight, 0.5 + 0.5 * number.weight)
+            for number in _numbers(recipe).values()
+            if not number.dimension.choices
+        }
+
+    def placed(self, recipe: Recipe, places: Mapping[str, float]) -> Option:
+        """The recipe with these of its numbers at these places among features."""
+        there = {path: number for path, number in _numbers(recipe).items() if number.name in places}
+        values = {path: number.at(places[number.name]) for path, number in there.items()}
+        base = features(recipe)
+        moved = Features(base.parts, {**base.numbers, **places})
+        return Option(Move.TUNE, "tune", moved, partial(edit.with_numbers, recipe, values))
+
+    def both(self, first: Recipe, second: Recipe) -> tuple[Option, ...]:
+        """The method of one with the rest of the other, and both answering together."""
+        return tuple(
+            Option(Move.COMBINE, "combine", features(mixed), partial(_same, mixed))
+            for mixed in mixtures(first, second)
+            if edit.valid(mixed)
+        )
+
+    def features(self, recipe: Recipe) -> Features:
+        """Settings, members, data steps, base model, inference rule and cost as parts; places of tunable numbers."""
+        return features(recipe)
+
+    def nominal_s(self, recipe: Recipe) -> float:
+        return self.seconds(recipe)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A structure, with one recipe of it, as a key."""
+
+    about: str
+    structure: str
+    recipe: Recipe = field(compare=False)
+    task: TaskSpec = field(compare=False)
+
+
+@lru_cache(maxsize=KEPT)
+def _changes(case: _Case) -> tuple[Change, ...]:
+    """What can be changed about a structure. Remembered: what leads is asked about again and again."""
+    recipe, task, base = case.recipe, case.task, features(case.recipe)
+    found = []
+    for play in PLAYS:
+        if play.applies(recipe, task) and edit.valid(after := play.apply(recipe, task)):
+            apply = partial(_played, play, task)
+            found.append(Change.between(base, features(after), Move.IMPROVE, play.kind, apply))
+    for name, leave_out in _smaller(recipe):
+        found.append(Change.between(base, features(leave_out(recipe)), Move.ABLATE, f"ablate.{name}", leave_out))
+    for path, number in _numbers(recipe).items():
+        for value in number.dimension.choices:
+            if value != number.value:
+                chosen = partial(edit.with_numbers, numbers={path: value})
+                found.append(Change.between(base, features(chosen(recipe)), Move.TUNE, "tune", chosen))
+    return tuple(found)
+
+
+def _played(play: Play, task: TaskSpec, recipe: Recipe) -> Recipe:
+    """The recipe after a play; itself where numbers of its own keep the play from applying."""
+    return play.apply(recipe, task) if play.applies(recipe, task) else recipe
+
+
+def _same(recipe: Recipe) -> Recipe:
+    return recipe
+
+
+class Change(NamedTuple):
+    """A change, and what it does to the features of every recipe of one structure: recipes that differ in numbers share
+    it, and none is made before it is chosen. A number that a change sets or renames is taken to stand where it stood in
+    the first recipe of the structure that was asked about.
+
+    Attributes:
+        parts: name -> how much more of it there is.
+        numbers: name -> place, for those that the change sets; None for those that it takes away.
+    """
+
+    move: Move
+    kind: str
+    parts: Mapping[str, float]
+    numbers: Mapping[str, float | None]
+    apply: Callable[[Recipe], Recipe]
+
+    @classmethod
+    def between(
+        cls, before: Features, after: Features, move: Move, kind: str, apply: Callable[[Recipe], Recipe]
+    ) -> Change:
+        """The change from one to the other."""
+        names = dict.fromkeys([*before.parts, *after.parts])
+        more = {name: after.parts.get(name, 0.0) - before.parts.get(name, 0.0) for name in names}
+        moved: dict[str, float | None] = {name: None for name in before.numbers if name not in after.numbers}
+        moved |= {name: place for name, place in after.numbers.items() if before.numbers.get(name) != place}
+        return cls(move, kind, {name: value for name, value in more.items() if value}, moved, apply)
+
+    def option(self, recipe: Recipe, base: Features) -> Option:
+        """The change of this recipe, whose features are `base`."""
+        parts, numbers = dict(base.parts), dict(base.numbers)
+        for name, more in self.parts.items():
+            parts[name] = parts.get(name, 0.0) + more
+        for name, place in self.numbers.items():
+            if place is None:
+                numbers.pop(name, None)
+            else:
+                numbers[name] = place
+        return Option(self.move, self.kind, Features(parts, numbers), partial(self.apply, recipe))
+
+
+def _smaller(recipe: Recipe) -> Iterator[tuple[str, Callable[[Recipe], Recipe]]]:
+    """(what is left out, what leaves it out)."""
+    for step in recipe.data:
+        yield step.op, partial(edit.without_step, op=step.op)
+    found = edit.stages(recipe)
+    for i, stage in enumerate(found if len(found) > 1 else ()):
+        yield _kind(stage), partial(edit.without_member, index=i)
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+class Number(NamedTuple):
+    """A tunable number of a recipe: its value, its range, its name among features and what it counts for."""
+
+    name: str
+    value: Any
+    dimension: Dimension
+    weight: float
+
+    def at(self, place: float) -> Value:
+        """The value at a place among features."""
+        return _valued(self.dimension, 0.5 + (place - 0.5) / self.weight)
+
+    def put(self, value: Value, parts: dict[str, float], numbers: dict[str, float]) -> None:
+        """Write a value into features, in place of the recipe's own."""
+        if self.dimension.choices:
+            parts[f"{self.name}={self.value}"] = parts.get(f"{self.name}={self.value}", 0.0) - self.weight
+            parts[f"{self.name}={value}"] = parts.get(f"{self.name}={value}", 0.0) + self.weight
+        else:
+            numbers[self.name] = 0.5 + self.weight * (_place(self.dimension, value) - 0.5)
+
+
+@edit.remembered
+def _numbers(recipe: Recipe) -> Mapping[str, Number]:
+    """Path -> tunable number."""
+    stages, main, params = edit.stages(recipe), edit.main_index(recipe), edit.full_params(recipe)
+    found = {}
+    for path, dimension in edit.space_of(recipe).items():
+        parts = path.split(".")
+        owner = int(parts[1]) if parts[0] == "members" else 0
+        name = f"{_kind(stages[owner])}.{parts[-1]}"
+        found[path] = Number(name, edit.get_path(params, path), dimension, 1.0 if owner == main else BESIDE)
+    return found
+
+
+def _place(dimension: Dimension, value: Any) -> float:
+    """Where a number stands in its range: 0 at the low end, 1 at the high end, a little beyond outside of it."""
+    low, high, value = dimension.low, dimension.high, float(value)
+    if dimension.log:
+        low, high, value = log(low), log(high), log(max(value, 1e-12))
+    return float(min(1.3, max(-0.3, (value - low) / (high - low))))
+
+
+def _valued(dimension: Dimension, place: float) -> Value:
+    """The number at a place in its range, to three digits: more than a score can tell apart."""
+    low, high, place = dimension.low, dimension.high, min(1.0, max(0.0, place))
+    value = exp(log(low) + place * (log(high) - log(low))) if dimension.log else low + place * (high - low)
+    return round(value) if dimension.integer else float(min(high, max(low, float(f"{value:.3g}"))))
+
+
+# --- features ---------------------------------------------------------------------------------------------------------
+
+
+@edit.remembered
+def features(recipe: Recipe) -> Features:
+    """A valid recipe as parts and numbers, remembered by its hash."""
+    stages, main = edit.stages(recipe), edit.main_index(recipe)
+    tunable, parts = _numbers(recipe), {f"base.{recipe.base_model}": 1.0}
+    for i, stage in enumerate(stages):
+        weight = 1.0 if i == main else BESIDE
+        for name in _settings(edit.single(stage)):
+            parts[name] = parts.get(name, 0.0) + weight
+        if members := edit.ingredients(stage):
+            name = "member.soup" if len(set(members)) == 1 else "member.soup_mixed"
+            parts[name] = parts.get(name, 0.0) + weight * (len(members) - 1)
+        if i != main:
+            name = f"member.{'again' if _kind(stage) == _kind(stages[main]) else _kind(stage)}"
+            parts[name] = parts.get(name, 0.0) + 1.0
+    parts |= {f"step.{step.op}": 1.0 for step in recipe.data}
+    parts |= {"steps": float(len(recipe.data)), "members": len(stages) - 1.0, "doublings": _doublings(recipe)}
+    parts |= {f"inference.{key}={value}": 1.0 for key, value in recipe.inference.items()}
+    numbers: dict[str, float] = {}
+    for number in tunable.values():
+        if not number.dimension.choices:
+            number.put(number.value, parts, numbers)
+    return Features(parts, numbers)
+
+
+def _doublings(recipe: Recipe) -> float:
+    """How often the cost doubles from the cheapest recipes to this one, in quarters: dearer is often better."""
+    nominal = BACKENDS.get(recipe.stage.backend).nominal_cost(recipe.stage.params, ROWS, ROWS)
+    return 0.25 * log2(max(nominal, 0.1) / 0.1)
+
+
+def _settings(stage: Stage) -> list[str]:
+    """The settings of a stage that are no numbers to tune: names always, the rest where it is not the default."""
+    backend = BACKENDS.get(stage.backend)
+    space, plain = backend.space(stage.params), backend.Params.model_validate(stage.params)
+    found = [f"backend.{stage.backend}"]
+    for key, known in type(plain).model_fields.items():
+        value = getattr(plain, key)
+        if key in space:
+            found += [f"{_kind(stage)}.{key}={value}"] if space[key].choices else []
+        elif isinstance(value, str) or value != known.default:
+            found.append(f"{stage.backend}.{key}={value}")
+    return found
+
+
+def _kind(stage: Stage) -> str:
+    tune, backend = stage.params.get("tune"), edit.family(stage)
+    return f"{backend}.{tune}" if tune else backend

@@ -1,0 +1,226 @@
+"""What is known of the recipes of a run, and what trying one more is expected to bring.
+
+A recipe that leads was picked for a high score, so what is expected to be improved on is what the surrogate believes of
+it, not what it scored (the winner's curse). Experiments under way count as having scored what is believed of
+them (D. Ginsbourger et al., "Kriging is well-suited to parallelize optimization" (2010), section 4.2), so that parallel
+workers spread out.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Mapping, Sequence
+
+from postgrad.records import Move, Recipe
+from postgrad.search import legal
+from postgrad.search.base import Features, Options
+from postgrad.search.surrogate import Surrogate
+from postgrad.tree import Experiment, State, Tree
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Experiments that the surrogate takes in: the best and the latest.
+BEST, LATEST = 100, 100
+# Trainings without a failure that a part is given before any was tried, rounds of the fit, the least risk that counts.
+SAFE, ROUNDS, LEAST_RISK = 3.0, 20, 1e-3
+# Parts that the range of a number falls into.
+QUARTERS = 4
+# Places that a number is tried at.
+PLACES = 8
+
+
+# Parts that every recipe has.
+COUNTS = frozenset({"steps", "members", "doublings"})
+
+
+class Prospects:
+    """The beliefs of one tree.
+
+    Args:
+        scale: standard deviation of what one part brings, before any was tried; on the scale of the metric.
+    """
+
+    def __init__(self, tree: Tree, options: Options, scale: float) -> None:
+        self.options = options
+        self.known = {_recipe(node).hash for node in tree.all()}
+        self.seen = _taken(tree)
+        told = [options.features(_recipe(node)) for node in self.seen]
+        scores = [node.score or 0.0 for node in self.seen]
+        self.surrogate = Surrogate(told, scores, scale)
+        self.means, self.sds = self.surrogate.predict(told)
+        under_way = [options.features(_recipe(node)) for node in tree.pending()]
+        if under_way:
+            believed, _ = self.surrogate.predict(under_way)
+            self.surrogate = Surrogate([*told, *under_way], [*scores, *believed], scale)
+        self.risks, self.mended = _Risks(tree, options), _mended(tree)
+        leader = tree.leader()
+        at = [i for i, node in enumerate(self.seen) if leader is not None and node.id == leader.id]
+        self.bar = float(self.means[at[0]]) if at else float(self.means.max())
+
+    def leading(self, count: int) -> list[Experiment]:
+        """The experiments that are believed to be best, one for each recipe."""
+        found: dict[str, Experiment] = {}
+        for i in sorted(range(len(self.seen)), key=lambda i: (-self.means[i], self.seen[i].index)):
+            found.setdefault(_recipe(self.seen[i]).hash, self.seen[i])
+            if len(found) == count:
+                break
+        return list(found.values())
+
+    def believed(self, features: Features) -> float:
+        """The posterior mean of a recipe's value."""
+        return float(self.surrogate.predict([features])[0][0])
+
+    def gains(self, asked: Sequence[Features]) -> NDArray[np.float64]:
+        """(M,) what one training of each recipe is expected to raise the best belief by, times the chance that it does
+        not fail: a training tells no more than its noise allows (the knowledge gradient for normal beliefs: P. Frazier,
+        W. Powell and S. Dayanik, SIAM Journal on Control and Optimization 47 (2008), section 4)."""
+        import numpy as np
+
+        means, sds = self.surrogate.predict(asked)
+        safe = np.array([1 - self.risks.of(features) for features in asked])
+        found: NDArray[np.float64] = safe * _raised(means - self.bar, self._told(sds))
+        return found
+
+    def placed(
+        self, base: Features, ranges: Mapping[str, tuple[float, float]], most: int, rng: Random
+    ) -> dict[str, float]:
+        """Other places for at most so many of a recipe's numbers: one number after the other is put where a training is
+        expected to raise the best belief most, until nothing helps."""
+        import numpy as np
+
+        asked = [(name, low + (high - low) * place) for name, (low, high) in ranges.items() for place in _grid(rng)]
+        now, moved = dict(base.numbers), dict[str, float]()
+        last = float(self.gains([base])[0])
+        for _ in range(most if asked else 0):
+            features = Features(base.parts, now)
+            means, sds = self.surrogate.varied(features, asked)
+            safe = 1 - np.array(self.risks.varied(features, asked))
+            gains = safe * _raised(means - self.bar, self._told(sds))
+            at = int(gains.argmax())
+            if gains[at] <= last:
+                break
+            last, (name, place) = float(gains[at]), asked[at]
+            now[name] = moved[name] = place
+        return moved
+
+    def of_another_training(self) -> float:
+        """The same for training what is believed best once more: it may fall behind the second."""
+        import numpy as np
+
+        order = np.argsort(-self.means, kind="stable")
+        first = _recipe(self.seen[order[0]]).hash
+        others = [self.means[at] for at in order[1:] if _recipe(self.seen[at]).hash != first]
+        if not others:
+            return 0.0
+        ahead = self.means[order[:1]] - others[0]
+        return float(_raised(-ahead, self._told(self.sds[order[:1]]))[0])
+
+    def of_a_repair(self, node: Experiment) -> float:
+        """The same for mending a failed experiment: it turns out as the failed one might have, if the repair helps."""
+        means, sds = self.surrogate.predict([self.options.features(_recipe(node))])
+        return self.mended * float(_raised(means - self.bar, self._told(sds))[0])
+
+    def _told(self, sds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Standard deviation of how far one training moves a belief."""
+        import numpy as np
+
+        moved: NDArray[np.float64] = sds**2 / np.sqrt(sds**2 + self.surrogate.noise_variance)
+        return moved
+
+
+def _grid(rng: Random) -> list[float]:
+    """Places to try, from one end of a range to the other; elsewhere at every call."""
+    shift = rng.random()
+    return [(step + shift) / PLACES for step in range(PLACES)]
+
+
+def _raised(ahead: NDArray[np.float64], sd: NDArray[np.float64]) -> NDArray[np.float64]:
+    """E[max(0, x)] of normal x with these means and standard deviations."""
+    import numpy as np
+    from scipy.special import ndtr
+
+    z = ahead / sd
+    raised: NDArray[np.float64] = sd * (z * ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi))
+    return raised
+
+
+def _mended(tree: Tree) -> float:
+    """The chance that a repair gives a score, by those of this run."""
+    tries = [
+        node for node in tree.all() if node.proposed.choice.move is Move.REPAIR and node.state is not State.PENDING
+    ]
+    return (1.0 + sum(node.state is not State.FAILED for node in tries)) / (2.0 + len(tries))
+
+
+class _Risks:
+    """How likely a training fails, by what its recipe is made of: any of its parts may fail it (a noisy-or: J. Pearl,
+    "Probabilistic Reasoning in Intelligent Systems" (1988), section 4.3.2), each with a probability that is fitted by
+    expectation maximisation, so that a part that is in everything does not take the blame of one that is in what
+    failed. A part counts as having gone well some times before it was tried."""
+
+    def __init__(self, tree: Tree, options: Options) -> None:
+        self._risk: dict[str, float] = {}
+        if not tree.failed():
+            return
+        import numpy as np
+
+        ended = [node for node in tree.all() if node.state not in (State.PENDING, State.UNSCORED)][-BEST - LATEST :]
+        marked = [_marks(options.features(_recipe(node))) for node in ended]
+        names = {name: at for at, name in enumerate(dict.fromkeys(name for marks in marked for name in marks))}
+        there = np.zeros((len(ended), len(names)))
+        for row, marks in enumerate(marked):
+            there[row, [names[name] for name in marks]] = 1.0
+        failed = np.array([node.state is State.FAILED for node in ended])
+        counts, blame = there.sum(axis=0) + SAFE, there[failed]
+        risk = blame.sum(axis=0) / counts
+        for _ in range(ROUNDS):
+            chance = 1 - np.prod(1 - blame * risk, axis=1)
+            risk = (blame * risk / np.maximum(chance, 1e-9)[:, None]).sum(axis=0) / counts
+        self._risk = {name: float(risk[at]) for name, at in names.items() if risk[at] > LEAST_RISK}
+
+    def of(self, features: Features) -> float:
+        """The probability that a training of such a recipe fails."""
+        well = 1.0
+        if self._risk:
+            for name in _marks(features):
+                well *= 1 - self._risk.get(name, 0.0)
+        return 1 - well
+
+    def varied(self, features: Features, asked: Sequence[tuple[str, float]]) -> list[float]:
+        """The same for as many recipes, each with one number moved to another place."""
+        if not self._risk:
+            return [0.0] * len(asked)
+        well = 1 - self.of(features)
+        own = {name: 1 - self._risk.get(_quarter(name, place), 0.0) for name, place in features.numbers.items()}
+        return [1 - well / own[name] * (1 - self._risk.get(_quarter(name, place), 0.0)) for name, place in asked]
+
+
+def _marks(features: Features) -> list[str]:
+    """Parts, and the quarter of its range that each number is in."""
+    quarters = [_quarter(name, place) for name, place in features.numbers.items()]
+    return [*(name for name, weight in features.parts.items() if weight > 0 and name not in COUNTS), *quarters]
+
+
+def _quarter(name: str, place: float) -> str:
+    return f"{name}@{int(QUARTERS * min(0.99, max(0.0, place)))}"
+
+
+def _taken(tree: Tree) -> list[Experiment]:
+    """The experiments with a score, in index order: all of a short run, of a long one the best and the latest. The
+    constant answer says nothing about recipes."""
+    found = [node for node in tree.scored() if not legal.is_constant(node)]
+    if len(found) > BEST + LATEST:
+        chosen = {node.id: node for node in found[:BEST]}
+        latest = sorted(found, key=lambda node: -node.index)
+        for node in latest:
+            if len(chosen) == BEST + LATEST:
+                break
+            chosen[node.id] = node
+        found = list(chosen.values())
+    return sorted(found, key=lambda node: node.index)
+
+
+def _recipe(node: Experiment) -> Recipe:
+    return node.proposed.proposal.recipe

@@ -1,0 +1,176 @@
+"""What the experiments of a run say about recipes that were not tried: a Gaussian process over recipe features.
+
+A recipe's value is taken as a sum over what it is made of, plus a part that only recipes alike share, plus noise: C.
+Rasmussen and C. Williams, "Gaussian Processes for Machine Learning" (2006), section 2.2 (prediction), 2.7 (a sum over
+features as part of the kernel) and 5.4.1 (the choice among kernels by marginal likelihood). How large effects are is
+integrated out under an inverse gamma prior, so that the first experiments of a run do not make it sure of anything. It
+proposes nothing and knows no cost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
+
+from postgrad.search.base import Features
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Scales of a number's linear and quadratic term, of the quadratic term that all numbers share (how much it costs to be
+# far from the middle of a range), and of a number's distance, where a part that is there or not counts 1.
+LINEAR, SQUARE, SHARED, APART = 1.5, 2.0, 2.0, 2.0
+# What a kernel may be made of: (share of the sum over features, length of likeness in parts).
+KERNELS = ((0.9, 2.0), (0.6, 2.0), (0.6, 4.0), (0.25, 3.0))
+# Noise as a share of the variance that one part makes.
+NOISES = (0.05, 0.15, 0.4, 1.0, 2.5, 6.0)
+# What the prior of the scale is worth, in experiments.
+PRIOR_WEIGHT = 4.0
+
+
+class Rows(NamedTuple):
+    """Recipes as matrices: (N, P) how much of each part is there, (N, Q) places of numbers from the middle of their
+    ranges, 0 where a recipe has no such number."""
+
+    parts: NDArray[np.float64]
+    places: NDArray[np.float64]
+
+
+class Columns:
+    """Names -> columns. A name that was not seen yet gets the next one."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
+
+    def rows(self, recipes: Sequence[Features]) -> Rows:
+        """The recipes as matrices, as wide as what was seen so far."""
+        import numpy as np
+
+        parts, at, weights = _flat(self._parts, [found.parts for found in recipes])
+        numbers, where, places = _flat(self._numbers, [found.numbers for found in recipes])
+        made = Rows(np.zeros((len(recipes), len(self._parts))), np.zeros((len(recipes), len(self._numbers))))
+        made.parts[at, parts] = weights
+        made.places[where, numbers] = np.asarray(places) - 0.5
+        return made
+
+    def numbers(self, names: Sequence[str]) -> list[int]:
+        """The columns of numbers that were seen."""
+        return [self._numbers[name] for name in names]
+
+    def widened(self, rows: Rows) -> Rows:
+        """The same recipes beside newer names, of which they have none."""
+        import numpy as np
+
+        parts, places = rows
+        more, others = len(self._parts) - parts.shape[1], len(self._numbers) - places.shape[1]
+        return (
+            Rows(np.pad(parts, ((0, 0), (0, more))), np.pad(places, ((0, 0), (0, others)))) if more or others else rows
+        )
+
+
+def _flat(columns: dict[str, int], found: list[Mapping[str, float]]) -> tuple[list[int], list[int], list[float]]:
+    """(columns, rows, values) of every entry; names that are new get columns."""
+    at: list[int] = []
+    values: list[float] = []
+    for entries in found:
+        for name in entries:
+            if name not in columns:
+                columns[name] = len(columns)
+        at += [columns[name] for name in entries]
+        values += entries.values()
+    return at, [row for row, entries in enumerate(found) for _ in entries], values
+
+
+class Surrogate:
+    """The belief about every recipe, given what some scored.
+
+    Args:
+        recipes: those that have a score.
+        values: (N,) their scores.
+        scale: standard deviation of what one part brings, before any was tried; on the scale of the scores.
+    """
+
+    def __init__(self, recipes: Sequence[Features], values: Sequence[float], scale: float) -> None:
+        import numpy as np
+
+        self.columns = Columns()
+        self.known = self.columns.rows(recipes)
+        target = np.asarray(values)
+        self.centre = float(np.median(target))
+        self._fit(target - self.centre, scale)
+
+    def _fit(self, target: NDArray[np.float64], scale: float) -> None:
+        import numpy as np
+
+        count = len(target)
+        best = -np.inf
+        for kernel in KERNELS:
+            roots, vectors = np.linalg.eigh(_covariance(self.known, self.known, *kernel))
+            along = vectors.T @ target
+            for noise in NOISES:
+                spread = np.maximum(roots, 0.0) + noise
+                squares = float((along**2 / spread).sum()) + PRIOR_WEIGHT * scale**2
+                evidence = -0.5 * float(np.log(spread).sum()) - 0.5 * (count + PRIOR_WEIGHT) * np.log(squares)
+                if evidence > best:
+                    best, self.kernel, self.noise = evidence, kernel, noise
+                    self.scale2 = squares / (count + PRIOR_WEIGHT)
+                    self._weights = vectors @ (along / spread)
+                    self._half = vectors / np.sqrt(spread)
+
+    @property
+    def noise_variance(self) -> float:
+        """Variance of one score around its recipe's value."""
+        return self.noise * self.scale2
+
+    def predict(self, recipes: Sequence[Features]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """((M,) means, (M,) standard deviations) of the values of recipes."""
+
+        return self._predict(self.columns.rows(recipes))
+
+    def varied(
+        self, recipe: Features, asked: Sequence[tuple[str, float]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The same for as many recipes, each this one with one of its numbers at another place."""
+        import numpy as np
+
+        base = self.columns.rows([recipe])
+        rows = Rows(np.repeat(base.parts, len(asked), axis=0), np.repeat(base.places, len(asked), axis=0))
+        columns = self.columns.numbers([name for name, _ in asked])
+        rows.places[np.arange(len(asked)), columns] = np.array([place for _, place in asked]) - 0.5
+        return self._predict(rows)
+
+    def _predict(self, asked: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        import numpy as np
+
+        self.known = self.columns.widened(self.known)
+        across = _covariance(asked, self.known, *self.kernel)
+        means = self.centre + across @ self._weights
+        explained = ((across @ self._half) ** 2).sum(axis=1)
+        return means, np.sqrt(self.scale2 * np.maximum(_own(asked, *self.kernel) - explained, 1e-9))
+
+
+def _terms(rows: Rows) -> NDArray[np.float64]:
+    """What a sum over features adds up."""
+    import numpy as np
+
+    squares = rows.places**2
+    shared = SHARED * squares.sum(axis=1, keepdims=True)
+    return np.hstack([rows.parts, LINEAR * rows.places, SQUARE * squares, shared, np.ones((len(rows.parts), 1))])
+
+
+def _covariance(first: Rows, second: Rows, share: float, length: float) -> NDArray[np.float64]:
+    """(N, M) covariances in units of what one part brings; likeness counts as much as `length` parts."""
+    import numpy as np
+
+    a, b = (np.hstack([rows.parts, APART * rows.places]) for rows in (first, second))
+    apart = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
+    alike = np.exp(-0.5 * np.maximum(apart, 0.0) / length**2)
+    total: NDArray[np.float64] = share * (_terms(first) @ _terms(second).T) + (1 - share) * length * alike
+    return total
+
+
+def _own(rows: Rows, share: float, length: float) -> NDArray[np.float64]:
+    """(N,) variances in the same units."""
+    own: NDArray[np.float64] = share * (_terms(rows) ** 2).sum(axis=1) + (1 - share) * length
+    return own
