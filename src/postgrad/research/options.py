@@ -72,8 +72,10 @@ class PlaybookOptions:
         there = {path: number for path, number in _numbers(recipe).items() if number.name in places}
         values = {path: number.at(places[number.name]) for path, number in there.items()}
         base = features(recipe)
-        moved = Features(base.parts, {**base.numbers, **places})
-        return Option(Move.TUNE, "tune", moved, partial(edit.with_numbers, recipe, values))
+        parts, numbers = dict(base.parts), dict(base.numbers)
+        for path, number in there.items():
+            number.put(values[path], parts, numbers)  # Whole numbers stand where rounding puts them.
+        return Option(Move.TUNE, "tune", Features(parts, numbers), partial(edit.with_numbers, recipe, values))
 
     def both(self, first: Recipe, second: Recipe) -> tuple[Option, ...]:
         """The method of one with the rest of the other, and both answering together."""
