@@ -413,6 +413,23 @@ class Lesson(Record):
     scope: str
 
 
+class Race(Record):
+    """What an experiment that was stopped early would have come to.
+
+    Attributes:
+        share: the part of it that was run.
+        chance: the probability that it would have beaten the champion it was proposed against.
+        expected: the whole score that was to be expected, with a 95 % interval; `n` counts the items it was asked.
+        correlation: rank correlation of the score after that part with the whole one, over `ended` experiments.
+    """
+
+    share: float
+    chance: float
+    expected: Estimate
+    correlation: float
+    ended: int
+
+
 class Analysis(Record):
     """What happened and why. Every experiment ends in one, failures too.
 
@@ -422,6 +439,7 @@ class Analysis(Record):
         rival, gain: the posterior of the true gain over the champion it was proposed against, with a 95 % interval.
         subject: the first experiment with this recipe, where this one only trained it again with another seed.
         seed_sd: standard deviation of a whole score over training seeds, as known then.
+        race: of an experiment that was stopped early.
     """
 
     verdict: Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "better", "worse"]
@@ -432,6 +450,7 @@ class Analysis(Record):
     gain: Estimate | None = None
     subject: str | None = None
     seed_sd: float | None = None
+    race: Race | None = None
     confusions: tuple[Confusion, ...] = ()
     lesson: Lesson | None = None
 

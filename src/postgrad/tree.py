@@ -14,7 +14,7 @@ from math import inf
 from typing import Iterable, Mapping, NamedTuple
 
 from postgrad.events import Analysed, Body, Evaluated, Event, JobFinished, JobStarted, Pared, Proposed, Tested
-from postgrad.records import Analysis, Evaluation, Failure, JobResult
+from postgrad.records import Analysis, Evaluation, Failure, JobResult, Recipe
 
 
 class State(StrEnum):
@@ -109,10 +109,12 @@ class Index(NamedTuple):
 
     Attributes:
         children: parent -> names of its children in index order; the roots are the children of None.
+        recipes: hash of a recipe -> name of the first experiment that has it.
         scored: best first. pending, failed: in index order.
     """
 
     children: dict[str | None, tuple[str, ...]]
+    recipes: dict[str, str]
     scored: Sorted
     pending: Sorted
     failed: Sorted
@@ -121,26 +123,32 @@ class Index(NamedTuple):
     def of(cls, nodes: Iterable[Experiment]) -> Index:
         """The index of these experiments, in time n log n."""
         children: dict[str | None, list[str]] = {}
+        recipes: dict[str, str] = {}
         ranked: tuple[list[tuple[Key, Experiment]], ...] = ([], [], [])
         for node in nodes:
             children.setdefault(node.parent, []).append(node.id)
+            recipes.setdefault(node.proposed.proposal.recipe.hash, node.id)
             for found, key in zip(ranked, _keys(node), strict=True):
                 found += [] if key is None else [(key, node)]
         in_order = [sorted(found, key=lambda entry: entry[0]) for found in ranked]
         return cls(
             {parent: tuple(names) for parent, names in children.items()},
+            recipes,
             *(Sorted(tuple(key for key, _ in found), tuple(node for _, node in found)) for found in in_order),
         )
 
     def after(self, old: Experiment | None, new: Experiment) -> Index:
         """The index with a new experiment at the end, or with one that has changed."""
-        children = self.children
+        children, recipes = self.children, self.recipes
         if old is None:
             children = {**children, new.parent: (*children.get(new.parent, ()), new.id)}
+            recipes = {new.proposed.proposal.recipe.hash: new.id, **recipes}
         before = (None, None, None) if old is None else _keys(old)
         lists = (self.scored, self.pending, self.failed)
         return Index(
-            children, *(each.with_node(was, now, new) for each, was, now in zip(lists, before, _keys(new), strict=True))
+            children,
+            recipes,
+            *(each.with_node(was, now, new) for each, was, now in zip(lists, before, _keys(new), strict=True)),
         )
 
 
@@ -224,6 +232,10 @@ class Tree:
         """How many experiments, counted from the first, have ended without a gap."""
         pending = self._index.pending.nodes
         return pending[0].index if pending else len(self)
+
+    def has_tried(self, recipe: Recipe) -> bool:
+        """True when an experiment has this recipe, ended or not."""
+        return recipe.hash in self._index.recipes
 
     def children(self, experiment: str) -> tuple[Experiment, ...]:
         """The experiments that extend this one, in index order."""

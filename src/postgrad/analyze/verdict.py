@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from postgrad.records import Analysis, Confusion, Difference, Evaluation, Failure
+from postgrad.records import Analysis, Confusion, Difference, Evaluation, Failure, Race
 
 Verdict = Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "better", "worse"]
 
@@ -80,13 +80,22 @@ def cut_off(reason: str) -> Analysis:
 
 
 def raced(
-    evaluation: Evaluation, against: str | None, gap: Difference | None, shown: tuple[Confusion, ...]
+    evaluation: Evaluation,
+    against: str | None,
+    gap: Difference | None,
+    shown: tuple[Confusion, ...],
+    race: Race | None = None,
 ) -> Analysis:
-    """An experiment that was stopped after its first units, clearly behind the champion."""
-    words = f"stopped after {evaluation.units} of {evaluation.units_planned} folds: clearly behind"
+    """An experiment that was stopped after its first units: hardly anything speaks for its beating the champion."""
+    words = f"stopped after {evaluation.units} of {evaluation.units_planned} folds"
     if gap is not None:
-        words += f" ({_interval(gap)} against {against})"
-    return Analysis(verdict="raced", against=against, difference=gap, cause=words, confusions=shown)
+        words += f", where it is at {_interval(gap)} against {against}"
+    if race is not None:
+        words += (
+            f": it would have come out ahead with probability {race.chance:.3f} (rank correlation of such a part with "
+            f"the whole: {race.correlation:.2f} over {race.ended} experiments)"
+        )
+    return Analysis(verdict="raced", against=against, difference=gap, cause=words, confusions=shown, race=race)
 
 
 def unmeasured(evaluation: Evaluation, shown: tuple[Confusion, ...]) -> Analysis:

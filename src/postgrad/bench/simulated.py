@@ -14,11 +14,12 @@ from math import log2
 from random import Random
 from typing import TYPE_CHECKING, Callable, Mapping
 
-from postgrad.analyze.verdict import cut_off, failed, raced, said, same_again
+from postgrad.analyze.verdict import cut_off, failed, said, same_again
 from postgrad.bench import simulated_pare
 from postgrad.bench.landscapes import Landscape
 from postgrad.bench.simulated_end import delivered, fresh, tested
-from postgrad.bench.simulated_parts import CHEAP_S, Grant, Outcome, evaluation_of, family, gap_of, nominal_s
+from postgrad.bench.simulated_parts import Grant, Outcome, evaluation_of, family, gap_of, nominal_s
+from postgrad.bench.simulated_races import Races
 from postgrad.budget import Remaining
 from postgrad.evaluate.statistics import interval
 from postgrad.evaluate.statistics.judge import Judge
@@ -70,7 +71,7 @@ class SimulatedRun:
         self._subjects: dict[str, str] = {}
         self._trained: set[tuple[str, int]] = set()
         self._values: dict[str, NDArray[np.float64]] = {}
-        self._rungs: dict[str, NDArray[np.float64] | None] = {}
+        self._races = Races(self)
         self.paring = simulated_pare.paring_of(self)
 
     def play(self) -> Outcome:
@@ -125,7 +126,8 @@ class SimulatedRun:
     def recipe(self, name: str) -> Recipe:
         return self.tree[name].proposed.proposal.recipe
 
-    def _pay(self, recipe: Recipe, share: float = 1.0) -> float:
+    def pay(self, recipe: Recipe, share: float = 1.0) -> float:
+        """Take a training, or a part of one, off the budget; return what it costs, in seconds."""
         cost = share * self.landscape.cost_s(recipe)
         self.out.trainings += 1
         self.out.cost_s += cost
@@ -188,28 +190,29 @@ class SimulatedRun:
         if not valid:
             self.out.trainings += 1
             wrong = Failure(boundary="recipe", kind="invalid", message="A parameter is not valid.")
-            self._close(self._ended(node, 0.0, wrong), failed(wrong))
+            self._close(self.ended(node, 0.0, wrong), failed(wrong))
             return
-        if (stopped := self._raced(node)) is not None:
+        if (stopped := self._races.stopped(node)) is not None:
             self._close(*stopped)
             return
-        cost = self._pay(recipe)
+        cost = self.pay(recipe)
         if self.grant.unit == "seconds" and self.out.cost_s > self.grant.amount:
-            self._close(self._ended(node, cost), cut_off("the budget ended first"))
+            self._close(self.ended(node, cost), cut_off("the budget ended first"))
             return
         result = self.landscape.train(recipe, proposal.seed)
         if isinstance(result, Failure):
             self.out.failures += 1
-            self._close(self._ended(node, cost, result), failed(result))
+            self._close(self.ended(node, cost, result), failed(result))
             return
         self.out.best = max(self.out.best, self.landscape.truth(recipe))
         started = time.perf_counter()
-        node = replace(self._ended(node, cost), evaluation=evaluation_of(node, result.search))
+        node = replace(self.ended(node, cost), evaluation=evaluation_of(node, result.search))
         analysis = self._weighed(node, result.search)
         self.out.weigh_s.append(time.perf_counter() - started)
         self._close(node, analysis)
 
-    def _ended(self, node: Experiment, cost: float, failure: Failure | None = None) -> Experiment:
+    def ended(self, node: Experiment, cost: float, failure: Failure | None = None) -> Experiment:
+        """The experiment with what its training cost, and how it failed."""
         job = JobResult(job=f"{node.id}-search", usage=Usage(wall_s=cost, cpu_s=cost), failure=failure)
         return replace(node, results=(job,))
 
@@ -258,35 +261,6 @@ class SimulatedRun:
         price = max(0.0, PRICE_OF_DOUBLE * self.task.min_effect * log2(ratio))
         return self.judge.weigh(node.id, rival, values, family=family(recipe), price=price, may_retest=more)
 
-    # --- races ----------------------------------------------------------------------------------------------------
-
-    def _raced(self, node: Experiment) -> tuple[Experiment, Analysis] | None:
-        """The experiment stopped at its first rung, where it is clearly behind the incumbent there; else None. Going on
-        costs nothing twice: the rung is a part of the training."""
-        incumbent, rungs = node.proposed.incumbent, self.landscape.rungs
-        if not self.grant.racing or not rungs or incumbent is None or node.proposed.nominal_s <= CHEAP_S:
-            return None
-        if node.proposed.choice.move is Move.REPLICATE:
-            return None
-        mine, theirs = self._rung(node, rungs[0]), self._rung(self.tree[incumbent], rungs[0])
-        if mine is None or theirs is None:
-            return None
-        gap = gap_of(mine, theirs, 0.0)
-        if gap.high >= 0:
-            return None
-        self.out.raced += 1
-        cost = self._pay(node.proposed.proposal.recipe, rungs[0])
-        evaluation = evaluation_of(node, mine, complete=False)
-        return replace(self._ended(node, cost), evaluation=evaluation), raced(evaluation, incumbent, gap, ())
-
-    def _rung(self, node: Experiment, rung: float) -> NDArray[np.float64] | None:
-        """(N,) search values of a training at a rung; None where it failed."""
-        if node.id not in self._rungs:
-            proposal = node.proposed.proposal
-            part = self.landscape.train_part(proposal.recipe, proposal.seed, rung)
-            self._rungs[node.id] = None if isinstance(part, Failure) else part.search
-        return self._rungs[node.id]
-
     # --- tests ----------------------------------------------------------------------------------------------------
 
     def _test_if_due(self) -> None:
@@ -299,7 +273,7 @@ class SimulatedRun:
         if self.left < (len(owed) if self.grant.unit == "experiments" else sum(costs)):
             return
         for each in owed:
-            self._pay(self.recipe(each))
+            self.pay(self.recipe(each))
             fresh(self, each)
             self.out.curve.append((self.spent, self.truth(self.judge.leader)))
         tested(self, name)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Unit = Literal["experiments", "seconds"]
 UNITS, ROWS, TEXTS = 4, 300, 150
-CHEAP_S = 20.0
 
 
 @edit.remembered
@@ -37,7 +36,7 @@ class Grant:
 
     Attributes:
         amount: trainings or simulated seconds of the search, tests included; the finalists' trainings come on top.
-        racing: True stops a dear proposal at the first rung where its score there is clearly behind.
+        racing: True stops a dear proposal at a rung where there is too little chance that all of it beats the leader.
         pare: True leaves out changes of the leader, one at a time, before the budget ends.
     """
 
@@ -117,8 +116,8 @@ def gap_of(first: NDArray[np.float64], second: NDArray[np.float64], noise: float
     return Difference(value=value, low=low, high=high, p=p, n=len(pairs))
 
 
-def evaluation_of(node: Experiment, values: NDArray[np.float64], *, complete: bool = True) -> Evaluation:
-    """The search evaluation of (N,) item values."""
+def evaluation_of(node: Experiment, values: NDArray[np.float64], *, share: float = 1.0) -> Evaluation:
+    """The search evaluation of (N,) item values, of the whole or of a share of a training."""
     score = float(values.mean())
     low, high = interval(score, float(values.var()) / len(values))
     return Evaluation(
@@ -130,6 +129,6 @@ def evaluation_of(node: Experiment, values: NDArray[np.float64], *, complete: bo
         metrics={"accuracy": score},
         threshold=None,
         items="",
-        units=UNITS if complete else 1,
+        units=UNITS if share == 1 else max(1, min(UNITS - 1, round(share * UNITS))),
         units_planned=UNITS,
     )

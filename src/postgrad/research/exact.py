@@ -99,7 +99,7 @@ def _why_not(recipe: Recipe, context: Context) -> str | None:
     the reason."""
     if not _valid(recipe):
         return None
-    if any(node.proposed.proposal.recipe.hash == recipe.hash for node in context.tree.all()):
+    if context.tree.has_tried(recipe):
         return "its recipe was tried before"
     cost, limit = context.nominal_s(recipe), context.affordable_s
     return None if limit is None or cost <= limit else f"it costs {cost:.0f} s and {limit:.0f} s are left"

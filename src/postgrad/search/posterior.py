@@ -118,7 +118,7 @@ class _Weighing:
         begun += [found for node in leading if (found := self._changed(_recipe(node), node, ())) is not None]
         begun.sort(key=lambda found: -found.worth)
         ready = [self._climbed(found) for found in begun[: self.params.climbs]]
-        ready += [self._again(node) for node in leading[:1]] + [self._repaired(node) for node in broken]
+        ready += [*(self._again(node) for node in leading[:1]), *self._repaired(broken)]
         ready += [
             found for node in leading if (found := self._tuned(_recipe(node), node, (), node.proposed.choice.move))
         ]
@@ -178,9 +178,12 @@ class _Weighing:
         gain = self.prospects.of_another_training()
         return Found(gain, self._worth(gain, _recipe(node)), None, node, (), Move.REPLICATE)
 
-    def _repaired(self, node: Experiment) -> Found:
-        gain = self.prospects.of_a_repair(node)
-        return Found(gain, self._worth(gain, _recipe(node)), None, node, (), Move.REPAIR)
+    def _repaired(self, broken: Sequence[Experiment]) -> list[Found]:
+        gains = self.prospects.of_repairs(broken) if broken else []
+        return [
+            Found(gain, self._worth(gain, _recipe(node)), None, node, (), Move.REPAIR)
+            for node, gain in zip(broken, gains, strict=True)
+        ]
 
     # --- what it is worth ---------------------------------------------------------------------------------------------
 
@@ -191,7 +194,7 @@ class _Weighing:
         gains = self.prospects.gains([option.features for option in options])
         worth = gains if not self.priced else self._per_cost(gains, options)
         for at in (-worth).argsort(kind="stable"):
-            if options[at].recipe.hash not in self.prospects.known:
+            if not self.prospects.tree.has_tried(options[at].recipe):
                 return float(gains[at]), float(worth[at]), options[at]
         return None
 

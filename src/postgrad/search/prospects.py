@@ -8,6 +8,7 @@ workers spread out.
 
 from __future__ import annotations
 
+from itertools import filterfalse, islice
 from random import Random
 from typing import TYPE_CHECKING, Mapping, Sequence
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Experiments that the surrogate takes in: the best and the latest.
-BEST, LATEST = 100, 100
+BEST, LATEST = 75, 75
 # Trainings without a failure that a part is given before any was tried, rounds of the fit, the least risk that counts.
 SAFE, ROUNDS, LEAST_RISK = 3.0, 20, 1e-3
 # Parts that the range of a number falls into.
@@ -43,8 +44,7 @@ class Prospects:
     """
 
     def __init__(self, tree: Tree, options: Options, scale: float) -> None:
-        self.options = options
-        self.known = {_recipe(node).hash for node in tree.all()}
+        self.tree, self.options = tree, options
         self.seen = _taken(tree)
         told = [options.features(_recipe(node)) for node in self.seen]
         scores = [node.score or 0.0 for node in self.seen]
@@ -52,8 +52,7 @@ class Prospects:
         self.means, self.sds = self.surrogate.predict(told)
         under_way = [options.features(_recipe(node)) for node in tree.pending()]
         if under_way:
-            believed, _ = self.surrogate.predict(under_way)
-            self.surrogate = Surrogate([*told, *under_way], [*scores, *believed], scale)
+            self.surrogate = self.surrogate.expecting(under_way)
         self.risks, self.mended = _Risks(tree, options), _mended(tree)
         leader = tree.leader()
         at = [i for i, node in enumerate(self.seen) if leader is not None and node.id == leader.id]
@@ -117,10 +116,10 @@ class Prospects:
         ahead = self.means[order[:1]] - others[0]
         return float(_raised(-ahead, self._told(self.sds[order[:1]]))[0])
 
-    def of_a_repair(self, node: Experiment) -> float:
-        """The same for mending a failed experiment: it turns out as the failed one might have, if the repair helps."""
-        means, sds = self.surrogate.predict([self.options.features(_recipe(node))])
-        return self.mended * float(_raised(means - self.bar, self._told(sds))[0])
+    def of_repairs(self, nodes: Sequence[Experiment]) -> list[float]:
+        """The same for mending each failed experiment: it turns out as the failed one might have, if that helps."""
+        means, sds = self.surrogate.predict([self.options.features(_recipe(node)) for node in nodes])
+        return [self.mended * float(raised) for raised in _raised(means - self.bar, self._told(sds))]
 
     def _told(self, sds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Standard deviation of how far one training moves a belief."""
@@ -149,7 +148,10 @@ def _raised(ahead: NDArray[np.float64], sd: NDArray[np.float64]) -> NDArray[np.f
 def _mended(tree: Tree) -> float:
     """The chance that a repair gives a score, by those of this run."""
     tries = [
-        node for node in tree.all() if node.proposed.choice.move is Move.REPAIR and node.state is not State.PENDING
+        node
+        for failed in tree.failed()
+        for node in tree.children(failed.id)
+        if node.proposed.choice.move is Move.REPAIR and node.state is not State.PENDING
     ]
     return (1.0 + sum(node.state is not State.FAILED for node in tries)) / (2.0 + len(tries))
 
@@ -166,7 +168,7 @@ class _Risks:
             return
         import numpy as np
 
-        ended = [node for node in tree.all() if node.state not in (State.PENDING, State.UNSCORED)][-BEST - LATEST :]
+        ended = list(islice(filter(_told_of_failing, reversed(tree.all())), BEST + LATEST))
         marked = [_marks(options.features(_recipe(node))) for node in ended]
         names = {name: at for at, name in enumerate(dict.fromkeys(name for marks in marked for name in marks))}
         there = np.zeros((len(ended), len(names)))
@@ -197,6 +199,10 @@ class _Risks:
         return [1 - well / own[name] * (1 - self._risk.get(_quarter(name, place), 0.0)) for name, place in asked]
 
 
+def _told_of_failing(node: Experiment) -> bool:
+    return node.state not in (State.PENDING, State.UNSCORED)
+
+
 def _marks(features: Features) -> list[str]:
     """Parts, and the quarter of its range that each number is in."""
     quarters = [_quarter(name, place) for name, place in features.numbers.items()]
@@ -210,16 +216,14 @@ def _quarter(name: str, place: float) -> str:
 def _taken(tree: Tree) -> list[Experiment]:
     """The experiments with a score, in index order: all of a short run, of a long one the best and the latest. The
     constant answer says nothing about recipes."""
-    found = [node for node in tree.scored() if not legal.is_constant(node)]
-    if len(found) > BEST + LATEST:
-        chosen = {node.id: node for node in found[:BEST]}
-        latest = sorted(found, key=lambda node: -node.index)
-        for node in latest:
-            if len(chosen) == BEST + LATEST:
-                break
+    best, latest = (filterfalse(legal.is_constant, found) for found in (tree.scored(), reversed(tree.all())))
+    chosen = {node.id: node for node in islice(best, BEST)}
+    for node in latest:
+        if len(chosen) == BEST + LATEST:
+            break
+        if node.score is not None:
             chosen[node.id] = node
-        found = list(chosen.values())
-    return sorted(found, key=lambda node: node.index)
+    return sorted(chosen.values(), key=lambda node: node.index)
 
 
 def _recipe(node: Experiment) -> Recipe:

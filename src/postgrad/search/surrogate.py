@@ -9,6 +9,7 @@ proposes nothing and knows no cost.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from postgrad.search.base import Features
@@ -100,6 +101,21 @@ class Surrogate:
         self.centre = float(np.median(target))
         self._fit(target - self.centre, scale)
 
+    def expecting(self, recipes: Sequence[Features]) -> Surrogate:
+        """The belief once these recipes have scored what is believed of them: as before, and surer."""
+        import numpy as np
+
+        then = copy(self)
+        rows = self.columns.rows(recipes)
+        known = self.columns.widened(self.known)
+        then.known = Rows(np.vstack([known.parts, rows.parts]), np.vstack([known.places, rows.places]))
+        roots, vectors = np.linalg.eigh(_covariance(then.known, then.known, *self.kernel))
+        means, _ = self._predict(then.known)
+        spread = np.maximum(roots, 0.0) + self.noise
+        target = np.concatenate([self._target, means[len(self._target) :] - self.centre])
+        then._solve(target, target @ vectors, vectors, spread)
+        return then
+
     def _fit(self, target: NDArray[np.float64], scale: float) -> None:
         import numpy as np
 
@@ -107,7 +123,7 @@ class Surrogate:
         best = -np.inf
         for kernel in KERNELS:
             roots, vectors = np.linalg.eigh(_covariance(self.known, self.known, *kernel))
-            along = vectors.T @ target
+            along = target @ vectors
             for noise in NOISES:
                 spread = np.maximum(roots, 0.0) + noise
                 squares = float((along**2 / spread).sum()) + PRIOR_WEIGHT * scale**2
@@ -115,8 +131,22 @@ class Surrogate:
                 if evidence > best:
                     best, self.kernel, self.noise = evidence, kernel, noise
                     self.scale2 = squares / (count + PRIOR_WEIGHT)
-                    self._weights = vectors @ (along / spread)
-                    self._half = vectors / np.sqrt(spread)
+                    solved = (target, along, vectors, spread)
+        self._solve(*solved)
+
+    def _solve(
+        self,
+        target: NDArray[np.float64],
+        along: NDArray[np.float64],
+        vectors: NDArray[np.float64],
+        spread: NDArray[np.float64],
+    ) -> None:
+        """Keep what predictions need. along: the target in the directions of `vectors`, whose variances are `spread`."""
+        import numpy as np
+
+        self._target = target
+        self._weights = vectors @ (along / spread)
+        self._half = vectors / np.sqrt(spread)
 
     @property
     def noise_variance(self) -> float:
@@ -125,7 +155,6 @@ class Surrogate:
 
     def predict(self, recipes: Sequence[Features]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """((M,) means, (M,) standard deviations) of the values of recipes."""
-
         return self._predict(self.columns.rows(recipes))
 
     def varied(

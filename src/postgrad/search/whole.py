@@ -52,9 +52,8 @@ def seen(tree: Tree, space: Space) -> list[Seen]:
 
 def fresh(tree: Tree, space: Space, recipes: Iterable[Recipe], rng: Random) -> Recipe | None:
     """The first of these recipes that is in no experiment yet; else one by chance, else None."""
-    known = {node.proposed.proposal.recipe.hash for node in tree.all()}
     by_chance = (space.decode(space.sample(rng)) for _ in range(SAMPLES))
-    return next((recipe for recipe in chain(recipes, by_chance) if recipe.hash not in known), None)
+    return next((recipe for recipe in chain(recipes, by_chance) if not tree.has_tried(recipe)), None)
 
 
 class WholeParams(Record):

@@ -87,7 +87,7 @@ def why_illegal(tree: Tree, choice: Choice) -> str | None:
     if choice.recipe is not None:
         if choice.move in (Move.REPAIR, Move.REPLICATE):
             return f"names the recipe of a {choice.move}"
-        if any(node.proposed.proposal.recipe.hash == choice.recipe.hash for node in tree.all()):
+        if tree.has_tried(choice.recipe):
             return "names a recipe that is in the tree"
     if choice.move is Move.DRAFT:
         return None if choice.parent is None else "a draft has no parent"
