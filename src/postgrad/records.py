@@ -116,7 +116,7 @@ class SearchSpec(Record):
     """Which policy chooses, and its own settings. `pare` is the share of the budget that may be spent on leaving out
     changes of the champion before it is certified; 0 leaves all of them in."""
 
-    policy: str = "greedy"
+    policy: str = "posterior"
     params: dict[str, Value] = Field(default_factory=dict)
     pare: float = 0.1
 

@@ -93,7 +93,7 @@ class Hint3:
         "versions": ("v1,v2", "which label versions"),
         "budget": ("10m", "budget of one search"),
         "repeats": ("3", "whole searches for each bot"),
-        "policy": ("greedy", "search policy"),
+        "policy": ("posterior", "search policy"),
         "signal": (
             "first",
             "train every recipe that was tried and report rank correlations with the test score: "
