@@ -97,6 +97,16 @@ def test_the_best_place_of_a_number_lies_inside() -> None:
     assert 0.5 <= asked[int(means.argmax())] <= 0.7
 
 
+def test_what_is_under_way_makes_surer_and_moves_no_belief() -> None:
+    recipes = [of("a"), of("a", "good"), of("b", lr=0.3), of("b", "good", lr=0.8)]
+    before = Surrogate(recipes, [0.5, 0.54, 0.51, 0.56], 0.02)
+    asked = [of("c", "good"), of("c"), of("a", lr=0.5)]
+    after = before.expecting([of("c", "good", other=0.9)])
+    (means, sds), (then, surer) = before.predict(asked), after.predict(asked)
+    assert then == pytest.approx(means, abs=1e-9)
+    assert (surer < sds).all() and surer[0] < 0.8 * sds[0]
+
+
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +200,14 @@ def test_it_stops_when_nothing_is_left_to_gain() -> None:
     choice = ASKED.choose(tree, PLENTY, Random(0), params)
     assert choice.move is Move.STOP and "less than 10" in choice.reason
     assert ASKED.choose(tree, PLENTY, Random(0), PosteriorParams()).move is not Move.STOP
+
+
+def test_it_stops_when_the_time_left_gains_nothing() -> None:
+    tree = paying(0.0)
+    short = ASKED.choose(tree, Remaining(wall_s=5.0, fraction=0.01), Random(0), PosteriorParams(least_gain=0.01))
+    assert short.move is Move.STOP and "5 seconds" in short.reason
+    long = ASKED.choose(tree, Remaining(wall_s=50_000.0, fraction=0.9), Random(0), PosteriorParams(least_gain=0.01))
+    assert long.move is not Move.STOP
 
 
 def test_workers_side_by_side_try_different_things() -> None:

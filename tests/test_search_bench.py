@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -236,10 +237,22 @@ def test_the_result_is_written_with_table_and_picture(tmp_path: Path) -> None:
     assert CHEAP in words and "best_of_n" in words
 
 
+def test_a_policy_plays_with_settings_of_its_own(tmp_path: Path) -> None:
+    options = {"policies": "greedy,greedy[p_debug=0;n_drafts=1]", "landscapes": FAILS, "budgets": "20", "seeds": "2"}
+    result = Search().run(spec(tmp_path, **options), lambda text: None)
+    assert {row["policy"] for row in result["table"]} == {"greedy", "greedy[p_debug=0;n_drafts=1]"}
+    costs = [[json.loads(line)["cost_s"] for line in file.open()] for file in tmp_path.glob("greedy*/*/*.jsonl")]
+    assert len(costs) == 2 and costs[0] != costs[1]
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"policies": "greedy,gredy"},
+        {"policies": "greedy[p_debg=0]"},
+        {"policies": "greedy[p_debug]"},
+        {"policies": "greedy[p_debug=7]"},
+        {"policies": "greedy[p_debug=0"},
         {"landscapes": "additive,nowhere"},
         {"budgets": "20,many"},
         {"budgets": "2"},

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postgrad.events import Analysed, Body, Event, Proposed, RunResumed
-from postgrad.records import Failure
+from postgrad.records import Failure, Stage
 from postgrad.testing.events import (
     a_start,
     analysed,
@@ -83,6 +83,16 @@ def test_the_champion_leads_whatever_scored_higher_by_luck() -> None:
     assert unled.leader() == unled.best() == FAMILY["b"]
     assert Tree(FAMILY.experiments, champion="e").leader() == FAMILY["e"]
     assert Tree().leader() is None
+
+
+def test_a_recipe_was_tried_once_it_is_proposed() -> None:
+    first, second = proposed("a"), proposed("b")
+    other = first.proposal.recipe.model_copy(update={"stage": Stage(backend="classic", params={"C": 3.0})})
+    body = second.model_copy(update={"proposal": second.proposal.model_copy(update={"recipe": other})})
+    before = tree_of(a_start(), first)
+    after = before.with_event(numbered([body])[0])
+    assert before.has_tried(first.proposal.recipe) and not before.has_tried(other)
+    assert after.has_tried(first.proposal.recipe) and after.has_tried(other)
 
 
 def test_states() -> None:

@@ -1,9 +1,10 @@
 """Before a run ends: is every change of the champion worth having? It is compared with the recipes that lack just one.
 
 A search keeps what looked good when it was tried, and some of that is luck or has become idle through later changes.
-A change stays only if the posterior of what it brings is above the price of its complexity; else the simpler recipe
-leads, and paring goes on from there. The recipes are tried as ordinary experiments, weighed by the judge like any
-other; one that the search has tried already is its own answer.
+What each change brings is predicted from all experiments of the run, and only where the prediction finds little the
+recipe without it is trained. It is an ordinary experiment, weighed by the judge like any other; a recipe that the
+search has tried already is its own answer. Where the judge finds that the change brings no more than the price of its
+complexity, the simpler recipe leads, and paring goes on from there.
 
 `Paring` holds no run: functions of the tree, the judge and the decisions so far say what to try next and what to
 prefer, so that the simulator pares as a run does. `Parer` says when it is time in a run, and records the decisions.
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Callable, Iterable, Mapping, Sequence
 from postgrad.evaluate.statistics import interval
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.events import Pared
-from postgrad.records import Choice, Estimate, Move, Proposal, Recipe
+from postgrad.records import Choice, Estimate, Move, Proposal, Recipe, TaskSpec
 from postgrad.research import edit
 from postgrad.research.ablations import Ablation, ablations, same
+from postgrad.research.options import PlaybookOptions
+from postgrad.search.prospects import Prospects
 from postgrad.tree import Experiment, State, Tree
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 KIND = "pare."
 # A change has to bring this share of the smallest effect that matters: as much as a recipe that costs twice as much.
 PRICE_OF_CHANGE = 0.1
+# A training is spent on changes that are predicted to bring less than this share of it.
+DOUBTFUL = 0.25
 # Costs that differ by less are equal.
 DEARER = 1.01
 
@@ -39,13 +44,12 @@ class Paring:
     """The state of paring in one run: a fold over its decisions.
 
     Args:
-        price: what a change has to bring, on the scale of the metric.
         nominal_s: nominal seconds of a recipe; what is dearer than the champion does not take its place.
         admits: whether a recipe can be tried at all.
     """
 
     judge: Judge
-    price: float
+    task: TaskSpec
     nominal_s: Callable[[Recipe], float]
     admits: Callable[[Recipe], bool] = lambda recipe: True
     decided: list[Pared] = field(default_factory=list)
@@ -58,22 +62,34 @@ class Paring:
         if body.dropped:
             self.judge.leader = body.experiment
 
+    @property
+    def price(self) -> float:
+        """What a change has to bring, on the scale of the metric."""
+        return PRICE_OF_CHANGE * self.task.min_effect
+
     # --- what to try ----------------------------------------------------------------------------------------------
 
     def open(self, tree: Tree) -> list[Ablation]:
-        """The changes of the champion that are not decided yet: structure before numbers, and what is believed to bring
-        least first."""
+        """The changes of the champion that are not decided yet, in the order in which they came."""
         if tree.champion is None:
             return []
         kept = {(body.brought_by, body.what) for body in self.decided if not body.dropped}
         most = DEARER * self.nominal_s(tree[tree.champion].proposed.proposal.recipe)
         found = [each for each in ablations(tree.path(tree.champion)) if each.key not in kept]
-        found = [each for each in found if self.admits(each.recipe) and self.nominal_s(each.recipe) <= most]
-        return sorted(found, key=lambda each: (each.numbers, self._believed(tree, each)))
+        return [each for each in found if self.nominal_s(each.recipe) <= most and self.admits(each.recipe)]
 
     def untried(self, tree: Tree) -> list[Ablation]:
-        """Those of the open changes whose recipe without it is in no experiment yet."""
-        return [each for each in self.open(tree) if self._tried(tree, each.recipe) is None]
+        """The open changes that are worth a training: those predicted to bring little whose recipe without them is in
+        no experiment yet. What is predicted to bring least comes first."""
+        found = [each for each in self.open(tree) if self._tried(tree, each.recipe) is None]
+        if not found or tree.champion is None or not tree.scored():
+            return []
+        options = PlaybookOptions(self.task, self.nominal_s)
+        prospects = Prospects(tree, options, self.task.min_effect)
+        own = prospects.believed(options.features(tree[tree.champion].proposed.proposal.recipe))
+        brings = {each.key: own - prospects.believed(options.features(each.recipe)) for each in found}
+        most = DOUBTFUL * self.task.min_effect
+        return sorted((each for each in found if brings[each.key] < most), key=lambda each: brings[each.key])
 
     def proposed(self, tree: Tree, ablation: Ablation, seed: int) -> tuple[Choice, Proposal]:
         """The experiment that tries the champion without a change."""
@@ -139,14 +155,6 @@ class Paring:
         )
 
     # --- what is known --------------------------------------------------------------------------------------------
-
-    def _believed(self, tree: Tree, change: Ablation) -> float:
-        """What the experiment that brought a change is believed to have gained over its parent; 0 where it is not
-        known: what a starting point brought along was never compared with anything."""
-        node = tree[change.brought_by]
-        if node.parent is None or not (self.judge.settled(node.id) and self.judge.settled(node.parent)):
-            return 0.0
-        return self.judge.gain(node.id, node.parent)[0]
 
     def _tried(self, tree: Tree, recipe: Recipe) -> Experiment | None:
         """The first experiment with this recipe."""

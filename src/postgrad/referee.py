@@ -20,7 +20,7 @@ from postgrad.evaluate.statistics.known import Judgement, item_variance
 from postgrad.events import Analysed, Event, Pared, Tested
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import Items, load_items, shared_items
-from postgrad.pare import PRICE_OF_CHANGE, Paring
+from postgrad.pare import Paring
 from postgrad.records import (
     Analysis,
     Choice,
@@ -71,7 +71,7 @@ class Referee:
         self.judge = Judge(horizon=horizon_of(session.task, session), seedless=seedless)
         self.paring = Paring(
             self.judge,
-            PRICE_OF_CHANGE * session.task.min_effect,
+            session.task,
             lambda recipe: session.nominal_s(recipe, session.plan.search),
             lambda recipe: session.refusal(recipe) is None,
         )

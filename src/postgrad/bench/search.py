@@ -16,6 +16,7 @@ from typing import Any, Callable, Iterator, NamedTuple
 from postgrad.bench.base import BenchSpec, whole_number
 from postgrad.bench.landscapes import LANDSCAPES, landscape
 from postgrad.bench.landscapes_oracle import oracle
+from postgrad.bench.players import Player, player
 from postgrad.bench.search_meta import OFF, OWN, taught
 from postgrad.bench.search_plot import drawing
 from postgrad.bench.search_table import CURVE, markdown, rows_of
@@ -33,7 +34,7 @@ class Cell(NamedTuple):
 
     folder: Path
     landscape: str
-    policy: str
+    policy: Player
     grant: Grant
     seeds: int
     meta: str = OFF
@@ -48,14 +49,14 @@ class Cell(NamedTuple):
     @property
     def player(self) -> str:
         """The policy, and whose finished runs taught it."""
-        return self.policy if self.meta == OFF else f"{self.policy}+{self.meta}"
+        return self.policy.written if self.meta == OFF else f"{self.policy.written}+{self.meta}"
 
 
 class Search:
     """The benchmark."""
 
     options = {
-        "policies": ("all", "names with commas, or all"),
+        "policies": ("all", "names with commas, or all; with settings: posterior[numbers=0;priced=false]"),
         "landscapes": (
             ",".join(name for name in LANDSCAPES if name != "kindred"),
             "names with commas; package.module:Name of your own",
@@ -103,8 +104,7 @@ def _asked(options: dict[str, str]) -> dict[str, str]:
 
 def _cells(folder: Path, options: dict[str, str]) -> list[Cell]:
     policies = POLICIES.names() if options["policies"] == "all" else tuple(options["policies"].split(","))
-    for name in policies:
-        POLICIES.get(name)
+    players = [player(name) for name in policies]
     names = options["landscapes"].split(",")
     for name in names:
         landscape(name)
@@ -128,7 +128,7 @@ def _cells(folder: Path, options: dict[str, str]) -> list[Cell]:
         Cell(folder, name, policy, grant, seeds, meta)
         for grant in grants
         for name in names
-        for policy in policies
+        for policy in players
         for meta in metas
     ]
 
@@ -148,8 +148,9 @@ def _played(cell: Cell) -> list[dict[str, Any]]:
     def play(seed: int) -> dict[str, Any]:
         started = time.perf_counter()
         teacher = cell.landscape if cell.meta == OWN else cell.meta
-        known = None if cell.meta == OFF else taught(teacher, cell.policy, cell.grant, seed)
-        out = SimulatedRun(made(seed), cell.policy, cell.grant, seed, priors=known).play()
+        known = None if cell.meta == OFF else taught(teacher, cell.policy.policy, cell.grant, seed)
+        name, params = cell.policy.policy, cell.policy.params
+        out = SimulatedRun(made(seed), name, cell.grant, seed, priors=known, params=params).play()
         return facts_of(out, cell.grant) | {"wall_s": round(time.perf_counter() - started, 4)}
 
     return list(_kept(cell.path, cell.seeds, play))

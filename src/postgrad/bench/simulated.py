@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from math import log2
 from random import Random
-from typing import TYPE_CHECKING, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from postgrad.analyze.verdict import cut_off, failed, said, same_again
 from postgrad.bench import simulated_pare
@@ -44,9 +44,10 @@ class SimulatedRun:
     """One run of one policy on one landscape.
 
     Args:
-        policy: its name; it runs with its default settings.
+        policy: its name.
         seed: of the policy's and the researcher's chance.
         priors: kind of change -> what finished runs taught about it.
+        params: settings of the policy that are not its own.
     """
 
     def __init__(
@@ -57,12 +58,13 @@ class SimulatedRun:
         seed: int,
         researcher: str = "playbook",
         priors: Mapping[str, Prior] | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> None:
         self.priors = priors or {}
         self.landscape, self.grant, self.seed, self.name = landscape, grant, seed, policy
         self.task = landscape.task
         self.policy = bound(POLICIES.get(policy), self.task, nominal_s)
-        self.params = self.policy.Params()
+        self.params = self.policy.Params.model_validate(params or {})
         self.researcher = RESEARCHERS.get(researcher)
         self.judge = Judge(horizon=grant.horizon(landscape), seedless=landscape.seedless)
         self.out = Outcome()

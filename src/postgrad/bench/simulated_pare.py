@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from postgrad.bench.simulated_parts import nominal_s
-from postgrad.pare import PRICE_OF_CHANGE, Paring, is_paring
+from postgrad.pare import Paring, is_paring
 from postgrad.records import Choice, Proposal, Recipe, SearchSpec
 from postgrad.research.ablations import Ablation
 from postgrad.tree import Tree
@@ -23,7 +23,7 @@ def paring_of(run: SimulatedRun) -> Paring:
         admitted = recipe if admit is None else admit(recipe, frozenset())
         return admitted is not None and admitted.hash == recipe.hash
 
-    return Paring(run.judge, PRICE_OF_CHANGE * run.task.min_effect, nominal_s, admits)
+    return Paring(run.judge, run.task, nominal_s, admits)
 
 
 def owed(run: SimulatedRun, *, stopped: bool = False) -> tuple[Choice, Proposal] | None:

@@ -1,14 +1,15 @@
 """Leave one change out: the recipes that lack exactly one of the changes that made a recipe.
 
 What was changed is read off the experiments on its path. Data steps, members of an ensemble and the averaging of
-weights are changes of their own, wherever they came from. It ranks and trains nothing.
+weights are changes of their own, wherever they came from. Other values of numbers alone make no recipe simpler and are
+not left out. It ranks and trains nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Iterator, Mapping, Sequence
+from typing import Iterator, Sequence
 
 from postgrad.records import Move, Recipe, Value
 from postgrad.research import edit
@@ -31,14 +32,12 @@ class Ablation:
         change: the same in words that follow "the recipe ".
         recipe: the recipe without it.
         brought_by: the experiment on the path that brought it.
-        numbers: True where nothing but tunable numbers was changed.
     """
 
     what: str
     change: str
     recipe: Recipe
     brought_by: str
-    numbers: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -69,38 +68,34 @@ def same(recipe: Recipe) -> str:
 
 
 def _undone(path: Sequence[Experiment]) -> Iterator[Ablation]:
-    """Without what one experiment of the path changed of settings, data steps, inference or numbers."""
+    """Without what one experiment of the path changed of settings, data steps or inference."""
     recipe = recipe_of(path[-1])
     for above, node in pairwise(path):
         before, after = recipe_of(above), recipe_of(node)
         if node.proposed.choice.move in BROUGHT_NOTHING or not (edit.valid(before) and edit.valid(after)):
             continue
-        numbers = _numbers(recipe, before, after)
-        settings = _settings(recipe, before, after)
+        if edit.structure_of(before) == edit.structure_of(after):
+            continue
         proposal = node.proposed.proposal
         if not proposal.kind.startswith(SEVERAL):
             what = proposal.kind.rpartition(".")[2]
-            whole = _without(recipe, before, after, settings, numbers)
-            yield Ablation(what, f"without {what} ({proposal.change})", whole, node.id, _same_structure(before, after))
+            yield Ablation(what, f"without {what} ({proposal.change})", _without(recipe, before, after), node.id)
             continue
-        for key, value in settings.items():
-            plain = edit.with_main(recipe, **{key: value})
-            yield Ablation(key, f"with {key} {value} as before {node.id}", plain, node.id)
+        main = edit.single(edit.main_stage(recipe))
+        tunable = BACKENDS.get(main.backend).space(main.params)
+        for key, value in _settings(recipe, before, after).items():
+            if key not in tunable:
+                plain = edit.with_main(recipe, **{key: value})
+                yield Ablation(key, f"with {key} {value} as before {node.id}", plain, node.id)
         if after.inference != before.inference == {} and recipe.inference == after.inference:
             plain = edit.checked(recipe.model_copy(update={"inference": before.inference}))
             yield Ablation("inference", f"with the answer rule as before {node.id}", plain, node.id)
-        if numbers:
-            yield Ablation(
-                "numbers", f"with numbers as before {node.id}", edit.with_numbers(recipe, numbers), node.id, True
-            )
 
 
-def _without(
-    recipe: Recipe, before: Recipe, after: Recipe, settings: Mapping[str, Value], numbers: Mapping[str, Value]
-) -> Recipe:
+def _without(recipe: Recipe, before: Recipe, after: Recipe) -> Recipe:
     """The recipe with everything undone at once that made `after` of `before`, but for members."""
-    found = edit.with_numbers(recipe, numbers) if numbers else recipe
-    found = edit.with_main(found, **settings) if settings else found
+    settings = _settings(recipe, before, after)
+    found = edit.with_main(recipe, **settings) if settings else recipe
     for op in {step.op for step in after.data} - {step.op for step in before.data}:
         found = edit.without_step(found, op)
     if after.inference != before.inference and recipe.inference == after.inference:
@@ -118,23 +113,6 @@ def _settings(recipe: Recipe, before: Recipe, after: Recipe) -> dict[str, Value]
     if changed <= BACKENDS.get(new.backend).space(new.params).keys():
         return {}
     return {key: edit.setting(old, key) for key in sorted(changed) if edit.setting(now, key) == edit.setting(new, key)}
-
-
-def _numbers(recipe: Recipe, before: Recipe, after: Recipe) -> dict[str, Value]:
-    """Path -> value before, of the numbers that an experiment moved and that still stand where it put them."""
-    if not _same_structure(before, after) or edit.space_of(recipe).keys() != edit.space_of(after).keys():
-        return {}
-    old, new, now = (edit.full_params(each) for each in (before, after, recipe))
-    found = {}
-    for path in edit.space_of(after):
-        first, second = edit.get_path(old, path), edit.get_path(new, path)
-        if first != second == edit.get_path(now, path):
-            found[path] = first
-    return found
-
-
-def _same_structure(one: Recipe, two: Recipe) -> bool:
-    return edit.structure_of(one) == edit.structure_of(two)
 
 
 # --- what it is made of -----------------------------------------------------------------------------------------------

@@ -44,6 +44,9 @@ class PosteriorParams(Record):
         numbers: most numbers that one proposal moves.
         max_repairs: repairs in a row that are tried on one failure.
         least_gain: the search stops when all that is left is expected to gain less than this; on the metric's scale.
+        shared: False has every experiment say something about recipes much like its own only.
+        priced: False leaves costs out where the budget is time.
+        replicate: False never trains the leader again.
     """
 
     scale: float = Field(default=0.02, gt=0)
@@ -53,6 +56,9 @@ class PosteriorParams(Record):
     numbers: int = Field(default=6, ge=0)
     max_repairs: int = Field(default=2, ge=0)
     least_gain: float = Field(default=0.0005, ge=0)
+    shared: bool = True
+    priced: bool = True
+    replicate: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,8 @@ class Posterior:
         broken = legal.repairable(tree, params.max_repairs)
         if not any(not legal.is_constant(node) for node in tree.scored()):
             return legal.repair(rng.choice(broken)) if broken else legal.draft("nothing has a score yet")
-        weighing = _Weighing(Prospects(tree, self.options, params.scale), self.options, remaining, rng, params)
+        prospects = Prospects(tree, self.options, params.scale, params.shared)
+        weighing = _Weighing(prospects, self.options, remaining, rng, params)
         return weighing.choice(broken)
 
 
@@ -108,7 +115,7 @@ class _Weighing:
     ) -> None:
         self.prospects, self.options, self.rng, self.params = prospects, options, rng, params
         self.remaining = remaining
-        self.priced = remaining.experiments is None and remaining.wall_s is not None
+        self.priced = params.priced and remaining.experiments is None
 
     def choice(self, broken: Sequence[Experiment]) -> Choice:
         """Weigh everything."""
@@ -118,7 +125,7 @@ class _Weighing:
         begun += [found for node in leading if (found := self._changed(_recipe(node), node, ())) is not None]
         begun.sort(key=lambda found: -found.worth)
         ready = [self._climbed(found) for found in begun[: self.params.climbs]]
-        ready += [*(self._again(node) for node in leading[:1]), *self._repaired(broken)]
+        ready += [*(self._again(node) for node in leading[: self.params.replicate]), *self._repaired(broken)]
         ready += [
             found for node in leading if (found := self._tuned(_recipe(node), node, (), node.proposed.choice.move))
         ]
@@ -211,11 +218,18 @@ class _Weighing:
     # --- the answer ---------------------------------------------------------------------------------------------------
 
     def _stopped(self, found: Found) -> Choice | None:
-        """Stop where all experiments that are left would gain less than is worth while, each as much as the best."""
-        left = self.remaining.experiments
-        if left is None or found.gain * left >= self.params.least_gain:
+        """Stop where all that is left of the budget would gain less than is worth while, if every experiment gained as
+        much as the best."""
+        count, seconds = self.remaining.experiments, self.remaining.wall_s
+        if count is not None:
+            left, gain = f"{count} experiments", found.gain * count
+        elif seconds is not None:
+            left, gain = f"{seconds:.0f} seconds", found.worth * seconds
+        else:
             return None
-        reason = f"the {left} experiments left are expected to gain less than {self.params.least_gain:g} together"
+        if gain >= self.params.least_gain:
+            return None
+        reason = f"the {left} left are expected to gain less than {self.params.least_gain:g} together"
         return Choice(parent=None, move=Move.STOP, reason=reason)
 
     def _chosen(self, found: Found) -> Choice:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 from postgrad.records import Move, Recipe
 from postgrad.search import legal
 from postgrad.search.base import Features, Options
-from postgrad.search.surrogate import Surrogate
+from postgrad.search.surrogate import ALONE, KERNELS, Surrogate
 from postgrad.tree import Experiment, State, Tree
 
 if TYPE_CHECKING:
@@ -41,14 +41,15 @@ class Prospects:
 
     Args:
         scale: standard deviation of what one part brings, before any was tried; on the scale of the metric.
+        shared: False has every experiment say something about recipes much like its own only.
     """
 
-    def __init__(self, tree: Tree, options: Options, scale: float) -> None:
+    def __init__(self, tree: Tree, options: Options, scale: float, shared: bool = True) -> None:
         self.tree, self.options = tree, options
         self.seen = _taken(tree)
         told = [options.features(_recipe(node)) for node in self.seen]
         scores = [node.score or 0.0 for node in self.seen]
-        self.surrogate = Surrogate(told, scores, scale)
+        self.surrogate = Surrogate(told, scores, scale, KERNELS if shared else ALONE)
         self.means, self.sds = self.surrogate.predict(told)
         under_way = [options.features(_recipe(node)) for node in tree.pending()]
         if under_way:

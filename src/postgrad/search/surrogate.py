@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LINEAR, SQUARE, SHARED, APART = 1.5, 2.0, 2.0, 2.0
 # What a kernel may be made of: (share of the sum over features, length of likeness in parts).
 KERNELS = ((0.9, 2.0), (0.6, 2.0), (0.6, 4.0), (0.25, 3.0))
+# The same for a belief that is not shared: only recipes that differ in little say anything about each other.
+ALONE = ((0.0, 0.5),)
 # Noise as a share of the variance that one part makes.
 NOISES = (0.05, 0.15, 0.4, 1.0, 2.5, 6.0)
 # What the prior of the scale is worth, in experiments.
@@ -90,16 +92,23 @@ class Surrogate:
         recipes: those that have a score.
         values: (N,) their scores.
         scale: standard deviation of what one part brings, before any was tried; on the scale of the scores.
+        kernels: what the kernel is chosen from.
     """
 
-    def __init__(self, recipes: Sequence[Features], values: Sequence[float], scale: float) -> None:
+    def __init__(
+        self,
+        recipes: Sequence[Features],
+        values: Sequence[float],
+        scale: float,
+        kernels: Sequence[tuple[float, float]] = KERNELS,
+    ) -> None:
         import numpy as np
 
         self.columns = Columns()
         self.known = self.columns.rows(recipes)
         target = np.asarray(values)
         self.centre = float(np.median(target))
-        self._fit(target - self.centre, scale)
+        self._fit(target - self.centre, scale, kernels)
 
     def expecting(self, recipes: Sequence[Features]) -> Surrogate:
         """The belief once these recipes have scored what is believed of them: as before, and surer."""
@@ -116,12 +125,12 @@ class Surrogate:
         then._solve(target, target @ vectors, vectors, spread)
         return then
 
-    def _fit(self, target: NDArray[np.float64], scale: float) -> None:
+    def _fit(self, target: NDArray[np.float64], scale: float, kernels: Sequence[tuple[float, float]]) -> None:
         import numpy as np
 
         count = len(target)
         best = -np.inf
-        for kernel in KERNELS:
+        for kernel in kernels:
             roots, vectors = np.linalg.eigh(_covariance(self.known, self.known, *kernel))
             along = target @ vectors
             for noise in NOISES:
@@ -141,7 +150,7 @@ class Surrogate:
         vectors: NDArray[np.float64],
         spread: NDArray[np.float64],
     ) -> None:
-        """Keep what predictions need. along: the target in the directions of `vectors`, whose variances are `spread`."""
+        """Keep what predictions need. along: the target in the directions of `vectors`, with variances `spread`."""
         import numpy as np
 
         self._target = target
