@@ -17,9 +17,9 @@ import pytest
 
 from postgrad.errors import PostgradError
 from postgrad.memory.book import LONGEST_LINE, MOST_BYTES, MOST_RUNS, Book, default_folder, is_switched_off
-from postgrad.memory.effects import Brought, Effect
+from postgrad.memory.effects import BETWEEN_PARENTS, Brought, Effect, told_apart
 from postgrad.memory.entries import LABELS, ROWS, KindEntry, RunEntry, TaskType, kind_entries, task_type
-from postgrad.memory.prior import LEAST_SD, Normal, Observation, likeness, priors, shrunk
+from postgrad.memory.prior import LEAST_SD, MOST_EFFECT, Normal, Observation, likeness, priors, shown, shrunk
 from postgrad.records import DataSpec, TaskSpec
 from postgrad.research.learning import Belief, prior_of
 from postgrad.research.priors import table
@@ -98,13 +98,15 @@ def test_a_reader_or_a_kill_in_the_middle_finds_a_whole_file(tmp_path: Path) -> 
             finally:
                 os._exit(1)
         book = Book(tmp_path)
-        while not book.read().entries:
-            time.sleep(0.001)
-        for _ in range(50 * (round_ + 1)):
-            seen = book.read()
-            assert seen.entries and not seen.ignored, "half a file was seen"
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        try:
+            while not book.read().entries:
+                time.sleep(0.001)
+            for _ in range(50 * (round_ + 1)):
+                seen = book.read()
+                assert seen.entries and not seen.ignored, "half a file was seen"
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         found = book.read()
         assert found.entries and not found.ignored
         book.put(entry(round_))
@@ -114,7 +116,7 @@ def test_a_reader_or_a_kill_in_the_middle_finds_a_whole_file(tmp_path: Path) -> 
 def test_a_half_line_is_left_out(tmp_path: Path) -> None:
     book = Book(tmp_path)
     book.put(entry(1))
-    book.path.write_text(book.path.read_text() + entry(2).model_dump_json()[:80])
+    book.path.write_text(book.path.read_text() + entry(2).model_dump_json()[:80])  # A torn last line.
     assert book.read().entries == (entry(1),) and book.read().ignored == 1
     book.put(entry(3))
     assert book.read().entries == (entry(1), entry(3)) and book.read().ignored == 0
@@ -212,10 +214,37 @@ def test_a_metric_of_another_package_has_no_name_here() -> None:
 
 
 def test_only_known_kinds_are_written() -> None:
-    seen = Brought([Effect(0.02, 0.0001), Effect(0.04, 0.0001)], failures=1, costs_s=[10.0, 20.0, 33.4])
+    seen = Brought(Effect(0.03, 0.00025), count=2, failures=1, costs_s=[10.0, 20.0, 33.4])
     found = kind_entries({"score.knn": seen, "score.refund_my_order": seen, "tune": Brought()}, table())
     assert [one.kind for one in found] == ["score.knn"]
     assert found[0] == KindEntry(kind="score.knn", count=2, mean=0.03, variance=0.00025, failures=1, cost_s=21.0)
+
+
+def test_the_effect_of_a_kind_is_the_mean_by_precision_where_each_experiment_made_one_change() -> None:
+    between = BETWEEN_PARENTS**2
+    found = told_apart([(("a",), Effect(0.02, 0.0001)), (("b",), Effect(0.3, 0.01)), (("a",), Effect(0.05, 0.0009))])
+    first, second = 1 / (0.0001 + between), 1 / (0.0009 + between)
+    assert found["a"].value == pytest.approx((first * 0.02 + second * 0.05) / (first + second))
+    assert found["a"].variance == pytest.approx(1 / (first + second))
+    assert found["b"] == pytest.approx(Effect(0.3, 0.01 + between))
+    assert told_apart([]) == {}
+
+
+def test_changes_that_were_made_together_are_told_apart() -> None:
+    rng, own = Random(2), {"a": 0.06, "b": -0.04, "c": 0.0, "d": 0.02}
+    measured = []
+    for _ in range(60):
+        kinds = tuple(rng.sample(sorted(own), 2))
+        measured.append((kinds, Effect(sum(own[kind] for kind in kinds) + rng.gauss(0, 0.01), 0.0001)))
+    found = told_apart(measured)
+    assert {kind: effect.value for kind, effect in found.items()} == pytest.approx(own, abs=0.015)
+
+
+def test_who_of_two_brought_it_is_not_known_from_one_experiment() -> None:
+    alone, both = told_apart([(("a",), Effect(0.06, 0.0001))]), told_apart([(("a", "b"), Effect(0.06, 0.0001))])
+    assert both["a"] == pytest.approx(both["b"])
+    assert both["a"].variance > 4 * alone["a"].variance
+    assert not told_apart([(("a",), Effect(0.06, 0.5))]), "nothing can be said from so noisy a measurement"
 
 
 # --- the prior ------------------------------------------------------------------------------------------------------
@@ -265,6 +294,20 @@ def test_one_line_cannot_take_over() -> None:
     found = priors([loud], TYPE, {"score.knn": TABLE})["score.knn"]
     assert found.sd >= LEAST_SD
     assert Belief(found.mean, found.sd).updated(0.0, 0.02**2).mean < found.mean
+
+
+def test_what_runs_say_alone_owes_the_table_no_mean() -> None:
+    seen = [Observation(0.03, 0.0004, 1.0)] * 4
+    low, high = shown(Normal(-0.05, 0.02), seen), shown(Normal(0.05, 0.02), seen)
+    assert low == high and low.mean == pytest.approx(0.03)
+    assert shown(TABLE, seen[:1]).sd > low.sd > shown(TABLE, seen * 50).sd >= LEAST_SD
+    apart = [Observation(mean, 0.0004, 1.0) for mean in (-0.05, 0.11)] * 2
+    assert shown(TABLE, apart).mean == pytest.approx(0.03) and shown(TABLE, apart).sd > 2 * low.sd
+
+
+def test_one_line_cannot_take_over_what_runs_say_alone() -> None:
+    found = shown(TABLE, [Observation(1.0, 1e-5, 1.0)])
+    assert found.mean <= MOST_EFFECT and found.sd > 0.5 * TABLE.sd
 
 
 def test_failures_count_against_a_kind() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +20,20 @@ from postgrad.events import Event
 from postgrad.memory.book import FILE, Book
 from postgrad.memory.effects import brought, merits
 from postgrad.memory.entries import KindEntry, RunEntry, task_type
-from postgrad.records import Budget, Choice, DataSpec, Failure, Guard, Move, Prior, Recipe, Record, Stage, TaskSpec
+from postgrad.records import (
+    Budget,
+    Choice,
+    DataSpec,
+    Failure,
+    Guard,
+    Move,
+    Prior,
+    Recipe,
+    Record,
+    SearchSpec,
+    Stage,
+    TaskSpec,
+)
 from postgrad.research.base import Context
 from postgrad.research.drafts import starting_points
 from postgrad.research.playbook import Playbook
@@ -268,19 +282,21 @@ class _Drafts:
 
 
 def test_effects_are_those_of_the_referee_where_there_are_any(tmp_path: Path, book: Book) -> None:
-    folder = started(tmp_path, 16)
+    folder = started(tmp_path, 16, search=SearchSpec(policy="greedy"))
     driven(folder)
     tree = Tree.from_events(events_of(folder))
     known, found = merits(tree), brought(tree)
+    kinds = Counter(node.proposed.proposal.kind for node in tree.all())
     judged = [
         node
         for node in tree.all()
         if node.parent is not None and node.analysis and node.analysis.gain and node.analysis.rival == node.parent
     ]
-    single = [node for node in judged if len(found[node.proposed.proposal.kind].effects) == 1]
+    single = [node for node in judged if kinds[node.proposed.proposal.kind] == 1]
     assert single
     for node in single:
-        (effect,) = found[node.proposed.proposal.kind].effects
+        effect = found[node.proposed.proposal.kind].effect
+        assert effect is not None
         assert node.analysis is not None and node.analysis.gain is not None and node.analysis.difference is not None
         assert effect.value == pytest.approx(node.analysis.gain.value)
         assert effect.value != pytest.approx(node.analysis.difference.value)
@@ -288,7 +304,26 @@ def test_effects_are_those_of_the_referee_where_there_are_any(tmp_path: Path, bo
     anchor = next(node for node in tree.all() if node.proposed.proposal.kind == "reference.classic")
     draft = next(node for node in tree.all() if node.proposed.proposal.kind == "draft.frozen")
     expected = known[draft.id].value - known[anchor.id].value
-    assert expected in [effect.value for effect in found["draft.frozen"].effects]
+    effect = found["draft.frozen"].effect
+    assert effect is not None and effect.value == pytest.approx(expected)
+
+
+def test_several_changes_at_once_teach_about_each(tmp_path: Path, book: Book) -> None:
+    folder = started(tmp_path, 16)
+    driven(folder)
+    tree = Tree.from_events(events_of(folder))
+    several = [node for node in tree.all() if node.proposed.proposal.kind == "several.changes"]
+    assert several and all(len(node.proposed.choice.kinds) > 1 for node in several)
+    found = brought(tree)
+    assert "several.changes" not in found
+    swapped = [node for node in several if node.parent and node.proposed.choice.kinds[0].startswith("draft.")]
+    for node in several:
+        for kind in node.proposed.choice.kinds if node not in swapped else ():
+            assert found["ablate" if kind.startswith("ablate.") else kind].costs_s
+    for node in swapped:
+        assert found[node.proposed.choice.kinds[0].replace("draft.", "swap.")].costs_s
+    (entry,) = book.read().entries
+    assert len(entry.kinds) > 3 and all(one.count for one in entry.kinds)
 
 
 def test_failures_are_counted(tmp_path: Path) -> None:
@@ -300,7 +335,7 @@ def test_failures_are_counted(tmp_path: Path) -> None:
         return 0.5
 
     found = brought(Simulation(task, _Drafts(), Playbook(), objective).run(6, seed=0))
-    assert (found["draft.classic"].failures, found["draft.classic"].effects) == (1, [])
+    assert (found["draft.classic"].failures, found["draft.classic"].effect) == (1, None)
     assert len(found["draft.classic"].costs_s) == 1
 
 
@@ -362,8 +397,9 @@ def test_the_command_shows_and_forgets(
     assert [row["kind"] for row in document["kinds"]] == ["score.knn", "draft.lora"]
     assert document["kinds"][0]["table"]["mean"] == table()["score.knn"].mean < document["kinds"][0]["prior"]["mean"]
     code, _, err = postgrad(capsys, monkeypatch, "memory", "forget")
-    assert code == 2 and "--yes" in err and book.path.exists()
+    assert code == 2 and "--yes" in err and "This removes" in err and book.path.exists()
     code, out, _ = postgrad(capsys, monkeypatch, "memory", "forget", "--yes")
     assert code == 0 and "Forgotten" in out and not book.path.exists()
+    assert "1 finished runs taught on 2 kinds" in out and str(book.path) in out.replace("\n", "")
     code, out, _ = postgrad(capsys, monkeypatch, "memory", "forget", "--yes", "--json")
     assert code == 0 and json.loads(out)["forgotten"] is False

@@ -15,7 +15,7 @@ from postgrad.events import Certified, Evaluated
 from postgrad.execute.foreign import runs_foreign_code
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import dump_items, load_items
-from postgrad.pare import simpler, told
+from postgrad.pare import simpler
 from postgrad.records import Evaluation, Recipe
 from postgrad.referee import Referee
 from postgrad.research.references import reference_recipes
@@ -107,10 +107,9 @@ def certify(session: Session, referee: Referee, run_jobs: RunJobs) -> None:
         raise PostgradError(_nobody(session, ended.finalists))
     scored = [node for node in left if node.select]
     champion, reason = _winner(session, referee, scored) if scored else (left[0], _why_not(affordable))
-    said = (_last_test(session, referee, champion), told(referee.paring.decided))
-    reason = "; ".join([reason, *filter(None, said)])
+    tested = _last_test(session, referee, champion)
     gone = [f"{name} was put aside: {why}" for name in ended.finalists if (why := _out(session, name))]
-    _append_certified(session, champion, "; ".join([reason, *gone]))
+    _append_certified(session, champion, "; ".join([reason, *filter(None, [tested]), *gone]))
 
 
 def _out(session: Session, experiment: str) -> str | None:
@@ -198,6 +197,9 @@ def _winner(session: Session, referee: Referee, scored: list[Experiment]) -> tup
     if pared != best.id:
         why = f"simpler than {best.id}, and as good by search and select together"
         best = session.tree[pared]
+    elif again := [body for body in referee.paring.decided if body.dropped and body.against == best.id]:
+        lacks = again[-1].experiment
+        why += f"; {lacks}, which lacks a change of {best.id}, is behind it there" if lacks in merits else ""
     metric = METRICS.get(session.task.metric)
     read = session.store.artifacts.read
     for node in sorted(scored, key=lambda node: node.proposed.nominal_s):

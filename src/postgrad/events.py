@@ -117,9 +117,9 @@ class Tested(Record):
 class Pared(Record):
     """What one change of the leader (`against`) brings: it was compared with the recipe that lacks just this change.
 
-    `experiment` tried that recipe; `gain` is the posterior of what the change brings, with a 95 % interval, None where
-    the recipe without it has no score. Where it was `dropped`, the recipe without it is the champion now. `brought_by`
-    is the experiment that made the change.
+    `experiment` tried that recipe; `gain` is the posterior of what the change brings, with a 95 % interval, `measured`
+    the plain difference of the scores; both are None where the recipe without it has no score. Where it was `dropped`,
+    the recipe without it is the champion now. `brought_by` is the experiment that made the change.
     """
 
     type: Literal["pared"] = "pared"
@@ -129,6 +129,7 @@ class Pared(Record):
     change: str
     brought_by: str
     gain: Estimate | None
+    measured: float | None = None
     dropped: bool
     champion: str | None
 

@@ -92,7 +92,7 @@ class Loop:
         session = self.session
         self.references = reference_recipes(session.task)
         policy = POLICIES.get(session.task.search.policy)
-        self.policy = bound(policy, session.task, self._nominal_s)
+        self.policy = bound(policy, session.task, self._nominal_s, session.priors)
         self.params = self.policy.Params.model_validate(session.task.search.params)
         self.researcher = self.guest or RESEARCHERS.get(session.task.researcher)
         reason = None

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
+from postgrad.budget import HOUR
 from postgrad.evaluate.statistics import interval
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.events import Pared
@@ -35,6 +36,12 @@ KIND = "pare."
 PRICE_OF_CHANGE = 0.1
 # A training is spent on changes that are predicted to bring less than this share of it.
 DOUBTFUL = 0.25
+# Standard deviation of what one part of a recipe brings, before any was tried.
+PART_SD = 0.02
+# Digits of a prediction: two that are equal stay so, whatever else is under way.
+DIGITS = 6
+# It starts while so many times what it needs are left: what is dropped leads to more to try. The search has the rest.
+ROOM = 2
 # Costs that differ by less are equal.
 DEARER = 1.01
 
@@ -78,18 +85,25 @@ class Paring:
         found = [each for each in ablations(tree.path(tree.champion)) if each.key not in kept]
         return [each for each in found if self.nominal_s(each.recipe) <= most and self.admits(each.recipe)]
 
-    def untried(self, tree: Tree) -> list[Ablation]:
-        """The open changes that are worth a training: those predicted to bring little whose recipe without them is in
-        no experiment yet. What is predicted to bring least comes first."""
-        found = [each for each in self.open(tree) if self._tried(tree, each.recipe) is None]
-        if not found or tree.champion is None or not tree.scored():
+    def doubtful(self, tree: Tree) -> list[Ablation]:
+        """The open changes that are predicted to bring little, least first."""
+        found = self.open(tree)
+        if not found or tree.champion is None:
             return []
         options = PlaybookOptions(self.task, self.nominal_s)
-        prospects = Prospects(tree, options, self.task.min_effect)
-        own = prospects.believed(options.features(tree[tree.champion].proposed.proposal.recipe))
-        brings = {each.key: own - prospects.believed(options.features(each.recipe)) for each in found}
-        most = DOUBTFUL * self.task.min_effect
-        return sorted((each for each in found if brings[each.key] < most), key=lambda each: brings[each.key])
+        prospects = Prospects(tree, options, PART_SD)
+
+        def believed(recipe: Recipe) -> float:
+            return prospects.believed(options.features(recipe))
+
+        own = believed(tree[tree.champion].proposed.proposal.recipe)
+        brings = [round(own - believed(each.recipe), DIGITS) for each in found]
+        order = sorted(range(len(found)), key=brings.__getitem__)
+        return [found[at] for at in order if brings[at] <= DOUBTFUL * self.task.min_effect]
+
+    def untried(self, tree: Tree) -> list[Ablation]:
+        """The doubtful changes that are worth a training: the recipe without them is in no experiment yet."""
+        return [each for each in self.doubtful(tree) if self._tried(tree, each.recipe) is None]
 
     def proposed(self, tree: Tree, ablation: Ablation, seed: int) -> tuple[Choice, Proposal]:
         """The experiment that tries the champion without a change."""
@@ -110,12 +124,13 @@ class Paring:
     # --- what to prefer -------------------------------------------------------------------------------------------
 
     def decision(self, tree: Tree) -> Pared | None:
-        """The next decision that can be made: about a change whose recipe without it was tried; else None."""
+        """The next decision that can be made: about a doubtful change whose recipe without it was tried; else None."""
         if (taken := self._taken_over(tree)) is not None:
             return taken
-        for change in self.open(tree):
+        left = {body.against for body in self.decided if body.dropped}  # Of two equal ones the first left stays so.
+        for change in self.doubtful(tree):
             node = self._tried(tree, change.recipe)
-            if tree.champion is not None and node is not None and not self._awaited(node):
+            if tree.champion is not None and node is not None and node.id not in left and not self._awaited(node):
                 return self._decided(tree, tree.champion, node, change)
         return None
 
@@ -136,13 +151,13 @@ class Paring:
         return node.state is State.PENDING or (node.state is State.DONE and not self.judge.settled(node.id))
 
     def _decided(self, tree: Tree, champion: str, node: Experiment, change: Ablation) -> Pared:
-        gain, dropped = None, False
+        gain, measured, dropped = None, None, False
         if self.judge.settled(node.id) and self.judge.settled(champion):
             mean, variance, measured = self.judge.gain(champion, node.id)
             low, high = interval(mean, variance)
             gain = Estimate(value=mean, low=low, high=high, n=node.evaluation.estimate.n if node.evaluation else 0)
-            within_noise = max(mean, measured) <= self.price and low <= 0
-            dropped = tree.champion == node.id or (within_noise and node.id in self.judge.ranked())
+            as_good = mean <= self.price and high <= self.task.min_effect
+            dropped = tree.champion == node.id or (as_good and node.id in self.judge.ranked())
         return Pared(
             experiment=node.id,
             against=champion,
@@ -150,6 +165,7 @@ class Paring:
             change=change.change,
             brought_by=change.brought_by,
             gain=gain,
+            measured=measured,
             dropped=dropped,
             champion=node.id if dropped else tree.champion,
         )
@@ -182,27 +198,16 @@ def is_paring(node: Experiment) -> bool:
     return node.proposed.proposal.kind.startswith(KIND)
 
 
-def tried(nodes: Iterable[Experiment]) -> int:
-    """How many experiments paring has taken."""
-    return sum(is_paring(node) for node in nodes)
-
-
-def told(decided: Sequence[Pared]) -> str | None:
-    """One sentence: what was left out and what is worth having, with what it brings; None where nothing was asked."""
-    parts = []
-    for dropped, words in ((True, "left out as not worth having"), (False, "kept, because the score falls without")):
-        found = [
-            f"{body.what} of {body.brought_by} ({_brings(body.gain)})" for body in decided if body.dropped is dropped
-        ]
-        parts += [f"{words}: {', '.join(found)}"] if found else []
-    return "; ".join(parts) or None
-
-
-def _brings(gain: Estimate | None) -> str:
-    return "not measured" if gain is None else f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-
-
 # --- in a run ---------------------------------------------------------------------------------------------------------
+
+
+class Limit(NamedTuple):
+    """One limit of the budget: what was granted of it, what is left, what paring has spent, and what changes need."""
+
+    granted: float
+    left: float
+    spent: float
+    needs: Callable[[Sequence[Ablation]], float]
 
 
 class Parer:
@@ -215,6 +220,7 @@ class Parer:
     def __init__(self, session: Session, referee: Referee) -> None:
         self.session, self.referee = session, referee
         self.share = session.task.search.pare
+        self._asked: tuple[tuple[int, int], list[Ablation]] | None = None
 
     def owed(
         self, view: Tree, reserve_s: float, *, stopped: bool, testing: bool
@@ -230,7 +236,7 @@ class Parer:
         tree = self.session.tree
         pending = tree.pending()
         begun = bool(pending) and all(is_paring(node) and not node.started and not node.results for node in pending)
-        if not begun and not self._due(view, reserve_s, stopped):
+        if not (is_paring(tree.all()[-1]) or self._due(view, reserve_s, stopped)):
             return None
         if testing or (pending and not begun):
             return ()
@@ -239,8 +245,9 @@ class Parer:
                 return ((seed[1], seed[0]),)
             self.settle()
             tree = self.session.tree
-        waiting = self._waiting(tree)[: self.session.executor.engine.slots - len(pending)]
-        found = tuple(self.referee.paring.proposed(tree, each, self.session.task.seed) for each in waiting)
+        room = self.session.executor.engine.slots - len(pending)
+        affordable = _within(self._wanted(tree), {limit: limit.left for limit in self._limits(reserve_s)})
+        found = tuple(self.referee.paring.proposed(tree, each, self.session.task.seed) for each in affordable[:room])
         return found if found or begun else None
 
     def settle(self) -> None:
@@ -250,39 +257,49 @@ class Parer:
             self.referee.paring.fold(body)
 
     def _due(self, view: Tree, reserve_s: float, stopped: bool) -> bool:
-        """True when all that is left of the budget is what paring needs."""
-        if not self.share:
+        """True when little more is left of the budget than what paring needs."""
+        limits = self._limits(reserve_s)
+        near = stopped or any(limit.left <= ROOM * self.share * limit.granted for limit in limits)
+        if not self.share or not near:  # What is wanted takes a while to tell, and never needs more than the share.
             return False
-        remaining = self.session.remaining()
-        near = remaining.fraction <= 2 * self.share or (remaining.wall_s or inf) <= reserve_s * (1 + 2 * self.share)
-        if not near and not stopped:
-            return False
-        waiting = self._waiting(view)
-        if not waiting or stopped:
-            return bool(waiting)
-        needed = self._forecast_s(waiting)
-        slots = self.session.executor.engine.slots
-        return (
-            (remaining.experiments is not None and remaining.experiments <= len(waiting))
-            or (remaining.wall_s is not None and remaining.wall_s - reserve_s <= needed / slots)
-            or (remaining.cpu_hours is not None and 3600 * remaining.cpu_hours <= needed)
-        )
+        wanted = self._wanted(view)
+        return bool(wanted) and (stopped or any(limit.left <= ROOM * limit.needs(wanted) for limit in limits))
 
-    def _waiting(self, tree: Tree) -> list[Ablation]:
-        """What paring would try, as far as its share of the budget and the budget itself reach."""
+    def _wanted(self, tree: Tree) -> list[Ablation]:
+        """What paring would try, as far as its share of the budget reaches."""
+        at = (self.session.seq, tree.closed())
+        if self._asked is None or self._asked[0] != at:
+            self._asked = (at, self.referee.paring.untried(tree))
+        shares = {limit: self.share * limit.granted - limit.spent for limit in self._limits(0.0)}
+        return _within(self._asked[1], shares)
+
+    def _limits(self, reserve_s: float) -> list[Limit]:
         granted, remaining = self.session.ledger.granted, self.session.remaining()
-        done = [node for node in tree.all() if is_paring(node)]
-        found = self.referee.paring.untried(tree)
-        if granted.experiments is not None:
-            left = min(int(self.share * granted.experiments) - len(done), remaining.experiments or 0)
-            found = found[: max(0, left)]
-        slots = self.session.executor.engine.slots
-        for limit in (granted.wall_s and slots * granted.wall_s, granted.cpu_hours and 3600 * granted.cpu_hours):
-            if limit is not None:
-                left_s = self.share * limit - sum(node.cost_s for node in done)
-                while found and self._forecast_s(found) > left_s:
-                    found = found[:-1]
+        own = [node for node in self.session.tree.all() if is_paring(node)]
+        spent, engine = sum(node.cost_s for node in own), self.session.executor.engine
+        found = []
+        if granted.experiments is not None and remaining.experiments is not None:
+            found.append(Limit(granted.experiments, remaining.experiments, len(own), len))
+        if granted.wall_s is not None and remaining.wall_s is not None:
+            found.append(Limit(granted.wall_s, remaining.wall_s - reserve_s, spent / engine.slots, self._wall_s))
+        if granted.cpu_hours is not None and remaining.cpu_hours is not None:
+            each = HOUR / engine.threads
+            found.append(Limit(each * granted.cpu_hours, each * remaining.cpu_hours, spent, self._job_s))
         return found
 
-    def _forecast_s(self, found: Sequence[Ablation]) -> float:
-        return sum(self.session.forecast_s(each.recipe, self.session.plan.search) for each in found)
+    def _job_s(self, changes: Sequence[Ablation]) -> float:
+        return sum(self.session.forecast_s(each.recipe, self.session.plan.search) for each in changes)
+
+    def _wall_s(self, changes: Sequence[Ablation]) -> float:
+        """Wall seconds in rounds of as many as there are workers."""
+        slots = self.session.executor.engine.slots
+        each = [self._job_s([change]) for change in changes]
+        return sum(max(each[at : at + slots]) for at in range(0, len(each), slots))
+
+
+def _within(changes: Sequence[Ablation], amounts: Mapping[Limit, float]) -> list[Ablation]:
+    """As many of the changes, from the first, as need no more of any limit than this."""
+    count = len(changes)
+    while any(limit.needs(changes[:count]) > amount for limit, amount in amounts.items()) and count:
+        count -= 1
+    return list(changes[:count])

@@ -12,10 +12,13 @@ Functions of scores alone: a run and the simulator call the same ones. They star
 
 from __future__ import annotations
 
-from math import atanh, sqrt, tanh
+from itertools import product
+from math import atanh, log, sqrt, tanh
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
-from postgrad.records import Estimate, Move, Race
+from postgrad.records import Estimate, Move, Race, Recipe, Stage, Value
+from postgrad.research import edit
+from postgrad.train import BACKENDS
 from postgrad.tree import Experiment, State, Tree
 
 if TYPE_CHECKING:
@@ -29,33 +32,48 @@ LIMIT = 0.05
 # Ended experiments that a rung needs before it stops anything, and that are looked at.
 FEWEST, LATEST = 6, 100
 # The least rank correlation, at the low end of its interval, that a rung has to show; standard errors to that end.
-LEAST_TRUST, ERRORS = 0.25, 1.0
+LEAST_TRUST, ERRORS = 0.5, 1.0
 # Prior of the regression: the slope is 1 with this standard deviation, and the spread is worth so many experiments.
 SLOPE_SD, PRIOR_WEIGHT = 0.3, 4.0
 # Rounds in which line and spread of the regression are settled; the least variance there is.
 ROUNDS, TINY = 4, 1e-10
+CONTROLS = 0
+SUPPORT = 0
+RATIOS = (0.0, 0.5, 2.0, 8.0)
 Z95 = 1.959964
 
 
 class Scores(NamedTuple):
-    """One ended experiment: its score at a rung, and its whole score."""
+    """One ended experiment: its score at a rung, its whole score, and what else learns as it does, see `kin`."""
 
     part: float
     whole: float
+    kin: tuple[str, ...] = ()
 
 
 class Outlook(NamedTuple):
-    """What a whole gap is expected to be: Student's t with this centre, scale and degrees of freedom."""
+    """What a whole gap is expected to be: a mixture of Student's t with these weights, centres and scales."""
 
-    mean: float
-    scale: float
+    weights: NDArray[np.float64]
+    means: NDArray[np.float64]
+    scales: NDArray[np.float64]
     degrees: float
+
+    @property
+    def mean(self) -> float:
+        return float(self.weights @ self.means)
+
+    @property
+    def sd(self) -> float:
+        """Its standard deviation; there are more than two degrees of freedom."""
+        inside = self.scales**2 * self.degrees / (self.degrees - 2)
+        return sqrt(float(self.weights @ (inside + (self.means - self.mean) ** 2)))
 
     def above(self, bar: float) -> float:
         """The probability of more than this."""
         from scipy.stats import t
 
-        return float(t.sf((bar - self.mean) / self.scale, self.degrees))
+        return float(self.weights @ t.sf((bar - self.means) / self.scales, self.degrees))
 
 
 def rungs(units: int) -> tuple[int, ...]:
@@ -71,6 +89,8 @@ def races(node: Experiment) -> bool:
     known, and a champion less one change, are wanted whole."""
     proposed = node.proposed
     wanted = proposed.choice.move is Move.REPLICATE or proposed.proposal.proposer == "referee"
+    if CONTROLS and int(proposed.proposal.recipe.hash[:8], 16) % CONTROLS == 0:
+        return False
     return proposed.incumbent is not None and proposed.nominal_s > CHEAP_S and not wanted
 
 
@@ -109,48 +129,81 @@ def trust(correlation: float | None, count: int) -> float:
     return low if low >= LEAST_TRUST else 0.0
 
 
-def outlook(gap: float, noise: float, ended: Sequence[Scores], rival: Scores) -> Outlook:
-    """The whole gap to a rival, given the gap at a rung.
+@edit.remembered
+def kin(recipe: Recipe) -> tuple[str, ...]:
+    """What a valid recipe shares with others that learn as fast or as slowly: the methods of its members, and all but
+    its numbers."""
+    methods = [f"{edit.single(stage).backend}.{_tuned(edit.single(stage))}" for stage in edit.stages(recipe)]
+    return "+".join(sorted(methods)), edit.structure_of(recipe)
+
+
+def _tuned(stage: Stage) -> Value:
+    """Which part of a base model is trained, for backends that leave a choice."""
+    return edit.setting(stage, "tune") if "tune" in BACKENDS.get(stage.backend).Params.model_fields else None
+
+
+def outlook(gap: float, own: tuple[str, ...], ended: Sequence[Scores], rival: Scores, noise: float) -> Outlook:
+    """What an experiment comes to whose gap to a rival at a rung is this.
+
+    The gap changes from the rung to the end by the rival's luck there, by a share of itself, by what recipes of a kind
+    make up, and by chance. How much each kind of recipe matters beside chance is not known: every ratio of `RATIOS`
+    counts by how well it foretells the ended experiments, so a kind of recipe that none of them had is as uncertain as
+    kinds have turned out to differ.
 
     Args:
+        own: the kin of the experiment.
         noise: variance of the whole gap around the gap at the rung, as far as items make it: what is believed of the
             spread before any experiment has ended.
-        ended: other experiments, whose gaps to the same rival say how gaps change from the rung to the end.
     """
     import numpy as np
 
-    noise = max(noise, TINY)
-    part = np.array([each.part - rival.part for each in ended])
-    whole = np.array([each.whole - rival.whole for each in ended])
-    rows = np.stack([np.ones(len(part)), part], axis=1)
-    # The luck that the rival had at the rung is in every gap: the line may start elsewhere than at zero.
-    prior, start = np.diag([1 / noise, 1 / SLOPE_SD**2]), np.array([0.0, 1.0])
-    spread = noise
-    for _ in range(ROUNDS):
-        covariance = np.linalg.inv(prior + rows.T @ rows / spread)
-        line = covariance @ (prior @ start + rows.T @ whole / spread)
-        left = whole - rows @ line
-        spread = (PRIOR_WEIGHT * noise + float(left @ left)) / (PRIOR_WEIGHT + len(part))
-    asked = np.array([1.0, gap])
-    scale = sqrt(spread + float(asked @ covariance @ asked))
-    return Outlook(float(asked @ line), scale, PRIOR_WEIGHT + len(part))
+    noise, count = max(noise, TINY), len(ended)
+    part = np.array([*(each.part - rival.part for each in ended), gap])
+    made_up = np.array([each.whole - each.part - rival.whole + rival.part for each in ended])
+    base = np.eye(count + 1) + 1.0 + SLOPE_SD**2 / noise * np.outer(part, part)
+    kinds = _alike([*(each.kin for each in ended), own], rival.kin)
+    found = []
+    for ratios in product(RATIOS, repeat=len(kinds)):
+        covariance = base + sum(ratio * alike for ratio, alike in zip(ratios, kinds, strict=True))
+        root = np.linalg.cholesky(covariance)
+        z = np.linalg.solve(root[:count, :count], made_up)
+        squares, degrees = PRIOR_WEIGHT * noise + float(z @ z), PRIOR_WEIGHT + count
+        fit = -float(np.log(np.diag(root)[:count]).sum()) - degrees / 2 * log(squares)
+        found.append((fit, gap + float(root[count, :count] @ z), root[count, count] * sqrt(squares / degrees)))
+    fits, means, scales = np.array(found).T
+    weights = np.exp(fits - fits.max())
+    return Outlook(weights / weights.sum(), means, scales, PRIOR_WEIGHT + count)
+
+
+def _alike(kins: Sequence[tuple[str, ...]], rival: tuple[str, ...]) -> list[NDArray[np.float64]]:
+    """For each level of kin, (N, N): how much of what two experiments make up on the rival is the same."""
+    import numpy as np
+
+    found = []
+    for level, against in enumerate(rival):
+        names = np.array([kin[level] for kin in kins])
+        same = names == against
+        found.append((names[:, None] == names[None, :]) - 1.0 * same[:, None] - 1.0 * same[None, :] + 1.0)
+    return found
 
 
 def verdict(
     mine: NDArray[np.float64],
-    rival: NDArray[np.float64],
-    whole: float,
+    theirs: NDArray[np.float64],
+    rival: Scores,
     ended: Sequence[Scores],
     *,
+    kin: tuple[str, ...] = (),
     share: float,
     worth: float = 0.0,
 ) -> Race | None:
     """The race of an experiment at a rung: what it would come to, where it is to be stopped; None where it goes on.
 
     Args:
-        mine, rival: (N,) item values at the rung of the experiment and of the champion it was proposed against.
-        whole: the champion's whole score.
+        mine, theirs: (N,) item values at the rung of the experiment and of the champion it was proposed against.
+        rival: the champion's scores.
         ended: other experiments that have ended.
+        kin: of the experiment.
         share: what part of an experiment the rung is.
         worth: the gap to the champion that would be worth having.
     """
@@ -158,14 +211,14 @@ def verdict(
     believed = trust(correlation, len(ended))
     if not believed or correlation is None:
         return None
-    pairs = mine - rival
+    if sum(each.part <= float(mine.mean()) for each in ended) < SUPPORT:
+        return None
+    pairs = mine - theirs
     noise = float(pairs.var()) / len(pairs) * (1 - share)
-    found = outlook(float(pairs.mean()), noise, ended, Scores(float(rival.mean()), whole))
+    found = outlook(float(pairs.mean()), kin, ended, rival, noise)
     chance = found.above(worth)
     if chance >= LIMIT * believed:
         return None
-    from scipy.stats import t
-
-    score, half = whole + found.mean, float(t.ppf(0.975, found.degrees)) * found.scale
+    score, half = rival.whole + found.mean, Z95 * found.sd
     expected = Estimate(value=score, low=score - half, high=score + half, n=len(pairs))
     return Race(share=share, chance=chance, expected=expected, correlation=correlation, ended=len(ended))

@@ -389,11 +389,18 @@ class Confusion(Record):
 
 
 class Prior(Record):
-    """What is believed of the effect of a kind of change before a run: normal, from `runs` finished runs."""
+    """What is believed of the effect of a kind of change before a run: normal, from `runs` finished runs.
+
+    Attributes:
+        mean, sd: with what the playbook believed before them.
+        effect, error: what they say alone, for who believes something else before them; None in older logs.
+    """
 
     mean: float
     sd: float
     runs: int
+    effect: float | None = None
+    error: float | None = None
 
 
 class Remembered(Record):

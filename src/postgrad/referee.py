@@ -20,7 +20,7 @@ from postgrad.evaluate.statistics.known import Judgement, item_variance
 from postgrad.events import Analysed, Event, Pared, Tested
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import Items, load_items, shared_items
-from postgrad.pare import Paring
+from postgrad.pare import Paring, is_paring
 from postgrad.records import (
     Analysis,
     Choice,
@@ -125,7 +125,8 @@ class Referee:
         low, high = interval(found.belief.mean, found.belief.variance)
         gain = Estimate(value=found.belief.mean, low=low, high=high, n=gap.n if gap else 0) if found.rival else None
         subject = None if found.name == node.id else found.name
-        if found.leads and found.verdict == "tie" and found.rival and self.judge.wants_replicate(found.name):
+        wanted = found.rival and not is_paring(node) and self.judge.wants_replicate(found.name)
+        if found.leads and found.verdict == "tie" and wanted:
             # Its case is closed; the second training is for the seed noise of everything like it.
             found = replace(found, verdict="retest")
         analysis = said(found, gap, parent if gap else None, subject)
@@ -164,7 +165,7 @@ class Referee:
         if (name, seed) in self._trained:
             return None
         self._trained.add((name, seed))
-        may_retest = recorded == "retest" if recorded else not self.session.remaining().empty
+        may_retest = recorded == "retest" if recorded else not (is_paring(node) or self.session.remaining().empty)
         if subject != node.id:
             return self.judge.again(subject, values, may_retest=may_retest)
         assert node.evaluation is not None

@@ -25,6 +25,7 @@ from postgrad.evaluate.statistics import interval
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement
 from postgrad.events import Proposed
+from postgrad.pare import is_paring
 from postgrad.records import Analysis, Choice, Estimate, Failure, JobResult, Move, Prior, Proposal, Recipe, Usage
 from postgrad.referee import PRICE_OF_DOUBLE
 from postgrad.research import RESEARCHERS, edit
@@ -63,7 +64,7 @@ class SimulatedRun:
         self.priors = priors or {}
         self.landscape, self.grant, self.seed, self.name = landscape, grant, seed, policy
         self.task = landscape.task
-        self.policy = bound(POLICIES.get(policy), self.task, nominal_s)
+        self.policy = bound(POLICIES.get(policy), self.task, nominal_s, self.priors)
         self.params = self.policy.Params.model_validate(params or {})
         self.researcher = RESEARCHERS.get(researcher)
         self.judge = Judge(horizon=grant.horizon(landscape), seedless=landscape.seedless)
@@ -242,7 +243,8 @@ class SimulatedRun:
         if against is not None and against in self._values:
             noise = sum(self.judge.seed_variance(family(each)) for each in (recipe, self.recipe(against)))
             gap = gap_of(values, self._values[against], noise)
-        if found.leads and found.verdict == "tie" and found.rival and self.judge.wants_replicate(found.name):
+        wanted = found.rival and not is_paring(node) and self.judge.wants_replicate(found.name)
+        if found.leads and found.verdict == "tie" and wanted:
             found = replace(found, verdict="retest")
         low, high = interval(found.belief.mean, found.belief.variance)
         gain = Estimate(value=found.belief.mean, low=low, high=high, n=len(values)) if found.rival else None
@@ -250,7 +252,7 @@ class SimulatedRun:
         return analysis.model_copy(update={"rival": found.rival, "gain": gain, "seed_sd": found.seed_sd or None})
 
     def _judged(self, node: Experiment, subject: str, values: NDArray[np.float64]) -> Judgement:
-        recipe, more = node.proposed.proposal.recipe, self.left >= 1
+        recipe, more = node.proposed.proposal.recipe, self.left >= 1 and not is_paring(node)
         if subject != node.id:
             return self.judge.again(subject, values, may_retest=more)
         incumbent = node.proposed.incumbent

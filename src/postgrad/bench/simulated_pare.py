@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from postgrad.bench.simulated_parts import nominal_s
-from postgrad.pare import Paring, is_paring
+from postgrad.pare import ROOM, Paring, is_paring
 from postgrad.records import Choice, Proposal, Recipe, SearchSpec
 from postgrad.research.ablations import Ablation
-from postgrad.tree import Tree
 
 if TYPE_CHECKING:
     from postgrad.bench.simulated import SimulatedRun
@@ -27,14 +25,15 @@ def paring_of(run: SimulatedRun) -> Paring:
 
 
 def owed(run: SimulatedRun, *, stopped: bool = False) -> tuple[Choice, Proposal] | None:
-    """The next experiment of paring, when all that is left of the budget is what paring needs, or the policy has
+    """The next experiment of paring, when little more is left of the budget than what paring needs, or the policy has
     stopped; None where it is not time, or nothing is left to try. Decides what can be decided without an experiment."""
     granted = run.grant.amount * SearchSpec().pare
-    if not run.grant.pare or (run.left > granted and not stopped):
+    if not run.grant.pare or (run.left > ROOM * granted and not stopped):
         return None
     left = granted - _taken(run)
     waiting = _affordable(run, left)
-    if not waiting or (_cost(run, waiting) < run.left and not stopped):
+    begun = is_paring(run.tree.all()[-1])
+    if not waiting or (ROOM * _cost(run, waiting) < run.left and not (stopped or begun)):
         return None
     settle(run)
     waiting = _affordable(run, left)
@@ -47,8 +46,7 @@ def settle(run: SimulatedRun) -> None:
         run.paring.fold(body)
         run.out.pared.append((run.truth(body.against) - run.truth(body.experiment), body.dropped))
         if body.dropped:
-            node = replace(run.tree[body.experiment])
-            run.tree = Tree({**run.tree.experiments, node.id: node}, body.champion)
+            run.tree = run.tree.with_experiments((), body.champion)
             run.out.curve.append((run.spent, run.truth(body.champion)))
 
 

@@ -38,11 +38,13 @@ class Races:
             if mine is None or theirs is None or rival.score is None:
                 return None
             ended = [
-                racing.Scores(float(part.mean()), other.score)
+                racing.Scores(float(part.mean()), other.score, racing.kin(run.recipe(other.id)))
                 for other in racing.informative(run.tree)
                 if other.score is not None and (part := self._part(other, rung)) is not None
             ]
-            found = racing.verdict(mine, theirs, rival.score, ended, share=rung)
+            against = racing.Scores(float(theirs.mean()), rival.score, racing.kin(run.recipe(rival.id)))
+            own = racing.kin(node.proposed.proposal.recipe)
+            found = racing.verdict(mine, theirs, against, ended, kin=own, share=rung)
             if found is not None:
                 run.out.raced += 1
                 cost = run.pay(node.proposed.proposal.recipe, rung)

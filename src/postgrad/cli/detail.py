@@ -86,6 +86,9 @@ def _facts(reading: Reading, node: Experiment) -> Iterator[tuple[str, str]]:
         yield "cause", node.analysis.cause
         if node.analysis.lesson is not None:
             yield "lesson", node.analysis.lesson.claim
+    for pared in reading.view.pared:
+        if node.id in (pared.experiment, pared.against):
+            yield "worth having?", wording.pared(pared)
     yield "cost", span(node.cost_s)
 
 

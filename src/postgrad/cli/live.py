@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Sequence
 
 from postgrad.cli.output import console, span
-from postgrad.events import Analysed, Certified, DataPrepared, Event, JobStarted, SealedDone, SearchEnded
+from postgrad.events import Analysed, Certified, DataPrepared, Event, JobStarted, Pared, SealedDone, SearchEnded
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -92,7 +92,7 @@ class LiveScreen:
     def _line(self, event: Event) -> RenderableType | None:
         from rich.text import Text
 
-        from postgrad.report.wording import ordinal
+        from postgrad.report.wording import ordinal, pared
 
         body = event.body
         session = self.session
@@ -111,6 +111,8 @@ class LiveScreen:
             )
         if isinstance(body, DataPrepared) and body.remembered is not None:
             return _remembered(event.clock, body.remembered)
+        if isinstance(body, Pared):
+            return Text(f"{span(event.clock):>12}  {pared(body)}", style="green" if body.dropped else "dim")
         if isinstance(body, SearchEnded):
             return Text(f"{span(event.clock):>12}  search ended: {body.reason}", style="dim")
         if isinstance(body, Certified):

@@ -43,17 +43,31 @@ def command(
 def _forget(book: Book, yes: bool, as_json: bool) -> None:
     from postgrad.errors import UserError
 
-    if not yes:
+    there = book.path.exists()
+    if not as_json:
+        console(error=not yes).print(_what_goes(book) if there else "Nothing is remembered.", markup=False)
+    if there and not yes:
         if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UserError("Nothing was forgotten: there is nobody to ask. Say it with: postgrad memory forget --yes")
-        if not typer.confirm(f"Forget what all finished runs taught ({book.path})?", err=True):
+        if not typer.confirm("Forget it?", err=True):
             raise typer.Exit(1)
-    there = book.path.exists()
     book.forget()
     if as_json:
         print_json({"file": book.path, "forgotten": there})
-    else:
-        console().print("Forgotten." if there else "Nothing was remembered.", markup=False)
+    elif there:
+        console().print("Forgotten.", markup=False)
+
+
+def _what_goes(book: Book) -> str:
+    """What forgetting removes, in words; also where the file cannot be read, since then it is what helps."""
+    from postgrad.errors import PostgradError
+
+    try:
+        found = book.read()
+    except PostgradError:
+        return f"This removes {book.path}, which cannot be read."
+    kinds = {kind.kind for entry in found.entries for kind in entry.kinds}
+    return f"This removes what {len(found.entries)} finished runs taught on {len(kinds)} kinds of change: {book.path}"
 
 
 def _show(book: Book, as_json: bool) -> None:

@@ -68,6 +68,7 @@ class Book:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / FILE
+        self._unfinished = self.path.with_suffix(".new")
 
     def read(self) -> Contents:
         """Everything that is an entry. A file that is not there is empty.
@@ -108,16 +109,15 @@ class Book:
                 return
             kept = [*(one for one in known.entries if one.run != entry.run), entry][-MOST_RUNS:]
             lines = [*known.later[-MOST_RUNS:], *(one.model_dump_json().encode() for one in kept)]
-            unfinished = self.path.with_suffix(".new")
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            descriptor = os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with open(descriptor, "wb") as file:
                 file.writelines(line + b"\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
-            self.path.write_bytes(unfinished.read_bytes())
+            os.replace(self._unfinished, self.path)
 
     def forget(self) -> None:
-        """Remove the file.
+        """Remove the file, and what a killed run may have left of one.
 
         Raises:
             PostgradError: it cannot be removed.
@@ -125,6 +125,7 @@ class Book:
         if self.folder.is_dir():
             with self._explaining(), self._locked():
                 self.path.unlink(missing_ok=True)
+                self._unfinished.unlink(missing_ok=True)
 
     def _bytes(self) -> bytes:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)

@@ -2,13 +2,15 @@
 
 The referee's posterior gains are added up along its comparisons. A parent was picked for a high score, so the plain
 difference to it says too little: in simulated runs it was 1 to 3 points of accuracy below the true effect on average,
-and the posterior was 0 to 1. Failures are counted and have no effect.
+and the posterior was 0 to 1. Where an experiment made several changes at once, their effects are taken to add up, and
+what each brought is read off all experiments together. Failures are counted and have no effect.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import Mapping, NamedTuple, Sequence
 
 from postgrad.records import Difference, Estimate, Move
 from postgrad.tree import Experiment, Tree
@@ -17,13 +19,17 @@ from postgrad.tree import Experiment, Tree
 BETWEEN_PARENTS = 0.02
 # What an experiment that failed is taken to have brought: it gave nothing for its cost.
 FAILED_EFFECT = -0.03
+# Standard deviation of what another change is taken to bring, where it was made together with the one asked about.
+BESIDE_SD = 0.05
+# What was seen of a kind counts where it says at least this share of what that prior says.
+LEAST_TOLD = 0.2
 Z95 = 1.959964
 DRAFTS_AGAINST = "reference.classic"
+SEVERAL = "several."
 _WITH_PARENT = (Move.IMPROVE, Move.TUNE, Move.COMBINE, Move.ABLATE)
 
 
-@dataclass(frozen=True)
-class Effect:
+class Effect(NamedTuple):
     """An effect on the metric, with the variance of what is not known of it."""
 
     value: float
@@ -35,19 +41,16 @@ class Brought:
     """What one kind of change brought in one run.
 
     Attributes:
-        effects: one an experiment that could be measured.
+        effect: of the kind in this run; None where no experiment told.
+        count: experiments with it that could be measured.
+        failures: experiments that failed with it and no other change. Who is to blame for others, nobody knows.
         costs_s: nominal seconds of its experiments, failures included.
     """
 
-    effects: list[Effect] = field(default_factory=list)
+    effect: Effect | None = None
+    count: int = 0
     failures: int = 0
     costs_s: list[float] = field(default_factory=list)
-
-    def mean(self) -> Effect:
-        """The kind's effect in this run: the mean weighted by precision, and its variance. Needs an effect."""
-        weights = [1 / (effect.variance + BETWEEN_PARENTS**2) for effect in self.effects]
-        total = sum(weights)
-        return Effect(sum(w * e.value for w, e in zip(weights, self.effects, strict=True)) / total, 1 / total)
 
 
 def merits(tree: Tree) -> dict[str, Effect]:
@@ -74,23 +77,57 @@ def brought(tree: Tree) -> dict[str, Brought]:
     known = merits(tree)
     anchor = next((node.id for node in tree.roots() if node.proposed.proposal.kind == DRAFTS_AGAINST), None)
     found: dict[str, Brought] = {}
+    measured: list[tuple[tuple[str, ...], Effect]] = []
     for node in tree.all():
         base = _base(node, anchor)
         if base is None or node.analysis is None or node.analysis.verdict == "unscored":
             continue
-        kind = found.setdefault(_kind(node), Brought())
-        kind.costs_s.append(node.proposed.nominal_s)
-        if node.analysis.verdict == "failed":
-            kind.failures += 1
-        elif (effect := _effect(node, base, known)) is not None:
-            kind.effects.append(effect)
+        kinds = _kinds(node)
+        effect = None if node.analysis.verdict == "failed" else _effect(node, base, known)
+        for kind in kinds:
+            here = found.setdefault(kind, Brought())
+            here.costs_s.append(node.proposed.nominal_s)
+            here.count += effect is not None
+            here.failures += node.analysis.verdict == "failed" and len(kinds) == 1
+        if effect is not None:
+            measured.append((kinds, effect))
+    for kind, effect in told_apart(measured).items():
+        found[kind].effect = effect
     return found
 
 
-def _kind(node: Experiment) -> str:
-    """Whatever an ablation takes away, it is one kind."""
-    kind = node.proposed.proposal.kind
-    return "ablate" if kind.startswith("ablate.") else kind
+def told_apart(measured: Sequence[tuple[tuple[str, ...], Effect]]) -> Mapping[str, Effect]:
+    """Kind -> its own effect, from experiments with the kinds that each made: a linear model in which an experiment
+    brings the sum of its kinds. The others' effects are integrated out under a normal prior around 0 with standard
+    deviation `BESIDE_SD`; the kind's own prior is taken off again, so that what is said of it is what was seen. Where
+    each experiment made one change, this is the mean weighted by precision."""
+    import numpy as np
+
+    names = {kind: at for at, kind in enumerate(dict.fromkeys(kind for kinds, _ in measured for kind in kinds))}
+    made = np.zeros((len(measured), len(names)))
+    for row, (kinds, _) in enumerate(measured):
+        made[row, [names[kind] for kind in kinds]] = 1.0
+    weights = np.array([1 / (effect.variance + BETWEEN_PARENTS**2) for _, effect in measured])
+    values = np.array([effect.value for _, effect in measured])
+    prior = 1 / BESIDE_SD**2
+    variances = np.linalg.inv((made.T * weights) @ made + prior * np.eye(len(names)))
+    means = variances @ (made.T @ (weights * values))
+    found = {}
+    for kind, at in names.items():
+        told = 1 / variances[at, at] - prior
+        if told >= LEAST_TOLD * prior:
+            found[kind] = Effect(float(means[at] / variances[at, at] / told), float(1 / told))
+    return found
+
+
+def _kinds(node: Experiment) -> tuple[str, ...]:
+    """What changed. Whatever an ablation takes away, it is one kind. Where the method of a starting point takes the
+    place of the parent's, that says nothing about the starting point, nor about combining, and is a kind of its own."""
+    kind, choice = node.proposed.proposal.kind, node.proposed.choice
+    kinds = choice.kinds if kind.startswith(SEVERAL) and choice.kinds else (kind,)
+    if node.parent is not None and any(kind.startswith("draft.") for kind in kinds):
+        kinds = tuple(kind.replace("draft.", "swap.") for kind in kinds if kind != "combine")
+    return tuple(dict.fromkeys("ablate" if kind.startswith("ablate.") else kind for kind in kinds))
 
 
 def _base(node: Experiment, anchor: str | None) -> str | None:

@@ -88,13 +88,13 @@ def kind_entries(found: Mapping[str, Brought], known: Collection[str]) -> tuple[
     """The entries of a run. Kinds that are not known are left out: a researcher may put anything into a kind's name."""
     entries = []
     for kind, seen in sorted(found.items()):
-        if kind not in known or not (seen.effects or seen.failures):
+        if kind not in known or not (seen.effect or seen.failures):
             continue
-        measured = seen.mean() if seen.effects else None
+        measured = seen.effect
         entries.append(
             KindEntry(
                 kind=kind,
-                count=len(seen.effects),
+                count=seen.count if measured else 0,
                 mean=round(min(1.0, max(-1.0, measured.value)), 4) if measured else 0.0,
                 variance=float(f"{min(1.0, measured.variance):.2g}") if measured else 1.0,
                 failures=seen.failures,

@@ -21,6 +21,7 @@ ABOUT_MEAN, LEAST_TABLE_SD = 0.5, 0.01
 # A prior is worth at most so many of the run's own experiments, each with this standard error.
 MOST_WORTH, ONE_EXPERIMENT_SD = 4.0, 0.025
 LEAST_SD = ONE_EXPERIMENT_SD / sqrt(MOST_WORTH)
+MOST_EFFECT = 0.1
 # No entry is believed to be more exact than this, whatever it says of itself.
 LEAST_VARIANCE = 1e-5
 # Weights of a run on a task that differs in one thing; differences multiply.
@@ -64,8 +65,14 @@ def priors(entries: Sequence[RunEntry], about: TaskType, table: Mapping[str, Nor
                 seen.setdefault(kind.kind, []).append(_observed(kind, weight))
     found = {}
     for name, observations in sorted(seen.items()):
-        belief = shrunk(table[name], observations)
-        found[name] = Prior(mean=round(belief.mean, 5), sd=round(belief.sd, 5), runs=len(observations))
+        belief, alone = shrunk(table[name], observations), shown(table[name], observations)
+        found[name] = Prior(
+            mean=round(belief.mean, 5),
+            sd=round(belief.sd, 5),
+            runs=len(observations),
+            effect=round(alone.mean, 5),
+            error=round(alone.sd, 5),
+        )
     return found
 
 
@@ -83,8 +90,21 @@ def shrunk(table: Normal, seen: Sequence[Observation]) -> Normal:
     """What the kind is expected to bring in a new run. Never surer than `MOST_WORTH` of its experiments, except where
     the table is, and never less sure than the table: finished runs are no reason to gamble more."""
     scale = max(table.sd, LEAST_TABLE_SD)
-    about = ABOUT_MEAN * scale**2
-    parts = [_given(factor * scale, table.mean, about, seen) for factor in GRID]
+    mean, spread = _expected(scale, Normal(table.mean, sqrt(ABOUT_MEAN) * scale), seen)
+    return Normal(mean, min(table.sd, max(sqrt(spread), LEAST_SD)))
+
+
+def shown(table: Normal, seen: Sequence[Observation]) -> Normal:
+    """What the runs alone say of a new one: nothing was known of the mean before, and only how much runs may differ is
+    the table's. Never surer than `MOST_WORTH` of its experiments, and never more than `MOST_EFFECT`: it is tried first
+    then in any case, and a run soon sees for itself. Needs an observation."""
+    mean, spread = _expected(max(table.sd, LEAST_TABLE_SD), None, seen)
+    return Normal(min(MOST_EFFECT, max(-MOST_EFFECT, mean)), max(sqrt(spread), LEAST_SD))
+
+
+def _expected(scale: float, about: Normal | None, seen: Sequence[Observation]) -> tuple[float, float]:
+    """(mean, variance) of a new run's effect, given what is known of the kind's mean; runs differ by about `scale`."""
+    parts = [_given(factor * scale, about, seen) for factor in GRID]
     highest = max(likelihood - log(1 + factor**2) for factor, (likelihood, _, _) in zip(GRID, parts, strict=True))
     # Equal steps of the grid are equal steps of the logarithm: the density of the scale is times the scale.
     shares = [
@@ -94,17 +114,19 @@ def shrunk(table: Normal, seen: Sequence[Observation]) -> Normal:
     total = sum(shares)
     mean = sum(share * part[1] for share, part in zip(shares, parts, strict=True)) / total
     spread = sum(share * (part[2] + (part[1] - mean) ** 2) for share, part in zip(shares, parts, strict=True)) / total
-    return Normal(mean, min(table.sd, max(sqrt(spread), LEAST_SD)))
+    return mean, spread
 
 
-def _given(between: float, mean: float, about: float, seen: Sequence[Observation]) -> tuple[float, float, float]:
+def _given(between: float, about: Normal | None, seen: Sequence[Observation]) -> tuple[float, float, float]:
     """(log likelihood, mean, variance of a new run's effect) where runs differ by `between`."""
-    precision, total = 1 / about, mean / about
+    precision = 1 / about.sd**2 if about else 0.0
+    total = precision * about.mean if about else 0.0
     for one in seen:
         weight = one.weight / (one.variance + between**2)
         precision, total = precision + weight, total + weight * one.mean
     centre = total / precision
-    likelihood = -0.5 * log(precision) - 0.5 * (centre - mean) ** 2 / about
+    likelihood = -0.5 * log(precision)
+    likelihood -= 0.5 * ((centre - about.mean) / about.sd) ** 2 if about else 0.0
     for one in seen:
         variance = one.variance + between**2
         likelihood -= 0.5 * one.weight * (log(variance) + (one.mean - centre) ** 2 / variance)

@@ -58,6 +58,7 @@ def _environment() -> Environment:
         day=wording.day,
         short=wording.short,
         recipe_lines=wording.recipe_lines,
+        pared=wording.pared,
     )
     return made
 

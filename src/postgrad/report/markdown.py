@@ -130,6 +130,7 @@ def environment() -> Environment:
         "day": wording.day,
         "short": wording.short,
         "recipe_lines": wording.recipe_lines,
+        "pared": wording.pared,
         "code": code,
         "block": block,
     }

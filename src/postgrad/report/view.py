@@ -23,6 +23,7 @@ from postgrad.events import (
     FinalModel,
     JobFinished,
     JobStarted,
+    Pared,
     Reopened,
     RunEnded,
     RunResumed,
@@ -101,6 +102,7 @@ class RunView:
         moments: closed experiments in the order they were closed.
         reigns: the champions of the search, in order.
         sealed: the last read, unless the run was reopened after it; `readings` has all of them for ever.
+        pared: what became of changes of the champion that were left out to see whether they are worth having.
         seed_sd: standard deviation of one training's score over training seeds, as the run measured it.
         reopened: why the run goes on after an end, where it does; None again when it has its new end.
         taught_by: how many finished runs taught this one what to expect of each kind of change.
@@ -131,6 +133,7 @@ class RunView:
     sealed: SealedRead | None
     readings: tuple[Reading, ...]
     reopened: str | None
+    pared: tuple[Pared, ...]
     seed_sd: float | None
     ended: RunEnded | None
     bad_cases: tuple[BadCase, ...]
@@ -254,6 +257,7 @@ def build_view(
         sealed=read,
         readings=_readings(events),
         reopened=_reopened(last),
+        pared=tuple(event.body for event in events if isinstance(event.body, Pared)),
         seed_sd=recorded_seed_sd(events),
         ended=_only(last, RunEnded),
         bad_cases=_bad_cases(champion, texts or {}),
@@ -305,9 +309,9 @@ def _reigns(events: Sequence[Event], tree: Tree) -> tuple[Reign, ...]:
     reigns: list[Reign] = []
     closed = 0
     for event in events:
-        if not isinstance(event.body, Analysed):
+        if not isinstance(event.body, Analysed | Pared):
             continue
-        closed += 1
+        closed += isinstance(event.body, Analysed)
         name = event.body.champion
         if name is None or (reigns and reigns[-1].experiment == name):
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
+from postgrad.events import Pared
 from postgrad.records import Difference, Estimate, Recipe, Value
 from postgrad.tree import Experiment, State
 
@@ -156,6 +157,17 @@ def _member(member: Value) -> str:
     params = stage.get("params")
     shown = settings(params) if isinstance(params, dict) else ""
     return "; ".join(part for part in (f"{stage.get('backend')} {shown}".strip(), rest) if part)
+
+
+def pared(found: Pared) -> str:
+    """What became of one change of the champion when it was left out: one sentence without its full stop."""
+    change, gain = f"{found.what.replace('_', ' ')} (of {found.brought_by})", found.gain
+    if gain is None:
+        return f"{change} stays: {found.experiment}, which lacks it, has no full score to compare {found.against} with"
+    brings = f"{signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}] (measured {signed(found.measured)})"
+    if found.dropped:
+        return f"{change} is left out, because it brings {found.against} about {brings}: {found.experiment} leads"
+    return f"{change} stays: it brings {found.against} about {brings}, by {found.experiment}, which lacks it"
 
 
 def kind_name(kind: str) -> str:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Mapping
 
-from postgrad.records import Recipe, TaskSpec
+from postgrad.records import Prior, Recipe, TaskSpec
 from postgrad.research.options import PlaybookOptions
 from postgrad.research.space import space_of
 from postgrad.search.base import OptionPolicy, Policy, SpacePolicy
 
 
-def bound(policy: Policy, task: TaskSpec, nominal_s: Callable[[Recipe], float]) -> Policy:
+def bound(
+    policy: Policy,
+    task: TaskSpec,
+    nominal_s: Callable[[Recipe], float],
+    priors: Mapping[str, Prior] | None = None,
+) -> Policy:
     """The policy, with the task's recipe space or options where it chooses from them.
 
     Args:
         nominal_s: nominal seconds of one experiment with a recipe.
+        priors: kind of change -> what finished runs taught about it.
     """
     if isinstance(policy, SpacePolicy):
         return policy.over(space_of(task))
     if isinstance(policy, OptionPolicy):
-        return policy.weighing(PlaybookOptions(task, nominal_s))
+        return policy.weighing(PlaybookOptions(task, nominal_s, priors or {}))
     return policy

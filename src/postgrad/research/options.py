@@ -10,13 +10,15 @@ from functools import cached_property, lru_cache, partial
 from math import exp, log, log2
 from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
-from postgrad.records import Dimension, Move, Recipe, Stage, TaskSpec, Value
+from postgrad.memory.effects import DRAFTS_AGAINST
+from postgrad.records import Dimension, Move, Prior, Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
 from postgrad.research.drafts import drafts
 from postgrad.research.moves import PLAYS
 from postgrad.research.play import Play
 from postgrad.research.recombine import mixtures
-from postgrad.search.base import Features, Option
+from postgrad.research.references import reference_recipes
+from postgrad.search.base import Features, Option, Taught
 from postgrad.train import BACKENDS
 
 # What a member beside the main one counts for.
@@ -29,14 +31,16 @@ KEPT = 2000
 
 @dataclass(frozen=True)
 class PlaybookOptions:
-    """The options of one task. Two of one task are equal.
+    """The options of one task. Two of one task and memory are equal.
 
     Attributes:
         seconds: nominal seconds of one experiment with a recipe.
+        priors: kind of change -> what finished runs taught about it.
     """
 
     task: TaskSpec
     seconds: Callable[[Recipe], float] = field(compare=False)
+    priors: Mapping[str, Prior] = field(default_factory=dict, hash=False)
 
     @cached_property
     def _starts(self) -> tuple[Option, ...]:
@@ -88,6 +92,40 @@ class PlaybookOptions:
     def features(self, recipe: Recipe) -> Features:
         """Settings, members, data steps, base model, inference rule and cost as parts; places of tunable numbers."""
         return features(recipe)
+
+    def taught(self, recipe: Recipe) -> tuple[Taught, ...]:
+        """What finished runs say of plays and starting points, which are measured over the classic reference. A play
+        that does not apply to the recipe is one of the first starting point that it applies to."""
+        if not self.priors:
+            return ()
+        return tuple({**self._taught_of_starts, **self._taught(recipe)}.values())
+
+    @cached_property
+    def _taught_of_starts(self) -> dict[str, Taught]:
+        found: dict[str, Taught] = {}
+        for start in self._starts:
+            found = {**self._taught(start.recipe), **found}
+        against = features(next(each.recipe for each in reference_recipes(self.task) if each.kind == DRAFTS_AGAINST))
+        return found | {
+            start.kind: Taught(against, start.features, *known)
+            for start in reversed(self._starts)
+            if (known := self._known(start.kind)) is not None and start.features != against
+        }
+
+    def _taught(self, recipe: Recipe) -> dict[str, Taught]:
+        """Kind -> what finished runs say of it, for the plays that apply."""
+        before = features(recipe)
+        return {
+            option.kind: Taught(before, option.features, *known)
+            for option in self.changes(recipe)
+            if option.move is Move.IMPROVE and (known := self._known(option.kind)) is not None
+        }
+
+    def _known(self, kind: str) -> tuple[float, float] | None:
+        """(effect, error) of a kind of change by finished runs alone: what else is believed of recipes, the policy
+        knows."""
+        prior = self.priors.get(kind)
+        return (prior.effect, prior.error) if prior and prior.effect is not None and prior.error else None
 
     def nominal_s(self, recipe: Recipe) -> float:
         return self.seconds(recipe)

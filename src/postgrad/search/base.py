@@ -97,6 +97,15 @@ class Option:
         return self.make()
 
 
+class Taught(NamedTuple):
+    """What finished runs say of one change: it brings about `gain`, give or take `sd`, on the metric's scale."""
+
+    before: Features
+    after: Features
+    gain: float
+    sd: float
+
+
 class Options(Protocol):
     """What could be tried next, for any recipe of a task. Deterministic."""
 
@@ -122,6 +131,10 @@ class Options(Protocol):
 
     def features(self, recipe: Recipe) -> Features:
         """The recipe as numbers."""
+        ...
+
+    def taught(self, recipe: Recipe) -> Sequence[Taught]:
+        """What finished runs say of single changes, each once: of this recipe where the change is one of it."""
         ...
 
     def nominal_s(self, recipe: Recipe) -> float:

@@ -49,13 +49,14 @@ class Prospects:
         self.seen = _taken(tree)
         told = [options.features(_recipe(node)) for node in self.seen]
         scores = [node.score or 0.0 for node in self.seen]
-        self.surrogate = Surrogate(told, scores, scale, KERNELS if shared else ALONE)
+        leader = tree.leader()
+        taught = options.taught(_recipe(leader)) if leader is not None else ()
+        self.surrogate = Surrogate(told, scores, scale, KERNELS if shared else ALONE, taught)
         self.means, self.sds = self.surrogate.predict(told)
         under_way = [options.features(_recipe(node)) for node in tree.pending()]
         if under_way:
             self.surrogate = self.surrogate.expecting(under_way)
         self.risks, self.mended = _Risks(tree, options), _mended(tree)
-        leader = tree.leader()
         at = [i for i, node in enumerate(self.seen) if leader is not None and node.id == leader.id]
         self.bar = float(self.means[at[0]]) if at else float(self.means.max())
 

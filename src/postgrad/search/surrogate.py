@@ -12,7 +12,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
-from postgrad.search.base import Features
+from postgrad.search.base import Features, Taught
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,6 +93,8 @@ class Surrogate:
         values: (N,) their scores.
         scale: standard deviation of what one part brings, before any was tried; on the scale of the scores.
         kernels: what the kernel is chosen from.
+        taught: what is known of changes beside. Each is one more observation, of a difference of two values, with its
+            own variance; so it counts for less the more the scores say about the same parts.
     """
 
     def __init__(
@@ -101,11 +103,13 @@ class Surrogate:
         values: Sequence[float],
         scale: float,
         kernels: Sequence[tuple[float, float]] = KERNELS,
+        taught: Sequence[Taught] = (),
     ) -> None:
         import numpy as np
 
         self.columns = Columns()
         self.known = self.columns.rows(recipes)
+        self.taught = taught
         target = np.asarray(values)
         self.centre = float(np.median(target))
         self._fit(target - self.centre, scale, kernels)
@@ -153,9 +157,34 @@ class Surrogate:
         """Keep what predictions need. along: the target in the directions of `vectors`, with variances `spread`."""
         import numpy as np
 
-        self._target = target
+        self._target, self._points = target, self.known
         self._weights = vectors @ (along / spread)
         self._half = vectors / np.sqrt(spread)
+        if self.taught:
+            self._learn()
+
+    def _learn(self) -> None:
+        """Condition on what is taught too: the rule for known values holds for known differences of values."""
+        import numpy as np
+
+        before = self.columns.rows([found.before for found in self.taught])
+        after = self.columns.rows([found.after for found in self.taught])
+        before, known = self.columns.widened(before), self.columns.widened(self.known)
+
+        def across(rows: Rows) -> NDArray[np.float64]:
+            """(M, K) covariances of values with what the changes bring."""
+            return _covariance(rows, after, *self.kernel) - _covariance(rows, before, *self.kernel)
+
+        seen = self._half.T @ across(known)
+        errors = np.diag([found.sd**2 / self.scale2 for found in self.taught])
+        root = np.linalg.inv(np.linalg.cholesky(across(after) - across(before) - seen.T @ seen + errors)).T
+        gaps = np.array([found.gain for found in self.taught]) - across(known).T @ self._weights
+        lifts = root @ (root.T @ gaps)
+        self._points = Rows(*(np.vstack(found) for found in zip(known, after, before, strict=True)))
+        self._weights = np.concatenate([self._weights - self._half @ (seen @ lifts), lifts, -lifts])
+        empty = np.zeros((2 * len(lifts), self._half.shape[1]))
+        told = np.vstack([-self._half @ (seen @ root), root, -root])
+        self._half = np.hstack([np.vstack([self._half, empty]), told])
 
     @property
     def noise_variance(self) -> float:
@@ -181,8 +210,8 @@ class Surrogate:
     def _predict(self, asked: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         import numpy as np
 
-        self.known = self.columns.widened(self.known)
-        across = _covariance(asked, self.known, *self.kernel)
+        self._points = self.columns.widened(self._points)
+        across = _covariance(asked, self._points, *self.kernel)
         means = self.centre + across @ self._weights
         explained = ((across @ self._half) ** 2).sum(axis=1)
         return means, np.sqrt(self.scale2 * np.maximum(_own(asked, *self.kernel) - explained, 1e-9))
