@@ -32,6 +32,7 @@ LAYERS = (
         "referee",
         "pare",
         "side_by_side",
+        "racer",
         "racing",
         "certify",
         "confirm",

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -14,7 +16,6 @@ import pytest
 
 from postgrad.bench.overhead import SimulatedEngine, simulated_task
 from postgrad.cli.live import LiveScreen
-from postgrad.cli.main import main
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.events import Event, JobFinished, JobStarted, Pared, Proposed
 from postgrad.pare import Paring, is_paring, simpler
@@ -206,7 +207,9 @@ def test_paring_takes_its_share_and_the_search_goes_on_with_the_rest(whole: tupl
     assert 0 < len(own) <= SHARE * EXPERIMENTS
     assert not is_paring(nodes[-1]), "what paring does not need is the search's"
     assert all(node.proposed.choice.move is Move.ABLATE for node in own)
-    assert not any(node.proposed.proposal.kind == "referee.seed" and node.parent in own for node in nodes)
+    assert not any(
+        node.proposed.proposal.kind == "referee.seed" and node.parent in {each.id for each in own} for node in nodes
+    )
 
 
 @pytest.mark.parametrize(("share", "most"), [(0.0, 0), (0.07, 1)])
@@ -409,8 +412,8 @@ def test_screen_and_show_say_what_was_left_out(
                 screen.listen(event)
     told = " ".join(capsys.readouterr().err.split())
     assert wording.pared(body) in told
-    assert main(["show", str(finished), body.experiment]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    command = [sys.executable, "-m", "postgrad", "show", str(finished), body.experiment]
+    shown = " ".join(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
     assert "worth having?" in shown and "is left out" in shown
 
 

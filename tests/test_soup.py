@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,33 @@ from pydantic import ValidationError
 from postgrad.bench.landscapes_families import Additive
 from postgrad.bench.landscapes_features import features
 from postgrad.errors import UserError
-from postgrad.export import predict, requirements
-from postgrad.records import Failure, Recipe, Row, Stage
+from postgrad.events import Event, SearchEnded
+from postgrad.export import export_champion, predict, requirements
+from postgrad.records import (
+    Budget,
+    Choice,
+    DataSpec,
+    EngineSpec,
+    Failure,
+    Move,
+    Proposal,
+    Recipe,
+    Row,
+    SearchSpec,
+    Stage,
+    TaskSpec,
+    Value,
+)
+from postgrad.replay import replay_champion
 from postgrad.report.wording import recipe_lines
 from postgrad.research import edit
+from postgrad.research.base import Context
 from postgrad.research.moves import PLAYS
 from postgrad.research.play import TUNED
 from postgrad.research.repairs import repaired
 from postgrad.research.space import RecipeSpace
+from postgrad.runner import drive, opened, start_run
+from postgrad.store.sqlite import SqliteStore
 from postgrad.testing.backend import LABELS, OUTSIDE, WORDS, BackendContract, example_rows
 from postgrad.testing.encoder import make_tiny_encoder
 from postgrad.testing.researcher import REJECTING
@@ -150,6 +171,85 @@ def test_a_mean_of_halves_and_counts() -> None:
     assert both.encoder["w"].dtype == torch.float16 and both.encoder["w"].tolist() == [1.5, 3.0]
     assert both.encoder["n"].tolist() == [3], "a count is not averaged"
     assert both.head["b"].dtype == np.float32 and both.head["b"].tolist() == [1.5]
+
+
+def test_weights_of_two_architectures_are_not_averaged() -> None:
+    import torch
+
+    def weights(width: int, name: str = "w", labels: int = 2) -> Weights:
+        return Weights({name: torch.ones(width)}, {"b": np.ones(labels, np.float32)})
+
+    for other, named in ((weights(3), "w"), (weights(2, "v"), "v, w"), (weights(2, labels=3), "head b")):
+        with pytest.raises(UserError, match=f"Members 1 and 3 of the soup are not of one architecture: {named} "):
+            mean([weights(2), weights(2), other])
+
+
+# --- in a run ---------------------------------------------------------------------------------------------------------
+
+WORDS_OF = {
+    "animal": "cat dog horse cow sheep tiger rabbit goat monkey elephant",
+    "food": "bread rice cheese soup pasta apple salad butter potato chocolate",
+    "vehicle": "car bus train bicycle truck tram motorbike taxi van lorry",
+}
+
+
+class OneSoup:
+    """A researcher that proposes one recipe."""
+
+    def propose(self, task: TaskSpec, choice: Choice, context: Context) -> Proposal:
+        params: dict[str, Value] = {"epochs": 2, "lr": 2e-4, "batch_size": 8, "tune": "partial"}
+        return Proposal(
+            recipe=edit.with_soup(Recipe(base_model=BASE, stage=Stage(backend="embedder", params=params)), {}, {}),
+            kind="draft.soup",
+            hypothesis="words of one meaning lie close together",
+            change="a soup",
+            expected_effect=0.3,
+            refuted_by="no gain",
+            proposer="test",
+            seed=task.seed,
+            carried_out=Choice(parent=None, move=Move.DRAFT),
+        )
+
+
+class Analysed(Exception):
+    """The soup has its score."""
+
+
+@pytest.mark.slow
+def test_a_soup_of_the_small_encoder_is_certified_exported_and_replayed(tmp_path: Path) -> None:
+    lines = [f"a {word},{label}" for label, words in WORDS_OF.items() for word in words.split()]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    task = TaskSpec(
+        name="soup",
+        objective="tell what a word means",
+        data=DataSpec(train=str(tmp_path / "train.csv"), out_of_scope=None),
+        metric="accuracy",
+        base_models=(BASE,),
+        budget=Budget(experiments=9),
+        search=SearchSpec(policy="sequential"),
+        engine=EngineSpec(workers=1, threads=1),
+    )
+    store = start_run(task, tmp_path / "runs")
+
+    def listen(event: Event) -> None:
+        if event.body.type == "analysed" and event.body.experiment == "e0003":
+            raise Analysed
+
+    with pytest.raises(Analysed), opened(store, listen) as session:
+        drive(session, researcher=OneSoup())
+    with opened(SqliteStore.open(store.folder, write=True)) as session:
+        soup = session.tree["e0003"]
+        assert soup.proposed.proposal.recipe.stage.backend == "soup"
+        assert soup.score is not None and soup.score > 0.7, "chance is a third"
+        session.append(SearchEnded(reason="there is one to certify", finalists=(soup.id,)))
+        drive(session)
+        assert session.sealed is not None and session.sealed.read.scores[0].experiment == soup.id
+        found = replay_champion(session)
+        assert found.reproduced and found.same_answer == 1.0
+        export_champion(session.store, tmp_path / "exported")
+    program = "import sys; sys.path.insert(0, 'exported')\nfrom predict import load\nprint(load()(['a lion'])[0])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "animal" in done.stdout
 
 
 # --- as a move --------------------------------------------------------------------------------------------------------

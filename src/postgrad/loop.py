@@ -22,14 +22,13 @@ from postgrad.analyze.verdict import cut_off
 from postgrad.certify import evaluate_select, finalists, finish_reserve_s, select_jobs
 from postgrad.confirm import confirm
 from postgrad.evaluate.evaluator import measure
-from postgrad.evaluate.splits import UnitPlan
 from postgrad.events import Analysed, Evaluated, Proposed, RunEnded, SearchEnded
 from postgrad.execute.executor import RunningJob
-from postgrad.execute.foreign import runs_foreign_code
 from postgrad.memory import lesson_of
 from postgrad.metrics.items import dump_items
 from postgrad.pare import Parer
 from postgrad.prepare import prepare
+from postgrad.racer import Racer
 from postgrad.records import Analysis, Choice, Evaluation, JobResult, Move, Proposal, Recipe
 from postgrad.referee import Referee
 from postgrad.research import RESEARCHERS
@@ -43,8 +42,6 @@ from postgrad.session import Job, Session
 from postgrad.side_by_side import side_by_side
 from postgrad.tree import Experiment, Tree
 
-RUNG_UNITS = 2
-CHEAP_S = 20.0
 POLL_S = 0.02
 TEST_ROOM = 1.5
 
@@ -67,7 +64,6 @@ class Loop:
     guest: Researcher | None = None
     running: dict[str, tuple[Job, RunningJob]] = field(default_factory=dict)
     _reserve: tuple[int, float] | None = None
-    _races: dict[str, bool] = field(default_factory=dict)
 
     def run(self) -> None:
         """Do what is owed, whatever that is. Returns when the run has ended."""
@@ -77,6 +73,7 @@ class Loop:
             prepare(session)
         self.referee = Referee(session, session.store.events())
         self.parer = Parer(session, self.referee)
+        self.racer = Racer(session, self._view)
         if session.search_ended is None:
             self._search()
         if session.sealed is None:
@@ -124,7 +121,7 @@ class Loop:
         self.running.clear()
         for node in self.session.tree.pending():
             cut = cut_off(f"the search ended first ({reason})")
-            self._close(node, cut if self._owed(node) else self.referee.close(node))
+            self._close(node, cut if self.racer.owed(node) else self._closing(node))
 
     def _out_of_time(self) -> bool:
         wall = self.session.remaining().wall_s
@@ -248,30 +245,6 @@ class Loop:
 
     # --- run ------------------------------------------------------------------------------------------------------
 
-    def _owed(self, node: Experiment) -> tuple[UnitPlan, ...]:
-        """The units of the next job of an open experiment; none when it only waits to be closed."""
-        if node.analysis is not None or node.failure is not None:
-            return ()
-        done = {unit.name for result in node.results for unit in result.units}
-        left = tuple(unit for unit in self.session.plan.search if unit.name not in done)
-        if not left or (done and self._raced(node)):
-            return ()
-        if runs_foreign_code(node.proposed.proposal.recipe):
-            return left[:1]
-        if not done and node.proposed.nominal_s > CHEAP_S and node.proposed.incumbent is not None:
-            return left[:RUNG_UNITS]
-        return left
-
-    def _raced(self, node: Experiment) -> bool:
-        """True when the first units put an experiment clearly behind the champion it was proposed against."""
-        incumbent = node.proposed.incumbent
-        if incumbent is None or node.evaluation is None or node.evaluation.complete:
-            return False
-        if node.id not in self._races:  # Asked at every turn of the loop, and there is one race for each experiment.
-            gap = self.referee.difference(node, self.session.tree[incumbent])
-            self._races[node.id] = gap is not None and gap.high < 0
-        return self._races[node.id]
-
     def _start_owed(self) -> None:
         session = self.session
         for job in self._test_jobs():
@@ -282,7 +255,7 @@ class Loop:
                 return
             if any(job.experiment == node.id for job, _ in self.running.values()):
                 continue
-            if units := self._owed(node):
+            if units := self.racer.owed(node):
                 proposal = node.proposed.proposal
                 job = Job(node.id, "search", units, proposal.recipe, proposal.seed)
                 if refusal := session.refusal(proposal.recipe):
@@ -356,10 +329,13 @@ class Loop:
         for node in self.session.tree.pending():
             if self._testing():
                 return
-            if any(job.experiment == node.id for job, _ in self.running.values()) or self._owed(node):
+            if any(job.experiment == node.id for job, _ in self.running.values()) or self.racer.owed(node):
                 return
-            self._close(node, self.referee.close(node))
+            self._close(node, self._closing(node))
         self._testing()
+
+    def _closing(self, node: Experiment) -> Analysis:
+        return self.referee.close(node, self.racer.race(node))
 
     def _close(self, node: Experiment, analysis: Analysis) -> None:
         if (lesson := lesson_of(node.proposed.proposal, analysis, node.id)) is not None:

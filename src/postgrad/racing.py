@@ -1,11 +1,12 @@
-"""Races: after the first folds, or epochs, of a dear experiment, is there a chance left that all of it beats the champion?
+"""Races: after the first part of a dear experiment, is there a chance left that the whole of it beats the champion?
 
-A rung is the first part of an experiment. Each experiment is decided alone, as soon as it reaches a rung, from
-experiments that have ended: nothing waits for siblings (asynchronous halving: L. Li et al., "A system for massively
-parallel hyperparameter tuning", MLSys (2020)). How much a rung says is measured within the run. Over the experiments
-that have ended, the score at the rung is ranked against the whole score; and the whole gap to the champion is regressed
-on the gap at the rung, shrunk towards what folds of the same kind would show (Bayesian linear regression: Gelman et al.,
-"Bayesian Data Analysis" (2013), section 14.8). A rung whose order misleads, or is not known yet, stops nothing.
+A rung is such a part: the first folds. Each experiment is decided alone, as soon as it reaches a rung, from experiments
+that have ended: nothing waits for siblings (asynchronous halving: L. Li et al., "A system for massively parallel
+hyperparameter tuning", MLSys (2020)). How much a rung says is measured within the run. Over the experiments that have
+ended, the score at the rung is ranked against the whole score, and a rung whose order misleads, or is not known yet,
+stops nothing. What is made up from the rung to the end is regressed on the gap at the rung and on the kind of recipe,
+shrunk towards what items of the same kind would show (C. Rasmussen and C. Williams, "Gaussian Processes for Machine
+Learning" (2006), sections 2.2 and 2.7).
 
 Functions of scores alone: a run and the simulator call the same ones. They start and stop no job.
 """
@@ -13,33 +14,31 @@ Functions of scores alone: a run and the simulator call the same ones. They star
 from __future__ import annotations
 
 from itertools import product
-from math import atanh, log, sqrt, tanh
-from typing import TYPE_CHECKING, NamedTuple, Sequence
+from math import atanh, isfinite, log, sqrt, tanh
+from typing import TYPE_CHECKING, Callable, NamedTuple, Sequence
 
 from postgrad.records import Estimate, Move, Race, Recipe, Stage, Value
 from postgrad.research import edit
 from postgrad.train import BACKENDS
-from postgrad.tree import Experiment, State, Tree
+from postgrad.tree import Experiment, Tree
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Nominal seconds of an experiment that is not worth a race: starting its jobs costs as much as is saved.
-CHEAP_S = 20.0
+# Nominal seconds that a rung has to save where it stops something: three starts of a job, as about one in three is.
+SAVES_S = 15.0
 # An experiment is stopped when it leads in the end with a probability under this, times how far the rung is trusted.
 LIMIT = 0.05
+SLACK = 1.0
 # Ended experiments that a rung needs before it stops anything, and that are looked at.
 FEWEST, LATEST = 6, 100
 # The least rank correlation, at the low end of its interval, that a rung has to show; standard errors to that end.
 LEAST_TRUST, ERRORS = 0.5, 1.0
 # Prior of the regression: the slope is 1 with this standard deviation, and the spread is worth so many experiments.
 SLOPE_SD, PRIOR_WEIGHT = 0.3, 4.0
-# Rounds in which line and spread of the regression are settled; the least variance there is.
-ROUNDS, TINY = 4, 1e-10
-CONTROLS = 0
-SUPPORT = 0
-RATIOS = (0.0, 0.5, 2.0, 8.0)
+# How much the kinds of recipes may differ, as variances beside the spread; the least variance there is.
+RATIOS, TINY = (0.0, 0.5, 2.0, 8.0), 1e-10
 Z95 = 1.959964
 
 
@@ -78,40 +77,48 @@ class Outlook(NamedTuple):
 
 def rungs(units: int) -> tuple[int, ...]:
     """Numbers of units after which an experiment of so many may be stopped: 1, 2, 4 and so on, less than all."""
-    found = []
+    found: list[int] = []
     while (count := 2 ** len(found)) < units:
         found.append(count)
     return tuple(found)
 
 
 def races(node: Experiment) -> bool:
-    """True for an experiment that may be stopped: a dear one that is to beat a champion. Another training of what is
-    known, and a champion less one change, are wanted whole."""
+    """True for an experiment that may be stopped: one that is to beat a champion. Another training of what is known,
+    and a champion less one change, are wanted whole."""
     proposed = node.proposed
     wanted = proposed.choice.move is Move.REPLICATE or proposed.proposal.proposer == "referee"
-    if CONTROLS and int(proposed.proposal.recipe.hash[:8], 16) % CONTROLS == 0:
-        return False
-    return proposed.incumbent is not None and proposed.nominal_s > CHEAP_S and not wanted
+    return proposed.incumbent is not None and not wanted
 
 
-def informative(tree: Tree) -> tuple[Experiment, ...]:
-    """The ended experiments that rungs are judged by: the latest with a whole score, the constant answer left out."""
-    found = [
-        node
-        for node in tree.scored()
-        if node.state is State.DONE and node.proposed.proposal.recipe.stage.backend != "constant"
-    ]
-    return tuple(sorted(found, key=lambda node: node.index)[-LATEST:])
+def saves(node: Experiment, share: float) -> bool:
+    """True where an experiment that ends at a rung saves more than what the races cost: it is dear enough."""
+    return (1 - share) * node.proposed.nominal_s > SAVES_S
 
 
-def rank_correlation(ended: Sequence[Scores]) -> float | None:
+def ended(tree: Tree, part: Callable[[Experiment], float | None]) -> list[Scores]:
+    """The experiments that a rung is judged by: the latest with a whole score, the constant answer left out.
+
+    Args:
+        part: the score of an ended experiment at the rung; None where there is none.
+    """
+    found = [node for node in tree.scored() if node.proposed.proposal.recipe.stage.backend != "constant"]
+    known = []
+    for node in sorted(found, key=lambda node: node.index)[-LATEST:]:
+        at_rung, whole = part(node), node.score
+        if at_rung is not None and whole is not None and isfinite(whole):
+            known.append(Scores(at_rung, whole, kin(node.proposed.proposal.recipe)))
+    return known
+
+
+def rank_correlation(known: Sequence[Scores]) -> float | None:
     """Spearman's rank correlation of part and whole; None where one of them does not vary."""
     import numpy as np
     from scipy.stats import rankdata
 
-    if len(ended) < 3:
+    if len(known) < 3:
         return None
-    part, whole = (rankdata([each[side] for each in ended]) for side in (0, 1))
+    part, whole = (rankdata([each[side] for each in known]) for side in (0, 1))
     if part.std() == 0 or whole.std() == 0:
         return None
     return float(np.corrcoef(part, whole)[0, 1])
@@ -129,6 +136,11 @@ def trust(correlation: float | None, count: int) -> float:
     return low if low >= LEAST_TRUST else 0.0
 
 
+def trusted(known: Sequence[Scores]) -> float:
+    """How far a rung is trusted that is judged by these experiments, from 0 to 1."""
+    return trust(rank_correlation(known), len(known))
+
+
 @edit.remembered
 def kin(recipe: Recipe) -> tuple[str, ...]:
     """What a valid recipe shares with others that learn as fast or as slowly: the methods of its members, and all but
@@ -142,7 +154,7 @@ def _tuned(stage: Stage) -> Value:
     return edit.setting(stage, "tune") if "tune" in BACKENDS.get(stage.backend).Params.model_fields else None
 
 
-def outlook(gap: float, own: tuple[str, ...], ended: Sequence[Scores], rival: Scores, noise: float) -> Outlook:
+def outlook(gap: float, own: tuple[str, ...], known: Sequence[Scores], rival: Scores, noise: float) -> Outlook:
     """What an experiment comes to whose gap to a rival at a rung is this.
 
     The gap changes from the rung to the end by the rival's luck there, by a share of itself, by what recipes of a kind
@@ -157,11 +169,11 @@ def outlook(gap: float, own: tuple[str, ...], ended: Sequence[Scores], rival: Sc
     """
     import numpy as np
 
-    noise, count = max(noise, TINY), len(ended)
-    part = np.array([*(each.part - rival.part for each in ended), gap])
-    made_up = np.array([each.whole - each.part - rival.whole + rival.part for each in ended])
+    noise, count = max(noise, TINY), len(known)
+    part = np.array([*(each.part - rival.part for each in known), gap])
+    made_up = np.array([each.whole - each.part - rival.whole + rival.part for each in known])
     base = np.eye(count + 1) + 1.0 + SLOPE_SD**2 / noise * np.outer(part, part)
-    kinds = _alike([*(each.kin for each in ended), own], rival.kin)
+    kinds = _alike([*(each.kin for each in known), own], rival.kin)
     found = []
     for ratios in product(RATIOS, repeat=len(kinds)):
         covariance = base + sum(ratio * alike for ratio, alike in zip(ratios, kinds, strict=True))
@@ -181,9 +193,10 @@ def _alike(kins: Sequence[tuple[str, ...]], rival: tuple[str, ...]) -> list[NDAr
 
     found = []
     for level, against in enumerate(rival):
-        names = np.array([kin[level] for kin in kins])
-        same = names == against
-        found.append((names[:, None] == names[None, :]) - 1.0 * same[:, None] - 1.0 * same[None, :] + 1.0)
+        numbers = {against: 0}
+        names = np.array([numbers.setdefault(kin[level], len(numbers)) for kin in kins])
+        same = (names == 0).astype(np.float64)
+        found.append((names[:, None] == names[None, :]) - same[:, None] - same[None, :] + 1.0)
     return found
 
 
@@ -191,34 +204,31 @@ def verdict(
     mine: NDArray[np.float64],
     theirs: NDArray[np.float64],
     rival: Scores,
-    ended: Sequence[Scores],
+    known: Sequence[Scores],
     *,
     kin: tuple[str, ...] = (),
     share: float,
-    worth: float = 0.0,
 ) -> Race | None:
     """The race of an experiment at a rung: what it would come to, where it is to be stopped; None where it goes on.
 
     Args:
         mine, theirs: (N,) item values at the rung of the experiment and of the champion it was proposed against.
         rival: the champion's scores.
-        ended: other experiments that have ended.
+        known: other experiments that have ended.
         kin: of the experiment.
         share: what part of an experiment the rung is.
-        worth: the gap to the champion that would be worth having.
     """
-    correlation = rank_correlation(ended)
-    believed = trust(correlation, len(ended))
+    correlation = rank_correlation(known)
+    believed = trust(correlation, len(known))
     if not believed or correlation is None:
-        return None
-    if sum(each.part <= float(mine.mean()) for each in ended) < SUPPORT:
         return None
     pairs = mine - theirs
     noise = float(pairs.var()) / len(pairs) * (1 - share)
-    found = outlook(float(pairs.mean()), kin, ended, rival, noise)
-    chance = found.above(worth)
+    found = outlook(float(pairs.mean()), kin, known, rival, noise)
+    # The champion was picked for its score, so it had luck: as much as an error of the whole gap is not yet behind it.
+    chance = found.above(-SLACK * sqrt(float(pairs.var()) / len(pairs) * share))
     if chance >= LIMIT * believed:
         return None
     score, half = rival.whole + found.mean, Z95 * found.sd
     expected = Estimate(value=score, low=score - half, high=score + half, n=len(pairs))
-    return Race(share=share, chance=chance, expected=expected, correlation=correlation, ended=len(ended))
+    return Race(share=share, chance=chance, expected=expected, correlation=correlation, ended=len(known))

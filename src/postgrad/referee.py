@@ -31,6 +31,7 @@ from postgrad.records import (
     Failure,
     Move,
     Proposal,
+    Race,
     TaskSpec,
 )
 from postgrad.research.references import reference_recipes
@@ -97,8 +98,8 @@ class Referee:
 
     # --- experiments ----------------------------------------------------------------------------------------------
 
-    def close(self, node: Experiment) -> Analysis:
-        """What an experiment's results say, in full."""
+    def close(self, node: Experiment, race: Race | None = None) -> Analysis:
+        """What an experiment's results say, in full; `race` of one that was stopped early."""
         if node.failure is not None:
             return failed(node.failure)
         items = self.session.items(node)
@@ -108,7 +109,7 @@ class Referee:
         if not node.evaluation.complete:
             rival = node.proposed.incumbent
             gap = self.difference(node, self.session.tree[rival]) if rival else None
-            return raced(node.evaluation, rival if gap else None, gap, shown)
+            return raced(node.evaluation, rival if gap else None, gap, shown, race)
         subject = self._subjects.get(_hash(node))
         if subject is not None and (_hash(node), node.proposed.proposal.seed) in self._trained:
             return same_again(subject, shown)

@@ -75,6 +75,12 @@ class Experiment:
         return self.evaluation.estimate.value
 
     @property
+    def foreseen(self) -> float | None:
+        """The search score; of an experiment that was stopped early, the one that was to be expected."""
+        race = self.analysis.race if self.analysis else None
+        return race.expected.value if race else self.score
+
+    @property
     def failure(self) -> Failure | None:
         return next((result.failure for result in self.results if result.failure), None)
 

@@ -39,7 +39,7 @@ class Judgement(Protocol):
 
 
 CAUSES = {
-    "nan": "the loss or a weight became NaN: the learning rate is too high for this recipe",
+    "nan": "the loss became NaN or only rose: the learning rate is too high for this recipe",
     "oom": "the job needed more memory than it may use",
     "disk": "the disk is full",
     "timeout": "the job ran into its wall-clock limit",

@@ -1,8 +1,9 @@
-"""Races in a simulated run, by the rule of a real one: rungs are the fractions that a landscape can stop a training at."""
+"""Races in a simulated run, by the rule of a real one: rungs are the fractions that a landscape can stop at."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from postgrad import racing
@@ -33,18 +34,14 @@ class Races:
         if not run.grant.racing or incumbent is None or not racing.races(node):
             return None
         rival = run.tree[incumbent]
+        own = racing.kin(node.proposed.proposal.recipe)
         for rung in run.landscape.rungs:
             mine, theirs = self._part(node, rung), self._part(rival, rung)
-            if mine is None or theirs is None or rival.score is None:
+            if mine is None or theirs is None or rival.score is None or not racing.saves(node, rung):
                 return None
-            ended = [
-                racing.Scores(float(part.mean()), other.score, racing.kin(run.recipe(other.id)))
-                for other in racing.informative(run.tree)
-                if other.score is not None and (part := self._part(other, rung)) is not None
-            ]
+            known = racing.ended(run.tree, partial(self._score, rung))
             against = racing.Scores(float(theirs.mean()), rival.score, racing.kin(run.recipe(rival.id)))
-            own = racing.kin(node.proposed.proposal.recipe)
-            found = racing.verdict(mine, theirs, against, ended, kin=own, share=rung)
+            found = racing.verdict(mine, theirs, against, known, kin=own, share=rung)
             if found is not None:
                 run.out.raced += 1
                 cost = run.pay(node.proposed.proposal.recipe, rung)
@@ -60,3 +57,7 @@ class Races:
             part = self.run.landscape.train_part(proposal.recipe, proposal.seed, rung)
             self._parts[node.id, rung] = None if isinstance(part, Failure) else part.search
         return self._parts[node.id, rung]
+
+    def _score(self, rung: float, node: Experiment) -> float | None:
+        part = self._part(node, rung)
+        return None if part is None else float(part.mean())

@@ -48,7 +48,7 @@ class Prospects:
         self.tree, self.options = tree, options
         self.seen = _taken(tree)
         told = [options.features(_recipe(node)) for node in self.seen]
-        scores = [node.score or 0.0 for node in self.seen]
+        scores = [node.foreseen or 0.0 for node in self.seen]
         leader = tree.leader()
         taught = options.taught(_recipe(leader)) if leader is not None else ()
         self.surrogate = Surrogate(told, scores, scale, KERNELS if shared else ALONE, taught)
@@ -63,7 +63,8 @@ class Prospects:
     def leading(self, count: int) -> list[Experiment]:
         """The experiments that are believed to be best, one for each recipe."""
         found: dict[str, Experiment] = {}
-        for i in sorted(range(len(self.seen)), key=lambda i: (-self.means[i], self.seen[i].index)):
+        whole = [i for i, node in enumerate(self.seen) if node.score is not None]
+        for i in sorted(whole, key=lambda i: (-self.means[i], self.seen[i].index)):
             found.setdefault(_recipe(self.seen[i]).hash, self.seen[i])
             if len(found) == count:
                 break
@@ -216,14 +217,14 @@ def _quarter(name: str, place: float) -> str:
 
 
 def _taken(tree: Tree) -> list[Experiment]:
-    """The experiments with a score, in index order: all of a short run, of a long one the best and the latest. The
-    constant answer says nothing about recipes."""
+    """The experiments with a score, or stopped early with one to be expected, in index order: all of a short run, of a
+    long one the best and the latest. The constant answer says nothing about recipes."""
     best, latest = (filterfalse(legal.is_constant, found) for found in (tree.scored(), reversed(tree.all())))
     chosen = {node.id: node for node in islice(best, BEST)}
     for node in latest:
         if len(chosen) == BEST + LATEST:
             break
-        if node.score is not None:
+        if node.foreseen is not None:
             chosen[node.id] = node
     return sorted(chosen.values(), key=lambda node: node.index)
 

@@ -66,7 +66,7 @@ class Fitted(Protocol):
 
 
 class TrainingDiverged(Exception):
-    """The loss or a weight is not a number any more. Becomes Failure(train, nan)."""
+    """The loss or a weight is not a number any more, or the loss has only risen. Becomes Failure(train, nan)."""
 
 
 class Backend(Protocol):
@@ -90,7 +90,7 @@ class Backend(Protocol):
         """Train.
 
         Raises:
-            TrainingDiverged: the loss is not finite.
+            TrainingDiverged: the loss is not finite, or has only risen.
         """
         ...
 

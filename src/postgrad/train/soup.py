@@ -28,6 +28,8 @@ HELD_BACK = 0.2
 # Seeds of members lie this far apart, so that a further training of the recipe with a neighbouring seed shares none.
 SEED_STEP = 1009
 MOST_EPOCHS = 200
+# Names that a message lists.
+SHOWN = 3
 
 
 class Ingredient(Record):
@@ -154,10 +156,21 @@ def held_back(job: FitJob) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
 
 
 def mean(found: Sequence[Weights]) -> Weights:
-    """The mean of every floating-point tensor and array, summed in double precision; other tensors are the first's."""
+    """The mean of every floating-point tensor and array, summed in double precision; other tensors are the first's.
+
+    Raises:
+        UserError: they are not of one architecture.
+    """
     import numpy as np
     import torch
 
+    shapes = [_shapes(weights) for weights in found]
+    for number, other in enumerate(shapes[1:], 2):
+        if wrong := sorted(dict(shapes[0].items() ^ other.items())):
+            raise UserError(
+                f"Members 1 and {number} of the soup are not of one architecture: {', '.join(wrong[:SHOWN])} of the "
+                "one is not in the other, or has another shape. Only trainings of one model can be averaged."
+            )
     encoder = {}
     for name, first in found[0].encoder.items():
         own = torch.stack([weights.encoder[name].double() for weights in found]).mean(0)
@@ -167,6 +180,11 @@ def mean(found: Sequence[Weights]) -> Weights:
         both = np.stack([weights.head[name] for weights in found]).mean(0, dtype=np.float64)
         head[name] = both.astype(array.dtype)
     return Weights(encoder, head)
+
+
+def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
+    both = {**weights.encoder, **{f"head {name}": array for name, array in weights.head.items()}}
+    return {name: tuple(array.shape) for name, array in both.items()}
 
 
 def _trained(job: FitJob, params: EmbedderParams) -> Weights:

@@ -13,6 +13,7 @@ from postgrad.errors import UserError
 from postgrad.records import content_hash
 from postgrad.train.base import FitJob, TrainingDiverged
 from postgrad.train.contrastive import contrastive_loss, pair_loss
+from postgrad.train.curve import hopeless
 from postgrad.train.embedder import EmbedderParams
 from postgrad.train.heads import EmbedderModel, embed, load_encoder
 from postgrad.train.rows import TrainingSet, finished_head, prototypes, training_set
@@ -35,7 +36,7 @@ def fit_embedder(job: FitJob, params: EmbedderParams) -> EmbedderModel:
     """Train as `params` say and return the model.
 
     Raises:
-        TrainingDiverged: a loss or a weight is not finite.
+        TrainingDiverged: a loss or a weight is not finite, or the loss has only risen.
         UserError: the recipe names no base model.
     """
     if job.base_model is None:
@@ -90,7 +91,8 @@ class Tuner:
         self.trained = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(groups)
         self.epochs = params.contrastive_epochs + params.epochs
-        steps = max(1, self.epochs * math.ceil(len(data.texts) / params.batch_size))
+        self.epoch_steps = math.ceil(len(data.texts) / params.batch_size)
+        steps = max(1, self.epochs * self.epoch_steps)
         warm = max(1.0, params.warmup * steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min((step + 1) / warm, max(0.02, (steps - step) / max(1.0, steps - warm)))
@@ -98,6 +100,7 @@ class Tuner:
         self.order = torch.Generator().manual_seed(job.seed)
         self.epoch = 0
         self.step = 0
+        self.losses: list[float] = []
         self.tokens = [self._tokenized(text) for text in data.texts]
         self.negative_tokens = [self._tokenized(text) for text in data.negatives]
         self.fixed: torch.Tensor | None = None
@@ -145,6 +148,7 @@ class Tuner:
         while self.epoch < self.epochs:
             if self.epoch == self.params.contrastive_epochs > 0:
                 self._start_head_again()
+                self.losses = []
             self.encoder.train()
             loss = self._one_epoch()
             self.epoch += 1
@@ -167,7 +171,10 @@ class Tuner:
         import torch
 
         order = torch.randperm(len(self.tokens), generator=self.order).tolist()
-        losses = []
+        contrastive = self.epoch < self.params.contrastive_epochs
+        steps = self.epoch_steps * (self.params.contrastive_epochs if contrastive else self.params.epochs)
+        # Negatives add their own loss: what answering everything alike costs is known without them.
+        alike = math.inf if contrastive or self.negative_tokens else math.log(max(2, len(self.data.columns)))
         for start in range(0, len(order), self.params.batch_size):
             loss = self._loss(order[start : start + self.params.batch_size])
             if not bool(torch.isfinite(loss)):
@@ -178,8 +185,10 @@ class Tuner:
             self.optimizer.step()
             self.schedule.step()
             self.step += 1
-            losses.append(loss.item())
-        return sum(losses) / max(1, len(losses))
+            self.losses.append(loss.item())
+            if (why := hopeless(self.losses, steps, alike)) is not None:
+                raise TrainingDiverged(why)
+        return sum(self.losses[-self.epoch_steps :]) / max(1, self.epoch_steps)
 
     def _loss(self, batch: list[int]) -> torch.Tensor:
         import torch
@@ -256,6 +265,7 @@ class Tuner:
             "chance": torch.get_rng_state(),
             "epoch": self.epoch,
             "step": self.step,
+            "losses": self.losses,
         }
         self.job.checkpoint.mkdir(parents=True, exist_ok=True)
         unfinished = self._file.with_suffix(".part")
@@ -285,7 +295,7 @@ class Tuner:
         self.schedule.load_state_dict(state["schedule"])
         self.order.set_state(state["order"])
         torch.set_rng_state(state["chance"])
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self.losses = state["epoch"], state["step"], state.get("losses", [])
 
 
 def has_bf16(cpu: Path = Path("/proc/cpuinfo")) -> bool:
