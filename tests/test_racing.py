@@ -19,7 +19,8 @@ from postgrad.bench.simulated_parts import Grant
 from postgrad.events import Analysed, JobFinished, JobStarted
 from postgrad.racer import Racer
 from postgrad.racing import Scores
-from postgrad.records import Failure, Move, Race, Recipe, Stage
+from postgrad.records import Estimate, Failure, Move, Race, Recipe, Stage
+from postgrad.report.tried import what_was_tried
 from postgrad.runner import opened, start_run
 from postgrad.search.prospects import _taken
 from postgrad.store.sqlite import SqliteStore
@@ -136,6 +137,17 @@ def test_the_constant_answer_and_what_has_no_score_say_nothing_about_a_rung() ->
     assert known == [Scores(0.25, 0.5, known[0].kin)]
 
 
+def test_the_report_says_where_it_was_stopped_and_how_far_that_is_trusted() -> None:
+    tree = tree_of((Node("a"), Node("b", parent="a", state="raced", kind="head.knn")))
+    expected = Estimate(value=0.4, low=0.3, high=0.5, n=100)
+    race = Race(share=0.25, chance=0.01, expected=expected, correlation=0.834, ended=12)
+    node = tree["b"]
+    assert node.analysis is not None
+    node = replace(node, analysis=node.analysis.model_copy(update={"race": race}))
+    (_, tried) = what_was_tried(tree.with_experiments((node,), tree.champion))
+    assert tried.counts == "1 stopped early (after 25%, rank correlation 0.83)"
+
+
 # --- in the simulator -----------------------------------------------------------------------------------------------
 
 
@@ -160,6 +172,13 @@ def raced_in(run: SimulatedRun) -> list[Experiment]:
 def dear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every experiment is worth a race."""
     monkeypatch.setattr(racing, "SAVES_S", 0.0)
+
+
+@pytest.fixture
+def eager(dear: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Races in a short run: a rung is known soon, hardly has to be trusted, and stops what is more likely behind."""
+    for name, value in (("FEWEST", 4), ("LEAST_TRUST", 0.05), ("ERRORS", 0.1), ("LIMIT", 0.9)):
+        monkeypatch.setattr(racing, name, value)
 
 
 def test_simulated_runs_race_by_the_same_rule(dear: None) -> None:
@@ -203,8 +222,9 @@ def started(folder: Path, experiments: int) -> Path:
         return store.folder
 
 
-def test_killed_around_a_race_the_resumed_tree_is_the_same(dear: None, tmp_path: Path) -> None:
-    whole = started(tmp_path / "whole", 18)
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_around_a_race_the_resumed_tree_is_the_same(eager: None, every: int, tmp_path: Path) -> None:
+    whole = started(tmp_path / "whole", 11)
     assert run_in_child(whole, None) == 0
     with SqliteStore.open(whole, write=False) as store:
         expected, events = outline(store), store.events()
@@ -218,17 +238,17 @@ def test_killed_around_a_race_the_resumed_tree_is_the_same(dear: None, tmp_path:
         for event in events
         if isinstance(event.body, JobStarted | JobFinished | Analysed) and event.body.experiment == name
     ]
-    for boundary in (about[0], about[-2], about[-2] + 1, about[-1]):
-        folder = started(tmp_path / f"killed-{boundary}", 18)
+    for boundary in (about[-2], about[0], about[-2] + 1, about[-1])[::every]:
+        folder = started(tmp_path / f"killed-{boundary}", 11)
         assert os.WTERMSIG(run_in_child(folder, boundary)) == signal.SIGKILL
         assert run_in_child(folder, None) == 0
         with SqliteStore.open(folder, write=False) as store:
             assert outline(store) == expected, f"killed after event {boundary}"
 
 
-def test_a_race_is_decided_by_the_view_alone(dear: None, tmp_path: Path) -> None:
+def test_a_race_is_decided_by_the_view_alone(eager: None, tmp_path: Path) -> None:
     """Asked again after the run, with everything in the log, each race comes out as it did."""
-    folder = started(tmp_path, 18)
+    folder = started(tmp_path, 11)
     assert run_in_child(folder, None) == 0
     with opened(SqliteStore.open(folder, write=True)) as session:
         racer = Racer(session, lambda index: session.tree.view(max(0, index - 2)))

@@ -32,10 +32,9 @@ if TYPE_CHECKING:
     from postgrad.session import Session
 
 KIND = "pare."
-# A change has to bring this share of the smallest effect that matters: as much as a recipe that costs twice as much.
-PRICE_OF_CHANGE = 0.1
-# A training is spent on changes that are predicted to bring less than this share of it.
-DOUBTFUL = 0.25
+# A change has to bring more than this share of the smallest effect that matters: by prediction, to be left alone, and
+# by the judge's belief, to stay.
+PRICE_OF_CHANGE = 0.25
 # Standard deviation of what one part of a recipe brings, before any was tried.
 PART_SD = 0.02
 # Digits of a prediction: two that are equal stay so, whatever else is under way.
@@ -99,7 +98,7 @@ class Paring:
         own = believed(tree[tree.champion].proposed.proposal.recipe)
         brings = [round(own - believed(each.recipe), DIGITS) for each in found]
         order = sorted(range(len(found)), key=brings.__getitem__)
-        return [found[at] for at in order if brings[at] <= DOUBTFUL * self.task.min_effect]
+        return [found[at] for at in order if brings[at] <= self.price]
 
     def untried(self, tree: Tree) -> list[Ablation]:
         """The doubtful changes that are worth a training: the recipe without them is in no experiment yet."""
@@ -156,7 +155,7 @@ class Paring:
             mean, variance, measured = self.judge.gain(champion, node.id)
             low, high = interval(mean, variance)
             gain = Estimate(value=mean, low=low, high=high, n=node.evaluation.estimate.n if node.evaluation else 0)
-            as_good = mean <= self.price and high <= self.task.min_effect
+            as_good = mean <= self.price and measured < self.task.min_effect
             dropped = tree.champion == node.id or (as_good and node.id in self.judge.ranked())
         return Pared(
             experiment=node.id,

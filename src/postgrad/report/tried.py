@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from postgrad.records import Difference, Estimate
+from postgrad.records import Difference, Estimate, Race
 from postgrad.report.wording import VERDICTS
 from postgrad.tree import Experiment, State, Tree
 
@@ -27,6 +27,7 @@ class Tried:
         effects: the differences of the complete ones, in index order.
         effect: their mean with its interval; None where nothing was comparable. `n` counts the differences.
         cost_s: wall seconds of the jobs.
+        races: how those ended that were stopped early, as far as their runs have recorded it.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Tried:
     effects: tuple[Difference, ...]
     effect: Estimate | None
     cost_s: float
+    races: tuple[Race, ...] = ()
 
     @property
     def counts(self) -> str:
@@ -50,11 +52,18 @@ class Tried:
             "tie" if self.tie == 1 else "ties": self.tie,
             "undecided": self.undecided,
             "discarded": self.discarded,
-            "stopped early": self.raced,
+            f"stopped early{self._at_rungs}": self.raced,
             "failed": self.failed,
             "without a score": self.open,
         }
         return ", ".join(f"{count} {name}" for name, count in named.items() if count)
+
+    @property
+    def _at_rungs(self) -> str:
+        """After which share of an experiment, and how well the order there agrees with that of whole scores."""
+        at = {f"{race.share:.0%}": race for race in sorted(self.races, key=lambda race: (race.share, race.ended))}
+        told = [f"after {share}, rank correlation {race.correlation:.2f}" for share, race in at.items()]
+        return f" ({'; '.join(told)})" if told else ""
 
     @property
     def outcome(self) -> str:
@@ -123,4 +132,5 @@ def _sum_up(kind: str, nodes: list[Experiment]) -> Tried:
         effects=effects,
         effect=mean_effect(effects),
         cost_s=sum(node.cost_s for node in nodes),
+        races=tuple(node.analysis.race for node in nodes if node.analysis and node.analysis.race),
     )
