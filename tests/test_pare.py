@@ -346,10 +346,10 @@ def test_the_finalist_that_lacks_a_change_wins_where_it_is_as_good() -> None:
         )  # fmt: skip
 
     chain = [dropped("a", "b"), dropped("b", "c")]
-    assert simpler("a", {"a": 0.1, "b": 0.099, "c": 0.098}, chain, 0.002) == "c"
-    assert simpler("a", {"a": 0.1, "b": 0.099, "c": 0.09}, chain, 0.002) == "b"
-    assert simpler("a", {"a": 0.1, "b": 0.09, "c": 0.1}, chain, 0.002) == "a"
-    assert simpler("a", {"a": 0.1, "c": 0.1}, chain, 0.002) == "a", "what was not trained again is no finalist"
+    assert simpler("a", chain, lambda first, second: True) == "c"
+    assert simpler("a", chain, lambda first, second: second != "c") == "b"
+    assert simpler("a", chain, lambda first, second: second != "b") == "a"
+    assert simpler("d", chain, lambda first, second: True) == "d"
 
 
 # --- what lacks one change --------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from postgrad import racing
 from postgrad.bench.landscapes import Trained
 from postgrad.bench.landscapes_families import Additive, Deceptive
+from postgrad.bench.landscapes_planted import Planted
 from postgrad.bench.overhead import simulated_task
 from postgrad.bench.simulated import SimulatedRun
 from postgrad.bench.simulated_parts import Grant
@@ -205,7 +206,7 @@ def test_deceptive_rungs_are_found_out(dear: None) -> None:
     assert sum(count) < 0.5 * sum(plain)
 
 
-def _played(landscape: Additive) -> SimulatedRun:
+def _played(landscape: Planted) -> SimulatedRun:
     run = SimulatedRun(landscape, "random", Grant(30, racing=True), seed=0)
     run.play()
     return run

@@ -16,7 +16,7 @@ from postgrad.execute.foreign import runs_foreign_code
 from postgrad.metrics import METRICS
 from postgrad.metrics.items import dump_items, load_items
 from postgrad.pare import simpler
-from postgrad.records import Evaluation, Recipe
+from postgrad.records import Difference, Evaluation, Recipe
 from postgrad.referee import Referee
 from postgrad.research.references import reference_recipes
 from postgrad.session import Job, Session
@@ -188,35 +188,45 @@ def evaluate_select(session: Session, node: Experiment) -> bool:
 
 
 def _winner(session: Session, referee: Referee, scored: list[Experiment]) -> tuple[Experiment, str]:
-    """The best posterior mean of search and select together; a cheaper finalist wins when it is behind by less than the
-    task's `min_effect` on select and the interval of that difference holds zero."""
+    """The best posterior mean of search and select together; a finalist that lacks a change of it, or a cheaper one,
+    wins when it is behind by less than the task's `min_effect` on select and the interval of that difference holds
+    zero."""
     merits = _posterior(referee, scored)
     ranked = sorted(scored, key=lambda node: (-merits[node.id], node.index))
     best, why = ranked[0], f"the best posterior mean of {len(ranked)} finalists, search and select together"
-    pared = simpler(best.id, merits, referee.paring.decided, referee.paring.price)
-    if pared != best.id:
-        why = f"simpler than {best.id}, and as good by search and select together"
-        best = session.tree[pared]
-    elif again := [body for body in referee.paring.decided if body.dropped and body.against == best.id]:
-        lacks = again[-1].experiment
-        why += f"; {lacks}, which lacks a change of {best.id}, is behind it there" if lacks in merits else ""
     metric = METRICS.get(session.task.metric)
     read = session.store.artifacts.read
+
+    def behind(node: Experiment, first: Experiment) -> Difference:
+        items = (load_items(read(each.select[-1].items)) for each in (first, node))
+        return difference(metric, *items, seed=session.task.seed)
+
+    def stands(first: str, second: str) -> bool:
+        return second in merits and _as_good(session, behind(session.tree[second], session.tree[first]))
+
+    pared = simpler(best.id, referee.paring.decided, stands)
+    if pared != best.id:
+        gap = behind(session.tree[pared], best)
+        why = (
+            f"it lacks a change of {best.id} and is not shown to be worse on select "
+            f"({gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}])"
+        )
+        best = session.tree[pared]
     for node in sorted(scored, key=lambda node: node.proposed.nominal_s):
         if node.proposed.nominal_s >= best.proposed.nominal_s:
             continue
-        gap = difference(
-            metric,
-            load_items(read(best.select[-1].items)),
-            load_items(read(node.select[-1].items)),
-            seed=session.task.seed,
-        )
-        if gap.value < session.task.min_effect and gap.low <= 0:
+        gap = behind(node, best)
+        if _as_good(session, gap):
             return node, (
                 f"{node.id} is cheaper than {best.id} and not shown to be worse on select "
                 f"({gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}])"
             )
     return best, why
+
+
+def _as_good(session: Session, behind: Difference) -> bool:
+    """True where a finalist that is behind by so much may take the place of a better one."""
+    return behind.value < session.task.min_effect and behind.low <= 0
 
 
 def _posterior(referee: Referee, scored: list[Experiment]) -> dict[str, float]:

@@ -13,7 +13,6 @@ prefer, so that the simulator pares as a run does. `Parer` says when it is time 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf
 from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
 from postgrad.budget import HOUR
@@ -183,11 +182,15 @@ class Paring:
         return tree[name] if name is not None else None
 
 
-def simpler(best: str, merits: Mapping[str, float], decided: Sequence[Pared], price: float) -> str:
-    """The finalist in place of the best one: what paring made of it, where that is not behind by more than the price
-    of a change."""
+def simpler(best: str, decided: Sequence[Pared], stands: Callable[[str, str], bool]) -> str:
+    """The finalist in place of the best one: what paring made of it.
+
+    Args:
+        stands: whether the second one can take the place of the first: it is a finalist, and not behind on select by as
+            much as matters.
+    """
     for body in decided:
-        if body.dropped and body.against == best and merits.get(body.experiment, -inf) >= merits[best] - price:
+        if body.dropped and body.against == best and stands(best, body.experiment):
             best = body.experiment
     return best
 

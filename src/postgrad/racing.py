@@ -31,6 +31,7 @@ SAVES_S = 15.0
 # An experiment is stopped when it leads in the end with a probability under this, times how far the rung is trusted.
 LIMIT = 0.05
 SLACK = 1.0
+SEEN_WORSE = 1
 # Ended experiments that a rung needs before it stops anything, and that are looked at.
 FEWEST, LATEST = 6, 100
 # The least rank correlation, at the low end of its interval, that a rung has to show; standard errors to that end.
@@ -221,6 +222,8 @@ def verdict(
     correlation = rank_correlation(known)
     believed = trust(correlation, len(known))
     if not believed or correlation is None:
+        return None
+    if float(mine.mean()) < sorted(each.part for each in known)[SEEN_WORSE - 1]:
         return None
     pairs = mine - theirs
     noise = float(pairs.var()) / len(pairs) * (1 - share)

@@ -64,7 +64,7 @@ class Search:
         "budgets": ("20,50,100,200", "trainings of a run, or seconds"),
         "unit": ("experiments", "experiments or seconds: what a budget counts"),
         "meta": (OFF, "whose finished runs taught a run: off, own, a landscape; several with commas"),
-        "racing": ("off", "on: dear proposals that are clearly behind at the first rung are stopped there"),
+        "racing": ("off", "on: dear proposals that hardly have a chance left at a rung are stopped there"),
         "pare": ("on", "off: no change of the leader is left out before the budget ends"),
         "seeds": ("200", "runs of each cell"),
         "processes": ("2", "side by side"),

@@ -83,6 +83,11 @@ def _winner(run: SimulatedRun, stood: dict[str, NDArray[np.float64]]) -> str:
     first = next(iter(stood))
     start, doubt = judge.merit(first), judge.doubt(first)
     merits = {first: 0.0}
+
+    def as_good(first: str, second: str) -> bool:
+        gap = gap_of(stood[first], stood[second], 0.0)
+        return gap.value < run.task.min_effect and gap.low <= 0
+
     for name, values in stood.items():
         if name != first:
             pairs = values - stood[first]
@@ -90,11 +95,10 @@ def _winner(run: SimulatedRun, stood: dict[str, NDArray[np.float64]]) -> str:
             believed = judge.merit(name) - start
             merits[name], _ = combined(believed, judge.doubt(name) + doubt, float(pairs.mean()), noise)
     best = max(merits, key=lambda name: (merits[name], -run.tree[name].index))
-    best = simpler(best, merits, run.paring.decided, run.paring.price)
+    best = simpler(best, run.paring.decided, lambda first, second: second in stood and as_good(first, second))
     costs = {name: run.tree[name].proposed.nominal_s for name in stood}
     for name in sorted((name for name in stood if costs[name] < costs[best]), key=lambda name: costs[name]):
-        gap = gap_of(stood[best], stood[name], 0.0)
-        if gap.value < run.task.min_effect and gap.low <= 0:
+        if as_good(best, name):
             return name
     return best
 
