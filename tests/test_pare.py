@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -193,7 +194,9 @@ def test_changes_that_became_idle_are_left_out_and_others_stay(whole: tuple[Even
     tree = Tree.from_events(whole)
     dropped = [body for body in decisions(whole) if body.dropped]
     assert [body.what for body in dropped] == ["dedup", "word_dropout"]
-    assert all(body.measured == 0 and body.gain is not None and body.gain.value <= 0.1 * MIN_EFFECT for body in dropped)
+    assert all(
+        body.measured == 0 and body.gain is not None and body.gain.value <= 0.25 * MIN_EFFECT for body in dropped
+    )
     (certified,) = (event.body for event in whole if event.body.type == "certified")
     final = tree[certified.champion].proposed.proposal.recipe
     assert [step.op for step in final.data] == ["typos"] and final.stage.params["head"] == "svm"
@@ -305,15 +308,22 @@ def test_a_change_that_brings_something_stays(scores: tuple[int, ...]) -> None:
     assert [each.what for each in paring.open(tree_of(TREE))] == ["svm"], "what was decided is not asked again"
 
 
-def test_a_doubt_that_is_too_large_leaves_a_change_in() -> None:
-    """On average as good, but the items disagree so much that a loss that matters is not ruled out."""
+@pytest.mark.parametrize(
+    ("believed", "measured", "dropped"),
+    [(0.0, 0.0, True), (0.005, 0.01, True), (0.006, 0.0, False), (0.0, 0.02, False), (-0.05, 0.019, True)],
+)
+def test_belief_and_measurement_both_have_to_find_little(believed: float, measured: float, dropped: bool) -> None:
+    """`min_effect` is 0.02: a quarter of it is believed at most, and less than it is measured."""
+
+    class Told(Judge):
+        def gain(self, name: str, over: str) -> tuple[float, float, float]:
+            return believed, 1e-4, measured
+
     paring = paring_over((240, 280, 282, 282))
-    told = paring.decision(tree_of(TREE))
-    assert told is not None and told.gain is not None and told.dropped
-    careful = paring_over((240, 280, 282, 282))
-    careful.task = TASK.model_copy(update={"min_effect": told.gain.high / 2})
-    found = careful.decision(tree_of(TREE))
-    assert found is not None and not found.dropped
+    judge = paring.judge
+    told = Told(**{field.name: getattr(judge, field.name) for field in fields(judge)})
+    found = Doubting(told, TASK, lambda recipe: 1.0).decision(tree_of(TREE))
+    assert found is not None and found.dropped is dropped
 
 
 def test_a_recipe_that_breaks_a_guard_never_takes_the_lead() -> None:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from postgrad import racing
 from postgrad.bench.base import BenchSpec, write_result
 from postgrad.bench.landscapes import Landscape, Trained, landscape
 from postgrad.bench.landscapes_families import Additive, Expensive, Failing, MostlyNoise
@@ -154,14 +155,18 @@ def test_a_budget_of_seconds_ends_the_run() -> None:
     assert run.out.final <= run.out.best
 
 
-def test_racing_stops_what_is_behind_and_saves() -> None:
-    plain = [played(Additive(seed), "random", 60) for seed in range(3)]
-    raced = [played(Additive(seed), "random", 60, racing=True) for seed in range(3)]
+def test_racing_stops_what_is_behind_and_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(racing, "SAVES_S", 0.0)
+    plain = [played(Additive(seed), "random", 50) for seed in range(3)]
+    raced = [played(Additive(seed), "random", 50, racing=True) for seed in range(3)]
     assert not any(run.out.raced for run in plain)
-    stopped = [node for run in raced for node in run.tree.all() if node.state is State.RACED]
-    assert len(stopped) == sum(run.out.raced for run in raced) > 0
-    for node in stopped:
-        assert node.score is None and node.cost_s < 0.5 * nominal_s(node.proposed.proposal.recipe)
+    for run in raced:
+        stopped = [node for node in run.tree.all() if node.state is State.RACED]
+        assert len(stopped) == run.out.raced
+        for node in stopped:
+            whole = run.landscape.cost_s(node.proposed.proposal.recipe)
+            assert node.score is None and node.cost_s in (0.25 * whole, 0.5 * whole)
+    assert sum(run.out.raced for run in raced) > 0
 
 
 def test_a_recipe_that_is_not_valid_fails_and_the_run_goes_on() -> None:

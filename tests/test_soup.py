@@ -246,7 +246,8 @@ def test_a_soup_of_the_small_encoder_is_certified_exported_and_replayed(tmp_path
         assert session.sealed is not None and session.sealed.read.scores[0].experiment == soup.id
         found = replay_champion(session)
         assert found.reproduced and found.same_answer == 1.0
-        export_champion(session.store, tmp_path / "exported")
+    with SqliteStore.open(store.folder, write=False) as finished:
+        export_champion(finished, tmp_path / "exported")
     program = "import sys; sys.path.insert(0, 'exported')\nfrom predict import load\nprint(load()(['a lion'])[0])"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "animal" in done.stdout

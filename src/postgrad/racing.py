@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 # Nominal seconds that a rung has to save where it stops something: three starts of a job, as about one in three is.
 SAVES_S = 15.0
-# An experiment is stopped when it leads in the end with a probability under this, times how far the rung is trusted.
-LIMIT = 0.05
-SLACK = 1.0
-SEEN_WORSE = 1
+# An experiment is stopped when, with a probability under this times how far the rung is trusted, it comes out ahead of
+# the champion or within so many standard errors of it.
+LIMIT, SLACK = 0.05, 1.0
 # Ended experiments that a rung needs before it stops anything, and that are looked at.
 FEWEST, LATEST = 6, 100
 # The least rank correlation, at the low end of its interval, that a rung has to show; standard errors to that end.
@@ -222,8 +221,6 @@ def verdict(
     correlation = rank_correlation(known)
     believed = trust(correlation, len(known))
     if not believed or correlation is None:
-        return None
-    if float(mine.mean()) < sorted(each.part for each in known)[SEEN_WORSE - 1]:
         return None
     pairs = mine - theirs
     noise = float(pairs.var()) / len(pairs) * (1 - share)

@@ -425,7 +425,7 @@ class Race(Record):
 
     Attributes:
         share: the part of it that was run.
-        chance: the probability that it would have beaten the champion it was proposed against.
+        chance: the probability that it would have beaten, or come near, the champion it was proposed against.
         expected: the whole score that was to be expected, with a 95 % interval; `n` counts the items it was asked.
         correlation: rank correlation of the score after that part with the whole one, over `ended` experiments.
     """

@@ -92,8 +92,8 @@ def raced(
         words += f", where it is at {_interval(gap)} against {against}"
     if race is not None:
         words += (
-            f": it would have come out ahead with probability {race.chance:.3f} (rank correlation of such a part with "
-            f"the whole: {race.correlation:.2f} over {race.ended} experiments)"
+            f": it would have come near or ahead with probability {race.chance:.3f} (rank correlation of such a part "
+            f"with the whole: {race.correlation:.2f} over {race.ended} experiments)"
         )
     return Analysis(verdict="raced", against=against, difference=gap, cause=words, confusions=shown, race=race)
 
