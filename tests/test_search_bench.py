@@ -18,7 +18,7 @@ from postgrad.bench.landscapes_families import Additive, Expensive, Failing, Mos
 from postgrad.bench.search import QUICK, Search, facts_of
 from postgrad.bench.search_table import CURVE, best_known, markdown, rows_of
 from postgrad.bench.simulated import SimulatedRun
-from postgrad.bench.simulated_parts import Grant, Outcome, nominal_s
+from postgrad.bench.simulated_parts import Grant, Outcome
 from postgrad.errors import UserError
 from postgrad.records import Failure, Recipe, Stage
 from postgrad.research import edit
@@ -157,6 +157,7 @@ def test_a_budget_of_seconds_ends_the_run() -> None:
 
 def test_racing_stops_what_is_behind_and_saves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(racing, "SAVES_S", 0.0)
+    monkeypatch.setattr(racing, "LEAST_TRUST", 0.2)
     plain = [played(Additive(seed), "random", 50) for seed in range(3)]
     raced = [played(Additive(seed), "random", 50, racing=True) for seed in range(3)]
     assert not any(run.out.raced for run in plain)

@@ -6,8 +6,9 @@ from math import inf
 from statistics import fmean, stdev
 from typing import Sequence
 
-# Losses that are averaged at least, and how many averages a third of a training has at least.
-FEWEST, WINDOWS = 4, 3
+# Losses that are averaged at least, and that a third of a training has at least: a short one may learn late, and costs
+# little.
+FEWEST, SHORTEST = 4, 24
 # Standard deviations between batches that the loss has to lie above its first value.
 CLEARLY = 2.0
 
@@ -25,7 +26,7 @@ def hopeless(losses: Sequence[float], steps: int, chance: float = inf) -> str | 
         chance: the loss of answering everything alike, where it is known.
     """
     due = steps // 3
-    if len(losses) != due or due < FEWEST * WINDOWS:
+    if len(losses) != due or due < SHORTEST:
         return None
     first, width = losses[0], max(FEWEST, due // 6)
     averages = [fmean(losses[end - width : end]) for end in range(due, width, -width)]
