@@ -28,6 +28,7 @@ from postgrad.errors import PostgradError, UserError
 from postgrad.records import Failure, Recipe, Row, Stage, Step
 from postgrad.research import edit
 from postgrad.research.play import CLASSIC, FROZEN
+from postgrad.research.tuner import described
 from postgrad.testing.encoder import make_tiny_encoder
 from postgrad.train import BACKENDS
 from postgrad.train.base import FitJob
@@ -114,6 +115,8 @@ def test_order_and_written_defaults_make_no_other_recipe() -> None:
     assert one.hash != two.hash and exactly(one) == exactly(two)
     other = edit.with_numbers(one, {"members.0.stage.params.C": 3.0})
     assert exactly(other) != exactly(one) and shape(other) == shape(one)
+    assert described(one, two) == "other numbers", "one path names the numbers of two members"
+    assert "C 1 -> 3" in described(one, other)
 
 
 def test_a_killed_recording_goes_on(tmp_path: Path) -> None:

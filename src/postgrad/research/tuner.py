@@ -45,7 +45,9 @@ def suggestions(tree: Tree, recipe: Recipe, rng: Random) -> Iterator[Recipe]:
 
 
 def described(before: Recipe, after: Recipe) -> str:
-    """The numbers that changed, as a person reads them."""
+    """The numbers that changed, as a person reads them; of members in another order, that they did."""
+    if structure_of(before) != structure_of(after):
+        return "other numbers"
     old, new = full_params(before), full_params(after)
     parts = []
     for path in space_of(after):
