@@ -116,7 +116,7 @@ def test_order_and_written_defaults_make_no_other_recipe() -> None:
     other = edit.with_numbers(one, {"members.0.stage.params.C": 3.0})
     assert exactly(other) != exactly(one) and shape(other) == shape(one)
     assert described(one, two) == "other numbers", "one path names the numbers of two members"
-    assert "C 1 -> 3" in described(one, other)
+    assert "C 10 -> 3" in described(one, other)
 
 
 def test_a_killed_recording_goes_on(tmp_path: Path) -> None:
