@@ -17,7 +17,7 @@ from postgrad.certify import references
 from postgrad.data import OPERATORS
 from postgrad.errors import UserError
 from postgrad.evaluate.guards.patterns import matches
-from postgrad.records import Choice, Guard, Move, Proposal, Recipe, Row, Stage, Step, TaskSpec, Value
+from postgrad.records import Choice, Guard, Move, Proposal, Recipe, Row, SearchSpec, Stage, Step, TaskSpec, Value
 from postgrad.report import read_view
 from postgrad.report.html import html_report
 from postgrad.research import RESEARCHERS
@@ -41,6 +41,9 @@ def embedder(**params: Value) -> Recipe:
 def ensemble(**member: Value) -> Recipe:
     return Recipe(stage=Stage(backend="ensemble", params={"members": (member, member)}))
 
+
+# It asks the researcher for every recipe.
+GREEDY = SearchSpec(policy="greedy")
 
 HOSTILE: dict[str, tuple[Recipe, str, str]] = {
     "unknown backend": (Recipe(stage=Stage(backend="shell", params={"run": "rm -rf /"})), "invalid", "Unknown backend"),
@@ -155,7 +158,7 @@ def test_a_run_of_attacks_ends_with_a_champion_and_every_attack_on_record(
     monkeypatch.setitem(RESEARCHERS._table, "hostile", f"{__name__}:Hostile")
     # One more, because the referee takes an experiment to train the first leader again.
     count = len(HOSTILE) + 7
-    task = simulated_task(tmp_path, count).model_copy(update={"researcher": "hostile"})
+    task = simulated_task(tmp_path, count).model_copy(update={"researcher": "hostile", "search": GREEDY})
     with opened(start_run(task, tmp_path / "runs"), engine=SimulatedEngine()) as session:
         drive(session)
         _checked(session, count)
@@ -186,7 +189,7 @@ def test_a_proposal_that_cannot_be_recorded_does_not_damage_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RESEARCHERS._table, "hostile", f"{__name__}:Unwritable")
-    task = simulated_task(tmp_path, 8).model_copy(update={"researcher": "hostile"})
+    task = simulated_task(tmp_path, 8).model_copy(update={"researcher": "hostile", "search": GREEDY})
     with opened(start_run(task, tmp_path / "runs"), engine=SimulatedEngine()) as session:
         drive(session)
         folder = session.store.folder

@@ -102,7 +102,7 @@ def test_code_of_other_packages_is_known_by_where_it_comes_from(
 def test_foreign_code_gets_one_fold_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for name, foreign in (("own", False), ("foreign", True)):
-        for module in ("postgrad.loop", "postgrad.certify"):
+        for module in ("postgrad.racer", "postgrad.certify"):
             monkeypatch.setattr(f"{module}.runs_foreign_code", lambda recipe, foreign=foreign: foreign)
         store = start_run(simulated_task(tmp_path / name, 4), tmp_path / name / "runs")
         with opened(store, engine=SimulatedEngine()) as session:

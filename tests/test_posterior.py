@@ -184,6 +184,19 @@ def test_a_part_that_fails_is_left_alone() -> None:
     assert prospects.gains(asked)[0] < prospects.gains(asked)[1]
 
 
+@pytest.mark.parametrize("state", ["failed", "pending"])
+def test_a_recipe_that_is_not_valid_does_no_harm(state: Literal["failed", "pending"]) -> None:
+    """A researcher may propose anything: it is refused, and stays in the tree."""
+    odd = (Stage(backend="embedder", params={"epochs": "many"}), Stage(backend="unreadable"))
+    broken = [TUNED.model_copy(update={"stage": stage}) for stage in odd]
+    good = Node("e0003", score=0.7, recipe=TUNED)
+    tree = tree_of(
+        [*references(), good, *(Node(f"e{4 + i:04d}", recipe=each, state=state) for i, each in enumerate(broken))]
+    )
+    choice = ASKED.choose(tree, PLENTY, Random(0), PosteriorParams())
+    assert choice.move is not Move.STOP and choice.parent not in ({"e0004", "e0005"} if state == "pending" else set())
+
+
 def test_costs_count_where_the_budget_is_time() -> None:
     """Of the same tree, the recipes asked for are cheaper when seconds are what is left."""
     tree = grown((TUNED, 0.60), (after("data.balance"), 0.602), (after("score.knn"), 0.598))

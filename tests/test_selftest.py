@@ -218,7 +218,7 @@ def test_workers_turn_red(cheat: Any, place: Place, monkeypatch: pytest.MonkeyPa
 
 
 def test_workers_turn_red_with_all_folds_in_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("postgrad.loop.runs_foreign_code", lambda recipe: False)
+    monkeypatch.setattr("postgrad.racer.runs_foreign_code", lambda recipe: False)
     found = reads_folds(Place(tmp_path))
     assert not found.ok and "it worked" in found.words
 

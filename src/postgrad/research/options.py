@@ -90,8 +90,9 @@ class PlaybookOptions:
         )
 
     def features(self, recipe: Recipe) -> Features:
-        """Settings, members, data steps, base model, inference rule and cost as parts; places of tunable numbers."""
-        return features(recipe)
+        """Settings, members, data steps, base model, inference rule and cost as parts; places of tunable numbers. A
+        recipe that is not valid, and so never trained, is a part of its own."""
+        return features(recipe) if edit.valid(recipe) else Features({"invalid": 1.0}, {})
 
     def taught(self, recipe: Recipe) -> tuple[Taught, ...]:
         """What finished runs say of plays and starting points, which are measured over the classic reference. A play

@@ -14,7 +14,7 @@ from postgrad.engines.base import Engine
 from postgrad.engines.local import LocalEngine
 from postgrad.events import Event
 from postgrad.loop import Control
-from postgrad.records import Budget, Choice, DataSpec, EngineSpec, Move, Proposal, Recipe, TaskSpec
+from postgrad.records import Budget, Choice, DataSpec, EngineSpec, Move, Proposal, Recipe, SearchSpec, TaskSpec
 from postgrad.report import read_view, write_report
 from postgrad.report.view import RunView
 from postgrad.research.base import Context, Researcher
@@ -79,6 +79,7 @@ class Place:
             metric="mcc",
             base_models=(self.encoder,) if encoder else (),
             budget=Budget(experiments=experiments),
+            search=SearchSpec(policy="greedy"),  # It asks the researcher for every recipe: sentinels script that.
             engine=ENGINE,
         )
 
