@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Literal
 
@@ -9,12 +10,13 @@ import pytest
 
 from postgrad.budget import Remaining
 from postgrad.errors import PostgradError
-from postgrad.records import Move, Recipe, Stage
+from postgrad.records import Failure, Move, Recipe, Stage
 from postgrad.research import edit, options
 from postgrad.research.binding import bound
 from postgrad.research.drafts import Draft, drafts
 from postgrad.research.moves import PLAYS
 from postgrad.research.options import PlaybookOptions, features
+from postgrad.research.play import CLASSIC, FROZEN
 from postgrad.search.base import Features
 from postgrad.search.posterior import Posterior, PosteriorParams
 from postgrad.search.prospects import BEST, LATEST, Prospects
@@ -113,7 +115,6 @@ def test_what_is_under_way_makes_surer_and_moves_no_belief() -> None:
 @pytest.mark.parametrize("start", drafts(REJECTING.base_models[0]), ids=lambda draft: draft.kind)
 def test_the_features_of_an_option_are_those_of_its_recipe(start: Draft) -> None:
     recipe = start.recipe
-    options._changes.cache_clear()  # What is shared by a structure is exact for the first recipe of it.
     places = {name: low + 0.3 * (high - low) for name, (low, high) in OPTIONS.ranges(recipe).items()}
     found = [*OPTIONS.changes(recipe), OPTIONS.placed(recipe, places), *OPTIONS.both(recipe, TUNED)]
     assert found or recipe.stage.backend == "constant"
@@ -197,11 +198,49 @@ def test_a_recipe_that_is_not_valid_does_no_harm(state: Literal["failed", "pendi
     assert choice.move is not Move.STOP and choice.parent not in ({"e0004", "e0005"} if state == "pending" else set())
 
 
+def test_a_score_that_is_no_number_says_nothing() -> None:
+    recipes = [(TUNED, float("nan")), (after("data.balance"), 0.6), (after("score.knn"), 0.62)]
+    choice = ASKED.choose(grown(*recipes), PLENTY, Random(0), PosteriorParams())
+    assert choice.move is not Move.STOP and choice.parent != "e0003"
+
+
+def test_a_choice_does_not_depend_on_what_was_asked_before() -> None:
+    """A resumed run asks about another recipe of the same structure first."""
+    longer = edit.with_main(TUNED, epochs=12)
+    options._changes.cache_clear()
+    cold = OPTIONS.changes(longer)
+    options._changes.cache_clear()
+    OPTIONS.changes(TUNED)
+    assert [each.features for each in OPTIONS.changes(longer)] == [each.features for each in cold]
+    assert [each.kind for each in OPTIONS.changes(longer)] == [each.kind for each in cold]
+
+
+@pytest.mark.parametrize(("kind", "mended"), [("oom", True), ("crash", False)])
+def test_only_failures_that_something_is_known_for_are_mended(kind: str, mended: bool) -> None:
+    """Nothing else has a score, so a repair is all there is to ask for."""
+    failure = Failure(boundary="train", kind=kind, message="It ended.")
+    assert (OPTIONS.mended(TUNED, failure) is not None) is mended
+    tree = tree_of([*references()[:1], Node("e0001", state="failed", recipe=TUNED)])
+    broken = replace(tree["e0001"], results=(tree["e0001"].results[0].model_copy(update={"failure": failure}),))
+    tree = tree.with_experiments([broken], tree.champion)
+    choice = ASKED.choose(tree, PLENTY, Random(0), PosteriorParams())
+    assert choice.move is (Move.REPAIR if mended else Move.DRAFT)
+
+
+def test_numbers_of_nested_ensembles_have_defaults_too() -> None:
+    inner = edit.with_member(edit.with_member(TUNED, CLASSIC), FROZEN)
+    nested = edit.with_member(TUNED, inner.stage)
+    assert not edit.valid(nested) or options.features(nested).parts
+
+
 def test_costs_count_where_the_budget_is_time() -> None:
     """Of the same tree, the recipes asked for are cheaper when seconds are what is left."""
     tree = grown((TUNED, 0.60), (after("data.balance"), 0.602), (after("score.knn"), 0.598))
     costs = {}
-    for name, remaining in (("experiments", PLENTY), ("seconds", Remaining(wall_s=10_000.0, fraction=0.9))):
+    for name, remaining in (
+        ("experiments", Remaining(experiments=100)),
+        ("seconds", Remaining(wall_s=10_000.0, fraction=0.9)),
+    ):
         chosen = [ASKED.choose(tree, remaining, Random(seed), PosteriorParams()).recipe for seed in range(6)]
         costs[name] = sum(nominal_s(recipe) for recipe in chosen if recipe is not None)
     assert costs["seconds"] < costs["experiments"]

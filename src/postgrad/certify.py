@@ -48,12 +48,12 @@ def finalists(session: Session, referee: Referee) -> list[str]:
     """What is trained again for the select split: the best by posterior mean, and what was kept last."""
     ranked = [node for node in referee.ranked() if node.evaluation and session.guards_hold(node.evaluation)]
     chosen = [node.id for node in ranked[:FINALISTS]] or [node.id for node in ranked_finalists(session)]
-    kept = referee.kept
-    if kept is not None and kept not in chosen and kept in {node.id for node in ranked}:
-        chosen.append(kept)
-    pared = session.tree.champion
-    if referee.paring.decided and pared is not None and pared not in chosen and pared in {node.id for node in ranked}:
+    known = {node.id for node in ranked}
+    pared, kept = session.tree.champion, referee.kept
+    if referee.paring.decided and pared is not None and pared not in chosen and pared in known:
         chosen[-1] = pared
+    if kept is not None and kept not in chosen and kept in known:  # The last claim is tested against it.
+        chosen.append(kept)
     return chosen
 
 

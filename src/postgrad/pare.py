@@ -222,7 +222,7 @@ class Parer:
     def __init__(self, session: Session, referee: Referee) -> None:
         self.session, self.referee = session, referee
         self.share = session.task.search.pare
-        self._asked: tuple[tuple[int, int], list[Ablation]] | None = None
+        self._asked: tuple[tuple[int, int, str | None], list[Ablation]] | None = None
 
     def owed(
         self, view: Tree, reserve_s: float, *, stopped: bool, testing: bool
@@ -269,7 +269,7 @@ class Parer:
 
     def _wanted(self, tree: Tree) -> list[Ablation]:
         """What paring would try, as far as its share of the budget reaches."""
-        at = (self.session.seq, tree.closed())
+        at = (self.session.seq, tree.closed(), tree.champion)
         if self._asked is None or self._asked[0] != at:
             self._asked = (at, self.referee.paring.untried(tree))
         shares = {limit: self.share * limit.granted - limit.spent for limit in self._limits(0.0)}

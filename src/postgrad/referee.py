@@ -126,7 +126,7 @@ class Referee:
         low, high = interval(found.belief.mean, found.belief.variance)
         gain = Estimate(value=found.belief.mean, low=low, high=high, n=gap.n if gap else 0) if found.rival else None
         subject = None if found.name == node.id else found.name
-        wanted = found.rival and not is_paring(node) and self.judge.wants_replicate(found.name)
+        wanted = found.rival and self._may_retest(node) and self.judge.wants_replicate(found.name)
         if found.leads and found.verdict == "tie" and wanted:
             # Its case is closed; the second training is for the seed noise of everything like it.
             found = replace(found, verdict="retest")
@@ -134,6 +134,11 @@ class Referee:
         return analysis.model_copy(
             update={"confusions": shown, "rival": found.rival, "gain": gain, "seed_sd": found.seed_sd or None}
         )
+
+    def _may_retest(self, node: Experiment) -> bool:
+        """Whether a further seed can be had. What the log says of an experiment follows from it, so that reading the
+        log again gives the same judgement."""
+        return not (is_paring(node) or self.session.remaining().empty)
 
     def difference(self, node: Experiment, rival: Experiment, *, seeds: bool = False) -> Difference | None:
         """The paired difference on the items both answered; None where they share none.
@@ -166,7 +171,7 @@ class Referee:
         if (name, seed) in self._trained:
             return None
         self._trained.add((name, seed))
-        may_retest = recorded == "retest" if recorded else not (is_paring(node) or self.session.remaining().empty)
+        may_retest = recorded == "retest" if recorded else self._may_retest(node)
         if subject != node.id:
             return self.judge.again(subject, values, may_retest=may_retest)
         assert node.evaluation is not None

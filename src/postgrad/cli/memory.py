@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,7 @@ def command(
 def _forget(book: Book, yes: bool, as_json: bool) -> None:
     from postgrad.errors import UserError
 
-    there = book.path.exists()
+    there = os.path.exists(book.path)  # False where the folder may not be entered; `Path.exists` raises there.
     if not as_json:
         console(error=not yes).print(_what_goes(book) if there else "Nothing is remembered.", markup=False)
     if there and not yes:

@@ -122,7 +122,7 @@ class Book:
         Raises:
             PostgradError: it cannot be removed.
         """
-        if self.folder.is_dir():
+        if os.path.isdir(self.folder):
             with self._explaining(), self._locked():
                 self.path.unlink(missing_ok=True)
                 self._unfinished.unlink(missing_ok=True)

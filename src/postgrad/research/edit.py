@@ -217,12 +217,14 @@ def space_of(recipe: Recipe) -> Mapping[str, Dimension]:
 @remembered
 def full_params(recipe: Recipe) -> Mapping[str, Any]:
     """The stage's parameters with every default filled in, members of an ensemble included."""
-    backend = BACKENDS.get(recipe.stage.backend)
-    plain: dict[str, Any] = backend.Params.model_validate(recipe.stage.params).model_dump(mode="json")
-    if recipe.stage.backend == "ensemble":
+    return _filled(recipe.stage.backend, recipe.stage.params)
+
+
+def _filled(backend: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = BACKENDS.get(backend).Params.model_validate(params).model_dump(mode="json")
+    if backend == "ensemble":
         for member in plain["members"]:
-            own = BACKENDS.get(member["stage"]["backend"]).Params.model_validate(member["stage"]["params"])
-            member["stage"]["params"] = own.model_dump(mode="json")
+            member["stage"]["params"] = _filled(member["stage"]["backend"], member["stage"]["params"])
     return plain
 
 

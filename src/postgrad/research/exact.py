@@ -76,7 +76,7 @@ def _told(kind: str, recipe: Recipe, before: Recipe | None, choice: Choice) -> s
     if group == "ablate":
         return f"without {name}"
     if group == "combine":
-        return f"together with {choice.other}"
+        return f"together with {choice.other}" if choice.other else "with what its parent has"
     if group == "tune":
         same = before is not None and edit.structure_of(before) == edit.structure_of(recipe)
         return described(before, recipe) if before is not None and same else "other numbers"

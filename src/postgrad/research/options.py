@@ -11,13 +11,13 @@ from math import exp, log, log2
 from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 from postgrad.memory.effects import DRAFTS_AGAINST
-from postgrad.records import Dimension, Move, Prior, Recipe, Stage, TaskSpec, Value
+from postgrad.records import Dimension, Failure, Move, Prior, Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
 from postgrad.research.drafts import drafts
 from postgrad.research.moves import PLAYS
-from postgrad.research.play import Play
 from postgrad.research.recombine import mixtures
 from postgrad.research.references import reference_recipes
+from postgrad.research.repairs import repaired
 from postgrad.search.base import Features, Option, Taught
 from postgrad.train import BACKENDS
 
@@ -55,9 +55,7 @@ class PlaybookOptions:
 
     def changes(self, recipe: Recipe) -> tuple[Option, ...]:
         """The plays that apply, every data step and member left out, and other choices of settings to tune."""
-        base = features(recipe)
-        case = _Case(self._about, edit.structure_of(recipe), recipe, self.task)
-        return tuple(change.option(recipe, base) for change in _changes(case))
+        return _changes(_Case(self._about, recipe.hash, recipe, self.task)) if edit.valid(recipe) else ()
 
     @cached_property
     def _about(self) -> str:
@@ -67,7 +65,7 @@ class PlaybookOptions:
         """Number -> the places it may have among features: that of a member beside the main one moves less."""
         return {
             number.name: (0.5 - 0.5 * number.weight, 0.5 + 0.5 * number.weight)
-            for number in _numbers(recipe).values()
+            for number in (_numbers(recipe) if edit.valid(recipe) else {}).values()
             if not number.dimension.choices
         }
 
@@ -83,6 +81,8 @@ class PlaybookOptions:
 
     def both(self, first: Recipe, second: Recipe) -> tuple[Option, ...]:
         """The method of one with the rest of the other, and both answering together."""
+        if not (edit.valid(first) and edit.valid(second)):
+            return ()
         return tuple(
             Option(Move.COMBINE, "combine", features(mixed), partial(_same, mixed))
             for mixed in mixtures(first, second)
@@ -128,95 +128,51 @@ class PlaybookOptions:
         prior = self.priors.get(kind)
         return (prior.effect, prior.error) if prior and prior.effect is not None and prior.error else None
 
+    def mended(self, recipe: Recipe, failure: Failure) -> Recipe | None:
+        found = repaired(recipe, failure) if edit.valid(recipe) else None
+        return found[1] if found else None
+
     def nominal_s(self, recipe: Recipe) -> float:
         return self.seconds(recipe)
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A structure, with one recipe of it, as a key."""
+    """A recipe of a task, as a key."""
 
     about: str
-    structure: str
+    hash: str
     recipe: Recipe = field(compare=False)
     task: TaskSpec = field(compare=False)
 
 
 @lru_cache(maxsize=KEPT)
-def _changes(case: _Case) -> tuple[Change, ...]:
-    """What can be changed about a structure. Remembered: what leads is asked about again and again."""
-    recipe, task, base = case.recipe, case.task, features(case.recipe)
-    found = []
-    for play in PLAYS:
-        if play.applies(recipe, task) and edit.valid(after := play.apply(recipe, task)):
-            apply = partial(_played, play, task)
-            found.append(Change.between(base, features(after), Move.IMPROVE, play.kind, apply))
-    for name, leave_out in _smaller(recipe):
-        found.append(Change.between(base, features(leave_out(recipe)), Move.ABLATE, f"ablate.{name}", leave_out))
+def _changes(case: _Case) -> tuple[Option, ...]:
+    """What can be changed about a recipe. Remembered: what leads is asked about again and again."""
+    recipe, task = case.recipe, case.task
+    found = [(Move.IMPROVE, play.kind, play.apply(recipe, task)) for play in PLAYS if play.applies(recipe, task)]
+    found += [(Move.ABLATE, f"ablate.{name}", smaller) for name, smaller in _smaller(recipe)]
     for path, number in _numbers(recipe).items():
-        for value in number.dimension.choices:
-            if value != number.value:
-                chosen = partial(edit.with_numbers, numbers={path: value})
-                found.append(Change.between(base, features(chosen(recipe)), Move.TUNE, "tune", chosen))
-    return tuple(found)
-
-
-def _played(play: Play, task: TaskSpec, recipe: Recipe) -> Recipe:
-    """The recipe after a play; itself where numbers of its own keep the play from applying."""
-    return play.apply(recipe, task) if play.applies(recipe, task) else recipe
+        others = [value for value in number.dimension.choices if value != number.value]
+        found += [(Move.TUNE, "tune", edit.with_numbers(recipe, {path: value})) for value in others]
+    return tuple(
+        Option(move, kind, features(after), partial(_same, after))
+        for move, kind, after in found
+        if after.hash != recipe.hash and edit.valid(after)
+    )
 
 
 def _same(recipe: Recipe) -> Recipe:
     return recipe
 
 
-class Change(NamedTuple):
-    """A change, and what it does to the features of every recipe of one structure: recipes that differ in numbers share
-    it, and none is made before it is chosen. A number that a change sets or renames is taken to stand where it stood in
-    the first recipe of the structure that was asked about.
-
-    Attributes:
-        parts: name -> how much more of it there is.
-        numbers: name -> place, for those that the change sets; None for those that it takes away.
-    """
-
-    move: Move
-    kind: str
-    parts: Mapping[str, float]
-    numbers: Mapping[str, float | None]
-    apply: Callable[[Recipe], Recipe]
-
-    @classmethod
-    def between(
-        cls, before: Features, after: Features, move: Move, kind: str, apply: Callable[[Recipe], Recipe]
-    ) -> Change:
-        """The change from one to the other."""
-        names = dict.fromkeys([*before.parts, *after.parts])
-        more = {name: after.parts.get(name, 0.0) - before.parts.get(name, 0.0) for name in names}
-        moved: dict[str, float | None] = {name: None for name in before.numbers if name not in after.numbers}
-        moved |= {name: place for name, place in after.numbers.items() if before.numbers.get(name) != place}
-        return cls(move, kind, {name: value for name, value in more.items() if value}, moved, apply)
-
-    def option(self, recipe: Recipe, base: Features) -> Option:
-        """The change of this recipe, whose features are `base`."""
-        parts, numbers = dict(base.parts), dict(base.numbers)
-        for name, more in self.parts.items():
-            parts[name] = parts.get(name, 0.0) + more
-        for name, place in self.numbers.items():
-            if place is None:
-                numbers.pop(name, None)
-            else:
-                numbers[name] = place
-        return Option(self.move, self.kind, Features(parts, numbers), partial(self.apply, recipe))
-
-
-def _smaller(recipe: Recipe) -> Iterator[tuple[str, Callable[[Recipe], Recipe]]]:
-    """(what is left out, what leaves it out)."""
+def _smaller(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """(what is left out, the recipe without it)."""
     for step in recipe.data:
-        yield step.op, partial(edit.without_step, op=step.op)
+        yield step.op, edit.without_step(recipe, step.op)
     found = edit.stages(recipe)
     for i, stage in enumerate(found if len(found) > 1 else ()):
-        yield _kind(stage), partial(edit.without_member, index=i)
+        yield _kind(stage), edit.without_member(recipe, i)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -257,8 +213,11 @@ def _numbers(recipe: Recipe) -> Mapping[str, Number]:
 
 
 def _place(dimension: Dimension, value: Any) -> float:
-    """Where a number stands in its range: 0 at the low end, 1 at the high end, a little beyond outside of it."""
-    low, high, value = dimension.low, dimension.high, float(value)
+    """Where a number stands in its range: 0 at the low end, 1 at the high end, a little beyond outside of it. What has
+    no place, as in a range of one value, stands in the middle."""
+    low, high = dimension.low, dimension.high
+    if not isinstance(value, int | float) or high <= low or (dimension.log and low <= 0):
+        return 0.5
     if dimension.log:
         low, high, value = log(low), log(high), log(max(value, 1e-12))
     return float(min(1.3, max(-0.3, (value - low) / (high - low))))

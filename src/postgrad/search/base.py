@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Callable, Mapping, NamedTuple, Protocol, Sequence, runtime_checkable
 
 from postgrad.budget import Remaining
-from postgrad.records import Choice, Move, Recipe, Record
+from postgrad.records import Choice, Failure, Move, Recipe, Record
 from postgrad.tree import Tree
 
 #: Coordinate name -> the number of an option, or a number in [0, 1].
@@ -135,6 +135,10 @@ class Options(Protocol):
 
     def taught(self, recipe: Recipe) -> Sequence[Taught]:
         """What finished runs say of single changes, each once: of this recipe where the change is one of it."""
+        ...
+
+    def mended(self, recipe: Recipe, failure: Failure) -> Recipe | None:
+        """The recipe with the change that its failure asks for, None where nothing is known to help."""
         ...
 
     def nominal_s(self, recipe: Recipe) -> float:

@@ -22,7 +22,7 @@ from postgrad.errors import PostgradError
 from postgrad.records import Choice, Move, Recipe, Record
 from postgrad.search import legal
 from postgrad.search.base import Option, Options
-from postgrad.search.prospects import Prospects
+from postgrad.search.prospects import Prospects, known
 from postgrad.tree import Experiment, Tree
 
 if TYPE_CHECKING:
@@ -99,12 +99,17 @@ class Posterior:
             raise PostgradError(
                 "The policy 'posterior' needs the options of a task. Use what its `weighing` gives for them."
             )
-        broken = legal.repairable(tree, params.max_repairs)
-        if not any(not legal.is_constant(node) for node in tree.scored()):
+        broken = [node for node in legal.repairable(tree, params.max_repairs) if self._mends(tree, node)]
+        if not known(tree):
             return legal.repair(rng.choice(broken)) if broken else legal.draft("nothing has a score yet")
         prospects = Prospects(tree, self.options, params.scale, params.shared)
         weighing = _Weighing(prospects, self.options, remaining, rng, params)
         return weighing.choice(broken)
+
+    def _mends(self, tree: Tree, node: Experiment) -> bool:
+        """True where the failure asks for a recipe that was not tried."""
+        mended = self.options.mended(_recipe(node), node.failure) if self.options and node.failure else None
+        return mended is not None and not tree.has_tried(mended)
 
 
 class _Weighing:
@@ -115,7 +120,7 @@ class _Weighing:
     ) -> None:
         self.prospects, self.options, self.rng, self.params = prospects, options, rng, params
         self.remaining = remaining
-        self.priced = params.priced and remaining.experiments is None
+        self.priced = params.priced and (remaining.experiments is None or remaining.wall_s is not None)
 
     def choice(self, broken: Sequence[Experiment]) -> Choice:
         """Weigh everything."""
@@ -224,13 +229,17 @@ class _Weighing:
         if count is not None:
             left, gain = f"{count} experiments", found.gain * count
         elif seconds is not None:
-            left, gain = f"{seconds:.0f} seconds", found.worth * seconds
+            left, gain = f"{seconds:.0f} seconds", found.gain * seconds / self._cost(found)
         else:
             return None
         if gain >= self.params.least_gain:
             return None
         reason = f"the {left} left are expected to gain less than {self.params.least_gain:g} together"
         return Choice(parent=None, move=Move.STOP, reason=reason)
+
+    def _cost(self, found: Found) -> float:
+        recipe = found.option.recipe if found.option else _recipe(found.parent) if found.parent else None
+        return OVERHEAD_S + (self.options.nominal_s(recipe) if recipe else 0.0)
 
     def _chosen(self, found: Found) -> Choice:
         parent, option = found.parent, found.option

@@ -8,7 +8,8 @@ workers spread out.
 
 from __future__ import annotations
 
-from itertools import filterfalse, islice
+from itertools import islice
+from math import isfinite
 from random import Random
 from typing import TYPE_CHECKING, Mapping, Sequence
 
@@ -56,6 +57,7 @@ class Prospects:
         under_way = [options.features(_recipe(node)) for node in tree.pending()]
         if under_way:
             self.surrogate = self.surrogate.expecting(under_way)
+            _, self.sds = self.surrogate.predict(told)  # So that workers do not all train the leader again.
         self.risks, self.mended = _Risks(tree, options), _mended(tree)
         at = [i for i, node in enumerate(self.seen) if leader is not None and node.id == leader.id]
         self.bar = float(self.means[at[0]]) if at else float(self.means.max())
@@ -111,7 +113,7 @@ class Prospects:
         """The same for training what is believed best once more: it may fall behind the second."""
         import numpy as np
 
-        order = np.argsort(-self.means, kind="stable")
+        order = [at for at in np.argsort(-self.means, kind="stable") if self.seen[at].score is not None]
         first = _recipe(self.seen[order[0]]).hash
         others = [self.means[at] for at in order[1:] if _recipe(self.seen[at]).hash != first]
         if not others:
@@ -216,16 +218,25 @@ def _quarter(name: str, place: float) -> str:
     return f"{name}@{int(QUARTERS * min(0.99, max(0.0, place)))}"
 
 
+def known(tree: Tree) -> bool:
+    """True when a recipe has a score; the constant answer says nothing about recipes."""
+    return any(map(_tells, tree.scored()))
+
+
+def _tells(node: Experiment) -> bool:
+    """True for a number that says something: a metric may be undefined on the answers of an experiment."""
+    return not legal.is_constant(node) and node.foreseen is not None and isfinite(node.foreseen)
+
+
 def _taken(tree: Tree) -> list[Experiment]:
     """The experiments with a score, or stopped early with one to be expected, in index order: all of a short run, of a
     long one the best and the latest. The constant answer says nothing about recipes."""
-    best, latest = (filterfalse(legal.is_constant, found) for found in (tree.scored(), reversed(tree.all())))
+    best, latest = (filter(_tells, found) for found in (tree.scored(), reversed(tree.all())))
     chosen = {node.id: node for node in islice(best, BEST)}
     for node in latest:
         if len(chosen) == BEST + LATEST:
             break
-        if node.foreseen is not None:
-            chosen[node.id] = node
+        chosen[node.id] = node
     return sorted(chosen.values(), key=lambda node: node.index)
 
 
