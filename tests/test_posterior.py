@@ -10,13 +10,16 @@ import pytest
 
 from postgrad.budget import Remaining
 from postgrad.errors import PostgradError
-from postgrad.records import Failure, Move, Recipe, Stage
+from postgrad.records import Choice, Failure, Move, Recipe, Stage
 from postgrad.research import edit, options
+from postgrad.research.base import Context
 from postgrad.research.binding import bound
 from postgrad.research.drafts import Draft, drafts
+from postgrad.research.exact import answer
 from postgrad.research.moves import PLAYS
 from postgrad.research.options import PlaybookOptions, features
 from postgrad.research.play import CLASSIC, FROZEN
+from postgrad.research.playbook import Playbook
 from postgrad.search.base import Features
 from postgrad.search.posterior import Posterior, PosteriorParams
 from postgrad.search.prospects import BEST, LATEST, Prospects
@@ -230,7 +233,18 @@ def test_only_failures_that_something_is_known_for_are_mended(kind: str, mended:
 def test_numbers_of_nested_ensembles_have_defaults_too() -> None:
     inner = edit.with_member(edit.with_member(TUNED, CLASSIC), FROZEN)
     nested = edit.with_member(TUNED, inner.stage)
-    assert not edit.valid(nested) or options.features(nested).parts
+    assert edit.valid(nested)
+    found = options.features(nested)
+    assert found.parts["members"] == 1.0 and any(name.endswith(".C") for name in found.numbers)
+
+
+def test_what_is_asked_is_told_without_a_second_parent_too() -> None:
+    """The method of a starting point with what its parent has: there is no other experiment to name."""
+    recipe = after("data.typos")
+    choice = Choice(parent="e0003", move=Move.IMPROVE, recipe=recipe, kinds=("draft.frozen", "combine"), reason="good")
+    context = Context(tree=grown((TUNED, 0.6)), rng=Random(0), index=4, affordable_s=None, nominal_s=nominal_s)
+    proposal = answer(Playbook(), "posterior", REJECTING, choice, context)
+    assert proposal.recipe == recipe and proposal.change.endswith("with what its parent has")
 
 
 def test_costs_count_where_the_budget_is_time() -> None:

@@ -25,7 +25,7 @@ from postgrad.train import BACKENDS
 BESIDE = 0.4
 # Rows that costs are compared for.
 ROWS = 200
-# Structures whose changes are kept.
+# Recipes whose changes are kept.
 KEPT = 2000
 
 
