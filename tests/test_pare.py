@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from postgrad.bench.overhead import SimulatedEngine, simulated_task
+from postgrad.certify import seats
 from postgrad.cli.live import LiveScreen
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.events import Event, JobFinished, JobStarted, Pared, Proposed
@@ -346,6 +347,23 @@ def test_a_dearer_recipe_is_not_tried() -> None:
     paring = paring_over((240, 280, 282, 282))
     paring.nominal_s = lambda recipe: 2.0 if not recipe.data else 1.0
     assert [each.what for each in paring.open(tree_of(TREE))] == ["svm"]
+
+
+@pytest.mark.parametrize(
+    ("pared", "kept", "expected"),
+    [
+        (None, None, ["a", "b", "c"]),
+        ("b", "c", ["a", "b", "c"]),
+        ("e", None, ["a", "b", "e"]),
+        ("e", "d", ["a", "b", "e", "d"]),
+        ("e", "c", ["a", "b", "e", "c"]),
+        ("gone", "lost", ["a", "b", "c"]),
+    ],
+)
+def test_paring_takes_no_seat_from_what_the_last_claim_is_tested_against(
+    pared: str | None, kept: str | None, expected: list[str]
+) -> None:
+    assert seats(["a", "b", "c", "d", "e"], pared, kept) == expected
 
 
 def test_the_finalist_that_lacks_a_change_wins_where_it_is_as_good() -> None:

@@ -47,13 +47,20 @@ def ranked_finalists(session: Session) -> list[Experiment]:
 def finalists(session: Session, referee: Referee) -> list[str]:
     """What is trained again for the select split: the best by posterior mean, and what was kept last."""
     ranked = [node for node in referee.ranked() if node.evaluation and session.guards_hold(node.evaluation)]
-    chosen = [node.id for node in ranked[:FINALISTS]] or [node.id for node in ranked_finalists(session)]
-    known = {node.id for node in ranked}
-    pared, kept = session.tree.champion, referee.kept
-    if referee.paring.decided and pared is not None and pared not in chosen and pared in known:
-        chosen[-1] = pared
-    if kept is not None and kept not in chosen and kept in known:  # The last claim is tested against it.
-        chosen.append(kept)
+    if not ranked:
+        return [node.id for node in ranked_finalists(session)]
+    pared = session.tree.champion if referee.paring.decided else None
+    return seats([node.id for node in ranked], pared, referee.kept)
+
+
+def seats(ranked: Sequence[str], pared: str | None, kept: str | None) -> list[str]:
+    """Who is trained again: the first of the ranked ones, what was left of the champion in place of the last of them,
+    and besides what was kept last, which the last claim is tested against."""
+    chosen = list(ranked[:FINALISTS])
+    if pared in ranked and pared not in chosen:
+        chosen[-1] = str(pared)
+    if kept in ranked and kept not in chosen:
+        chosen.append(str(kept))
     return chosen
 
 

@@ -286,7 +286,14 @@ class Parer:
             found.append(Limit(granted.wall_s, remaining.wall_s - reserve_s, spent / engine.slots, self._wall_s))
         if granted.cpu_hours is not None and remaining.cpu_hours is not None:
             each = HOUR / engine.threads
-            found.append(Limit(each * granted.cpu_hours, each * remaining.cpu_hours, spent, self._job_s))
+            # Proposed and not yet started, so in no ledger: workers side by side would be promised the same hours.
+            promised = sum(
+                self.session.forecast_s(node.proposed.proposal.recipe, self.session.plan.search)
+                for node in own
+                if not node.started and node.analysis is None
+            )
+            left = each * remaining.cpu_hours - promised
+            found.append(Limit(each * granted.cpu_hours, left, spent + promised, self._job_s))
         return found
 
     def _job_s(self, changes: Sequence[Ablation]) -> float:

@@ -202,9 +202,12 @@ def _remembered(clock: float, known: Remembered) -> RenderableType | None:
     """What finished runs taught; None where nothing is worth a line."""
     from rich.text import Text
 
+    from postgrad.report.wording import plural
+
     said = list(known.notes)
     if known.runs:
-        said.append(f"taught by {known.runs} finished runs about {len(known.priors)} kinds of change")
+        kinds = plural(len(known.priors), "kind")
+        said.append(f"taught by {plural(known.runs, 'finished run')} about {kinds} of change")
     return Text(f"{span(clock):>12}  {' '.join(said)}", style="dim") if said else None
 
 
