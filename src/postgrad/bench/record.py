@@ -140,7 +140,7 @@ def recorded(place: Place, recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
             answers = [outputs[unit.name] for unit in place.ground.units]
             arrays[f"argmax{number}"] = np.concatenate([a.probs.argmax(1) for a in answers]).astype(np.uint8)
             arrays[f"score{number}"] = np.concatenate([a.score for a in answers]).astype(np.float32)
-            units.append([round(took[unit.name], 3) for unit in place.ground.units])
+            units.append([round(took[unit.name], 6) for unit in place.ground.units])
             seconds.append(sum(took.values()))
         except Failed as failed:
             failure = failed.failure.model_dump(mode="json")
@@ -151,11 +151,11 @@ def recorded(place: Place, recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
             units.append([])
             seconds.append(time.monotonic() - started)
         failures.append(failure)
-        walls.append(round(time.monotonic() - started, 3))
+        walls.append(round(time.monotonic() - started, 6))
     facts = {
         "recipe": recipe.model_dump(mode="json"),
         "seeds": SEEDS,
-        "seconds": [round(each, 3) for each in seconds],
+        "seconds": [round(each, 6) for each in seconds],
         "units": units,
         "walls": walls,
         "failures": failures,
