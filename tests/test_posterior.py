@@ -260,6 +260,18 @@ def test_costs_count_where_the_budget_is_time() -> None:
     assert costs["seconds"] < costs["experiments"]
 
 
+def test_what_cannot_be_paid_any_more_is_not_asked_for() -> None:
+    tree = grown((TUNED, 0.60), (after("data.balance"), 0.602))
+    plenty = Remaining(wall_s=10_000.0, fraction=0.1)
+    limit = nominal_s(TUNED) / 2
+    choices = [
+        [ASKED.choose(tree, left, Random(seed), PosteriorParams(priced=False)) for seed in range(4)]
+        for left in (plenty, plenty.model_copy(update={"affordable_s": limit}))
+    ]
+    dear, cheap = ([nominal_s(found.recipe) for found in chosen if found.recipe] for chosen in choices)
+    assert max(dear) > limit and cheap and max(cheap) <= limit
+
+
 def test_it_stops_when_nothing_is_left_to_gain() -> None:
     tree = paying(0.0)
     params = PosteriorParams(least_gain=10.0)

@@ -159,7 +159,8 @@ class Remaining(Record):
     """What is left. `None` is no limit of that kind; nothing is below zero.
 
     `fraction` is the left share of the scarcest limit, in [0, 1]; 1.0 when nothing is limited. A grant of no GPU hours
-    or no dollars is not scarce: the run does without them.
+    or no dollars is not scarce: the run does without them. `affordable_s` is what one more experiment may cost, in
+    nominal seconds, where somebody who knows the machine and what certifying needs has worked it out.
     """
 
     wall_s: float | None = None
@@ -168,6 +169,7 @@ class Remaining(Record):
     gpu_hours: float | None = None
     usd: float | None = None
     fraction: float = 1.0
+    affordable_s: float | None = None
 
     @property
     def empty(self) -> bool:

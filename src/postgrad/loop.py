@@ -196,7 +196,7 @@ class Loop:
         return Random(f"{self.session.task.seed}/{index}/{what}")
 
     def _choose(self, index: int) -> Choice:
-        remaining = self.session.remaining()
+        remaining = self.session.remaining().model_copy(update={"affordable_s": self._affordable_s()})
         return self.policy.choose(self._view(index), remaining, self._rng(index, "choose"), self.params)
 
     def _nominal_s(self, recipe: Recipe) -> float:

@@ -118,7 +118,7 @@ class SimulatedRun:
         share = self.left / self.grant.amount
         if self.grant.unit == "experiments":
             return Remaining(experiments=int(self.left), fraction=share)
-        return Remaining(wall_s=self.left, fraction=share)
+        return Remaining(wall_s=self.left, fraction=share, affordable_s=self.left)
 
     def truth(self, name: str | None) -> float:
         """True value of an experiment's recipe; of the constant answer before there is one."""

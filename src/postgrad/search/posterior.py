@@ -130,7 +130,8 @@ class _Weighing:
         begun += [found for node in leading if (found := self._changed(_recipe(node), node, ())) is not None]
         begun.sort(key=lambda found: -found.worth)
         ready = [self._climbed(found) for found in begun[: self.params.climbs]]
-        ready += [*(self._again(node) for node in leading[: self.params.replicate]), *self._repaired(broken)]
+        ready += [self._again(node) for node in leading[: self.params.replicate] if self._affordable(_recipe(node))]
+        ready += self._repaired(broken)
         ready += [
             found for node in leading if (found := self._tuned(_recipe(node), node, (), node.proposed.choice.move))
         ]
@@ -200,15 +201,20 @@ class _Weighing:
     # --- what it is worth ---------------------------------------------------------------------------------------------
 
     def _best(self, options: Sequence[Option]) -> tuple[float, float, Option] | None:
-        """(gain, worth, option) of the most promising one whose recipe is in no experiment yet."""
+        """(gain, worth, option) of the most promising one whose recipe is in no experiment yet and can be paid."""
         if not options:
             return None
         gains = self.prospects.gains([option.features for option in options])
         worth = gains if not self.priced else self._per_cost(gains, options)
         for at in (-worth).argsort(kind="stable"):
-            if not self.prospects.tree.has_tried(options[at].recipe):
+            recipe = options[at].recipe
+            if not self.prospects.tree.has_tried(recipe) and self._affordable(recipe):
                 return float(gains[at]), float(worth[at]), options[at]
         return None
+
+    def _affordable(self, recipe: Recipe) -> bool:
+        limit = self.remaining.affordable_s
+        return limit is None or self.options.nominal_s(recipe) <= limit
 
     def _per_cost(self, gains: NDArray[np.float64], options: Sequence[Option]) -> NDArray[np.float64]:
         import numpy as np
