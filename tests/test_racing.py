@@ -273,6 +273,7 @@ def test_only_a_loss_that_rises_and_stays_is_hopeless() -> None:
     assert hopeless(stays, 90) is not None and hopeless(stays[:29], 90) is None
     assert hopeless(alike, 90) is None and hopeless(alike, 90, chance=1.386) is not None
     assert hopeless([0.5, 2.0, 2.0], 9) is None, "too short to tell, and cheap"
+    assert hopeless([0.0, *falling[1:]], 90) is None, "the first batch held no pair"
 
 
 @pytest.mark.parametrize(("lr", "stopped"), [(2e-3, False), (1.0, True)])

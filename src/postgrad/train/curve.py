@@ -28,11 +28,12 @@ def hopeless(losses: Sequence[float], steps: int, chance: float = inf) -> str | 
     due = steps // 3
     if len(losses) != due or due < SHORTEST:
         return None
-    first, width = losses[0], max(FEWEST, due // 6)
+    # A contrastive batch that happens to hold no pair has a loss of 0, which says nothing of where the training began.
+    first, width = next((loss for loss in losses if loss != 0), 0.0), max(FEWEST, due // 6)
     averages = [fmean(losses[end - width : end]) for end in range(due, width, -width)]
     recent, between = averages[0], stdev(losses[due - width :])
     stuck = min(recent, fmean(losses[due // 2 :])) >= max(first, chance)
     risen = min(averages) > first and recent > max(first + CLEARLY * between, (first + max(averages)) / 2)
     if not stuck and not risen:
         return None
-    return f"the loss was {first:.4g} at the first step and is {recent:.4g} after {due} of {steps}: it has not fallen"
+    return f"the loss was {first:.4g} at first and is {recent:.4g} after {due} of {steps}: it has not fallen"
