@@ -10,12 +10,18 @@ import pytest
 from postgrad.bench import search_meta
 from postgrad.bench.base import BenchSpec
 from postgrad.bench.landscapes_families import Kindred
+from postgrad.bench.lessons import Lessons, pairs
+from postgrad.bench.lessons import entry_of as recorded_entry
+from postgrad.bench.record_data import SETS
+from postgrad.bench.recorded_file import recording
 from postgrad.bench.search import Search
-from postgrad.bench.search_meta import FIRST_SEED, entry_of, remembered, taught
+from postgrad.bench.search_meta import FIRST_SEED, entry_of, remembered, taught, taught_by_recordings
 from postgrad.bench.simulated import SimulatedRun
 from postgrad.bench.simulated_parts import Grant
 from postgrad.errors import UserError
+from postgrad.memory.effects import BETWEEN_PARENTS
 from postgrad.records import Prior
+from postgrad.research import edit
 from postgrad.research.priors import table
 
 PARTS = ("step.typos", "step.balance", "embedder.head=cosine", "embedder.score=knn", "member.classic", "member.again")
@@ -54,6 +60,32 @@ def test_every_seed_is_taught_by_its_own_clan(few: None) -> None:
     other = taught("kindred", "greedy", Grant(10), 2)
     assert first == again != other
     assert set(first) <= set(table()) and len(first) > 3
+
+
+def test_a_recorded_data_set_is_taught_by_the_others_alone() -> None:
+    about = {name: taught_by_recordings(f"recorded_{name}") for name in SETS}
+    assert all("method.full_finetune" in found for found in about.values())
+    alone = [recorded_entry(recording(name)) for name in SETS if name != "sst2"]
+    assert about["sst2"] == remembered(alone, recording("sst2").task) != about["banking77"]
+
+
+def test_what_a_change_brought_is_what_the_pairs_show() -> None:
+    """Read off the recording once more, by hand, for one kind."""
+    recorded = recording("banking77")
+    told = [pair for pair in pairs(recorded) if pair.kind == "ensemble.classic" and pair.after.stood]
+    gains = [pair.after.search.mean() - pair.before.search.mean() for pair in told]  # No training of these failed.
+    entry = next(kind for kind in recorded_entry(recorded).kinds if kind.kind == "ensemble.classic")
+    assert entry.count == len(told) and entry.mean == pytest.approx(sum(gains) / len(gains), abs=1e-3)
+    assert all(len(edit.stages(pair.after.recipe)) == len(edit.stages(pair.before.recipe)) + 1 for pair in told)
+    assert entry.variance > BETWEEN_PARENTS**2 / len(told)
+
+
+def test_lessons_are_a_table_of_every_data_set(tmp_path: Path) -> None:
+    spec = BenchSpec(quick=False, folder=tmp_path, command="", options={"sets": "banking77,sst2"})
+    found = Lessons().run(spec, lambda line: None)
+    row = next(row for row in found["table"] if row["kind"] == "draft.tuned")
+    assert row["sst2"] > 5 and row["banking77"] > 5 and row["sst2_pairs"] == 1
+    assert "| draft.tuned | +" in found["markdown"]
 
 
 def test_no_seed_of_a_table_teaches() -> None:

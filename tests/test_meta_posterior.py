@@ -65,7 +65,7 @@ def test_what_was_remembered_is_expected_and_less_doubted() -> None:
     """Between nothing and the whole of it: the run's own idea of how large effects are counts too."""
     known, unknown = gain(told(), "good"), gain(told(taught=()), "good")
     assert unknown[0] == pytest.approx(0.0, abs=0.005)
-    assert 0.02 < known[0] < 0.05
+    assert 0.015 < known[0] < 0.05
     assert known[1] < unknown[1]
     assert gain(told(), "other") == pytest.approx(gain(told(taught=()), "other"), abs=0.01)
 
@@ -82,6 +82,17 @@ def test_it_fades_as_the_run_sees_for_itself() -> None:
         left.append(gain(told(*more), "good")[0] - gain(told(*more, taught=()), "good")[0])
     assert left[0] > left[1] > left[2] > left[3] > 0
     assert left[3] < 0.25 * left[0]
+
+
+def test_scores_that_speak_against_it_have_all_of_it_doubted() -> None:
+    """What is taught of a part that the run has not tried counts for less where it was wrong about others."""
+    names = ("one", "two", "three", "four")
+    taught = (*GOOD, *(Taught(of("a"), of("a", name), 0.08, 0.0125) for name in names))
+    left = []
+    for brings in (0.08, -0.04):
+        seen = [(of("a", name), 0.6 + brings) for name in names]
+        left.append(gain(told(*seen, taught=taught), "good")[0] - gain(told(*seen, taught=()), "good")[0])
+    assert left[0] > 0.015 and left[1] < left[0] / 3
 
 
 def test_it_holds_for_every_recipe_with_that_part() -> None:

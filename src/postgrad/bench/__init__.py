@@ -9,6 +9,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     {
         "hint3": "postgrad.bench.hint3:Hint3",
         "ledger": "postgrad.bench.ledger:Ledger",
+        "lessons": "postgrad.bench.lessons:Lessons",
         "noise": "postgrad.bench.noise:Noise",
         "overhead": "postgrad.bench.overhead:Overhead",
         "overlaps": "postgrad.bench.overlaps:Overlaps",

@@ -17,12 +17,13 @@ from postgrad.bench.base import BenchSpec, whole_number
 from postgrad.bench.landscapes import LANDSCAPES, landscape
 from postgrad.bench.landscapes_oracle import oracle
 from postgrad.bench.players import Player, player
-from postgrad.bench.search_meta import OFF, OWN, taught
+from postgrad.bench.search_meta import OFF, OWN, RECORDED, taught, taught_by_recordings
 from postgrad.bench.search_plot import drawing
 from postgrad.bench.search_table import CURVE, markdown, rows_of
 from postgrad.bench.simulated import SimulatedRun
 from postgrad.bench.simulated_parts import Grant, Outcome, Unit
 from postgrad.errors import UserError
+from postgrad.records import Prior
 from postgrad.search import POLICIES
 
 QUICK = {"landscapes": "additive,mostly_noise", "budgets": "20", "seeds": "4"}
@@ -63,7 +64,7 @@ class Search:
         ),
         "budgets": ("20,50,100,200", "trainings of a run, or seconds"),
         "unit": ("experiments", "experiments or seconds: what a budget counts"),
-        "meta": (OFF, "whose finished runs taught a run: off, own, a landscape; several with commas"),
+        "meta": (OFF, "whose finished runs taught a run: off, own, recorded, a landscape; several with commas"),
         "racing": ("off", "on: dear proposals that hardly have a chance left at a rung are stopped there"),
         "pare": ("on", "off: no change of the leader is left out before the budget ends"),
         "seeds": ("200", "runs of each cell"),
@@ -120,7 +121,7 @@ def _cells(folder: Path, options: dict[str, str]) -> list[Cell]:
         raise UserError(f"A budget of {min(budgets):g} {unit} is too small: expected {LEAST_BUDGET[unit]:g} or more.")
     metas = options["meta"].split(",")
     for name in metas:
-        if name not in (OFF, OWN):
+        if name not in (OFF, OWN, RECORDED):
             landscape(name)
     counted: Unit = "seconds" if unit == "seconds" else "experiments"
     grants = [Grant(amount, counted, racing == "on", pare == "on") for amount in budgets]
@@ -147,13 +148,20 @@ def _played(cell: Cell) -> list[dict[str, Any]]:
 
     def play(seed: int) -> dict[str, Any]:
         started = time.perf_counter()
-        teacher = cell.landscape if cell.meta == OWN else cell.meta
-        known = None if cell.meta == OFF else taught(teacher, cell.policy.policy, cell.grant, seed)
+        known = _priors(cell, seed)
         name, params = cell.policy.policy, cell.policy.params
         out = SimulatedRun(made(seed), name, cell.grant, seed, priors=known, params=params).play()
         return facts_of(out, cell.grant) | {"wall_s": round(time.perf_counter() - started, 4)}
 
     return list(_kept(cell.path, cell.seeds, play))
+
+
+def _priors(cell: Cell, seed: int) -> dict[str, Prior] | None:
+    if cell.meta == OFF:
+        return None
+    if cell.meta == RECORDED:
+        return taught_by_recordings(cell.landscape)
+    return taught(cell.landscape if cell.meta == OWN else cell.meta, cell.policy.policy, cell.grant, seed)
 
 
 def _oracles(task: tuple[Path, str, int]) -> list[float]:

@@ -7,8 +7,7 @@ head or score is about. What is read off a recipe again and again is remembered 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any, Callable, Mapping, TypeVar
 
 from pydantic import ValidationError
@@ -24,26 +23,25 @@ REMEMBERED = 4096
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class _Key:
-    """A recipe that can be looked up: two are one when their hashes are."""
-
-    hash: str
-    recipe: Recipe = field(compare=False)
-
-
 def remembered(read: Callable[[Recipe], T]) -> Callable[[Recipe], T]:
-    """Remember what was read off a recipe. What is returned is shared, so it may not be changed."""
+    """Remember what was read off a recipe, by its hash. What is returned is shared, so it may not be changed.
 
-    @lru_cache(maxsize=REMEMBERED)
-    def by_key(key: _Key) -> T:
-        return read(key.recipe)
+    A search step reads thousands of times, so this is a dict and not `lru_cache`, which would hash a key object for
+    each: the oldest entry goes first.
+    """
+    known: dict[str, T] = {}
 
     @wraps(read)
-    def by_value(recipe: Recipe) -> T:
-        return by_key(_Key(recipe.hash, recipe))
+    def by_hash(recipe: Recipe) -> T:
+        name = recipe.hash
+        if name not in known:
+            found = read(recipe)
+            while len(known) >= REMEMBERED:
+                del known[next(iter(known))]
+            known[name] = found
+        return known[name]
 
-    return by_value
+    return by_hash
 
 
 @remembered

@@ -83,11 +83,7 @@ class PlaybookOptions:
         """The method of one with the rest of the other, and both answering together."""
         if not (edit.valid(first) and edit.valid(second)):
             return ()
-        return tuple(
-            Option(Move.COMBINE, "combine", features(mixed), partial(_same, mixed))
-            for mixed in mixtures(first, second)
-            if edit.valid(mixed)
-        )
+        return _both(_Pair(first.hash, second.hash, first, second))
 
     def features(self, recipe: Recipe) -> Features:
         """Settings, members, data steps, base model, inference rule and cost as parts; places of tunable numbers. A
@@ -129,8 +125,7 @@ class PlaybookOptions:
         return (prior.effect, prior.error) if prior and prior.effect is not None and prior.error else None
 
     def mended(self, recipe: Recipe, failure: Failure) -> Recipe | None:
-        found = repaired(recipe, failure) if edit.valid(recipe) else None
-        return found[1] if found else None
+        return _mended(_Failed(recipe.hash, failure.boundary, failure.kind, recipe, failure))
 
     def nominal_s(self, recipe: Recipe) -> float:
         return self.seconds(recipe)
@@ -160,6 +155,42 @@ def _changes(case: _Case) -> tuple[Option, ...]:
         for move, kind, after in found
         if after.hash != recipe.hash and edit.valid(after)
     )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two valid recipes, as a key."""
+
+    first_hash: str
+    second_hash: str
+    first: Recipe = field(compare=False)
+    second: Recipe = field(compare=False)
+
+
+@lru_cache(maxsize=KEPT)
+def _both(pair: _Pair) -> tuple[Option, ...]:
+    return tuple(
+        Option(Move.COMBINE, "combine", features(mixed), partial(_same, mixed))
+        for mixed in mixtures(pair.first, pair.second)
+        if edit.valid(mixed)
+    )
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A recipe and how it failed, as a key."""
+
+    hash: str
+    boundary: str
+    kind: str
+    recipe: Recipe = field(compare=False)
+    failure: Failure = field(compare=False)
+
+
+@lru_cache(maxsize=KEPT)
+def _mended(case: _Failed) -> Recipe | None:
+    found = repaired(case.recipe, case.failure) if edit.valid(case.recipe) else None
+    return found[1] if found else None
 
 
 def _same(recipe: Recipe) -> Recipe:

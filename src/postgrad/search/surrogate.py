@@ -10,6 +10,7 @@ proposes nothing and knows no cost.
 from __future__ import annotations
 
 from copy import copy
+from math import inf
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from postgrad.search.base import Features, Taught
@@ -29,6 +30,9 @@ ALONE = ((0.0, 0.5),)
 NOISES = (0.05, 0.15, 0.4, 1.0, 2.5, 6.0)
 # What the prior of the scale is worth, in experiments.
 PRIOR_WEIGHT = 4.0
+# What the errors of what is taught may have to be multiplied by, each as likely before a run; infinity where none of it
+# is true here. Precisions below the least are none.
+DOUBTS, LEAST_BELIEF = (1.0, 3.0, inf), 1e-6
 
 
 class Rows(NamedTuple):
@@ -94,7 +98,8 @@ class Surrogate:
         scale: standard deviation of what one part brings, before any was tried; on the scale of the scores.
         kernels: what the kernel is chosen from.
         taught: what is known of changes beside. Each is one more observation, of a difference of two values, with its
-            own variance; so it counts for less the more the scores say about the same parts.
+            own variance; so it counts for less the more the scores say about the same parts. Where the scores are
+            likelier without it, it is doubted.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class Surrogate:
         self.columns = Columns()
         self.known = self.columns.rows(recipes)
         self.taught = taught
+        self._belief: float | None = None
         target = np.asarray(values)
         self.centre = float(np.median(target))
         self._fit(target - self.centre, scale, kernels)
@@ -176,15 +182,43 @@ class Surrogate:
             return _covariance(rows, after, *self.kernel) - _covariance(rows, before, *self.kernel)
 
         seen = self._half.T @ across(known)
+        told, gains = across(after) - across(before), np.array([found.gain for found in self.taught])
         errors = np.diag([found.sd**2 / self.scale2 for found in self.taught])
-        root = np.linalg.inv(np.linalg.cholesky(across(after) - across(before) - seen.T @ seen + errors)).T
-        gaps = np.array([found.gain for found in self.taught]) - across(known).T @ self._weights
+        if self._belief is None:
+            likely = np.array([self._evidence(across(known), told, gains, doubt, errors) for doubt in DOUBTS])
+            shares = np.exp(likely - likely.max())
+            self._belief = float((shares / shares.sum()) @ np.array([1 / doubt**2 for doubt in DOUBTS]))
+        if self._belief < LEAST_BELIEF:
+            return
+        errors /= self._belief
+        root = np.linalg.inv(np.linalg.cholesky(told - seen.T @ seen + errors)).T
+        gaps = gains - across(known).T @ self._weights
         lifts = root @ (root.T @ gaps)
         self._points = Rows(*(np.vstack(found) for found in zip(known, after, before, strict=True)))
         self._weights = np.concatenate([self._weights - self._half @ (seen @ lifts), lifts, -lifts])
         empty = np.zeros((2 * len(lifts), self._half.shape[1]))
-        told = np.vstack([-self._half @ (seen @ root), root, -root])
-        self._half = np.hstack([np.vstack([self._half, empty]), told])
+        added = np.vstack([-self._half @ (seen @ root), root, -root])
+        self._half = np.hstack([np.vstack([self._half, empty]), added])
+
+    def _evidence(
+        self,
+        across: NDArray[np.float64],
+        told: NDArray[np.float64],
+        gains: NDArray[np.float64],
+        doubt: float,
+        errors: NDArray[np.float64],
+    ) -> float:
+        """The log likelihood of the scores, given what is taught with errors so many times as large."""
+        import numpy as np
+
+        covariance = _covariance(self.known, self.known, *self.kernel) + self.noise * np.eye(len(self._target))
+        left = self._target
+        if doubt < inf:
+            taken = np.linalg.solve(told + doubt**2 * errors, np.column_stack([across.T, gains]))
+            covariance, left = covariance - across @ taken[:, :-1], left - across @ taken[:, -1]
+        root = np.linalg.cholesky(covariance)
+        squares = float((np.linalg.solve(root, left) ** 2).sum()) / self.scale2
+        return -float(np.log(np.diag(root)).sum()) - 0.5 * squares
 
     @property
     def noise_variance(self) -> float:
