@@ -151,10 +151,10 @@ def _raised(ahead: NDArray[np.float64], sd: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _mended(tree: Tree) -> float:
-    """The chance that a repair gives a score, by those of this run."""
+    """The chance that a repair gives a score, by those of this run's latest failures."""
     tries = [
         node
-        for failed in tree.failed()
+        for failed in tree.failed()[-LATEST:]
         for node in tree.children(failed.id)
         if node.proposed.choice.move is Move.REPAIR and node.state is not State.PENDING
     ]
@@ -168,54 +168,70 @@ class _Risks:
     failed. A part counts as having gone well some times before it was tried."""
 
     def __init__(self, tree: Tree, options: Options) -> None:
-        self._risk: dict[str, float] = {}
+        self._parts: dict[str, float] = {}
+        self._quarters: dict[str, dict[int, float]] = {}  # number -> quarter of its range -> risk
         if not tree.failed():
             return
         import numpy as np
 
         ended = list(islice(filter(_told_of_failing, reversed(tree.all())), BEST + LATEST))
         marked = [_marks(options.features(_recipe(node))) for node in ended]
-        names = {name: at for at, name in enumerate(dict.fromkeys(name for marks in marked for name in marks))}
+        names = {mark: at for at, mark in enumerate(dict.fromkeys(mark for marks in marked for mark in marks))}
         there = np.zeros((len(ended), len(names)))
         for row, marks in enumerate(marked):
-            there[row, [names[name] for name in marks]] = 1.0
+            there[row, [names[mark] for mark in marks]] = 1.0
         failed = np.array([node.state is State.FAILED for node in ended])
         counts, blame = there.sum(axis=0) + SAFE, there[failed]
         risk = blame.sum(axis=0) / counts
         for _ in range(ROUNDS):
             chance = 1 - np.prod(1 - blame * risk, axis=1)
             risk = (blame * risk / np.maximum(chance, 1e-9)[:, None]).sum(axis=0) / counts
-        self._risk = {name: float(risk[at]) for name, at in names.items() if risk[at] > LEAST_RISK}
+        for (name, quarter), at in names.items():
+            if risk[at] <= LEAST_RISK:
+                continue
+            if quarter is None:
+                self._parts[name] = float(risk[at])
+            else:
+                self._quarters.setdefault(name, {})[quarter] = float(risk[at])
 
     def of(self, features: Features) -> float:
         """The probability that a training of such a recipe fails."""
         well = 1.0
-        if self._risk:
-            for name in _marks(features):
-                well *= 1 - self._risk.get(name, 0.0)
+        for name, risk in self._parts.items():
+            if features.parts.get(name, 0.0) > 0:
+                well *= 1 - risk
+        for name in self._quarters:
+            if (place := features.numbers.get(name)) is not None:
+                well *= 1 - self._at(name, place)
         return 1 - well
 
     def varied(self, features: Features, asked: Sequence[tuple[str, float]]) -> list[float]:
         """The same for as many recipes, each with one number moved to another place."""
-        if not self._risk:
+        if not self._parts and not self._quarters:
             return [0.0] * len(asked)
         well = 1 - self.of(features)
-        own = {name: 1 - self._risk.get(_quarter(name, place), 0.0) for name, place in features.numbers.items()}
-        return [1 - well / own[name] * (1 - self._risk.get(_quarter(name, place), 0.0)) for name, place in asked]
+        own = {name: 1 - self._at(name, place) for name, place in features.numbers.items()}
+        return [1 - well / own[name] * (1 - self._at(name, place)) for name, place in asked]
+
+    def _at(self, name: str, place: float) -> float:
+        """The risk of a number at a place of its range."""
+        return self._quarters[name].get(_quarter(place), 0.0) if name in self._quarters else 0.0
 
 
 def _told_of_failing(node: Experiment) -> bool:
     return node.state not in (State.PENDING, State.UNSCORED)
 
 
-def _marks(features: Features) -> list[str]:
+def _marks(features: Features) -> list[tuple[str, int | None]]:
     """Parts, and the quarter of its range that each number is in."""
-    quarters = [_quarter(name, place) for name, place in features.numbers.items()]
-    return [*(name for name, weight in features.parts.items() if weight > 0 and name not in COUNTS), *quarters]
+    parts: list[tuple[str, int | None]] = [
+        (name, None) for name, weight in features.parts.items() if weight > 0 and name not in COUNTS
+    ]
+    return parts + [(name, _quarter(place)) for name, place in features.numbers.items()]
 
 
-def _quarter(name: str, place: float) -> str:
-    return f"{name}@{int(QUARTERS * min(0.99, max(0.0, place)))}"
+def _quarter(place: float) -> int:
+    return int(QUARTERS * min(0.99, max(0.0, place)))
 
 
 def known(tree: Tree) -> bool:

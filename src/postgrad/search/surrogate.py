@@ -10,8 +10,10 @@ proposes nothing and knows no cost.
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
 from math import inf
-from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence
 
 from postgrad.search.base import Features, Taught
 
@@ -35,12 +37,42 @@ PRIOR_WEIGHT = 4.0
 DOUBTS, LEAST_BELIEF = (1.0, 3.0, inf), 1e-6
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """Recipes as matrices: (N, P) how much of each part is there, (N, Q) places of numbers from the middle of their
-    ranges, 0 where a recipe has no such number."""
+    ranges, 0 where a recipe has no such number. What the kernel makes of them is worked out once."""
 
     parts: NDArray[np.float64]
     places: NDArray[np.float64]
+
+    def beside(self, *others: Rows) -> Rows:
+        """These recipes and then the others, which are as wide."""
+        import numpy as np
+
+        every = (self, *others)
+        return Rows(np.vstack([rows.parts for rows in every]), np.vstack([rows.places for rows in every]))
+
+    @cached_property
+    def terms(self) -> NDArray[np.float64]:
+        """What a sum over features adds up."""
+        import numpy as np
+
+        squares = self.places**2
+        shared = SHARED * squares.sum(axis=1, keepdims=True)
+        return np.hstack([self.parts, LINEAR * self.places, SQUARE * squares, shared, np.ones((len(self.parts), 1))])
+
+    @cached_property
+    def spots(self) -> NDArray[np.float64]:
+        """Where recipes stand as far as likeness goes."""
+        import numpy as np
+
+        return np.hstack([self.parts, APART * self.places])
+
+    @cached_property
+    def norms(self) -> NDArray[np.float64]:
+        """(N,) squared distances from nothing."""
+        squares: NDArray[np.float64] = (self.spots**2).sum(axis=1)
+        return squares
 
 
 class Columns:
@@ -69,7 +101,7 @@ class Columns:
         """The same recipes beside newer names, of which they have none."""
         import numpy as np
 
-        parts, places = rows
+        parts, places = rows.parts, rows.places
         more, others = len(self._parts) - parts.shape[1], len(self._numbers) - places.shape[1]
         return (
             Rows(np.pad(parts, ((0, 0), (0, more))), np.pad(places, ((0, 0), (0, others)))) if more or others else rows
@@ -127,7 +159,7 @@ class Surrogate:
         then = copy(self)
         rows = self.columns.rows(recipes)
         known = self.columns.widened(self.known)
-        then.known = Rows(np.vstack([known.parts, rows.parts]), np.vstack([known.places, rows.places]))
+        then.known = known.beside(rows)
         roots, vectors = np.linalg.eigh(_covariance(then.known, then.known, *self.kernel))
         means, _ = self._predict(then.known)
         spread = np.maximum(roots, 0.0) + self.noise
@@ -194,7 +226,7 @@ class Surrogate:
         root = np.linalg.inv(np.linalg.cholesky(told - seen.T @ seen + errors)).T
         gaps = gains - across(known).T @ self._weights
         lifts = root @ (root.T @ gaps)
-        self._points = Rows(*(np.vstack(found) for found in zip(known, after, before, strict=True)))
+        self._points = known.beside(after, before)
         self._weights = np.concatenate([self._weights - self._half @ (seen @ lifts), lifts, -lifts])
         empty = np.zeros((2 * len(lifts), self._half.shape[1]))
         added = np.vstack([-self._half @ (seen @ root), root, -root])
@@ -251,27 +283,17 @@ class Surrogate:
         return means, np.sqrt(self.scale2 * np.maximum(_own(asked, *self.kernel) - explained, 1e-9))
 
 
-def _terms(rows: Rows) -> NDArray[np.float64]:
-    """What a sum over features adds up."""
-    import numpy as np
-
-    squares = rows.places**2
-    shared = SHARED * squares.sum(axis=1, keepdims=True)
-    return np.hstack([rows.parts, LINEAR * rows.places, SQUARE * squares, shared, np.ones((len(rows.parts), 1))])
-
-
 def _covariance(first: Rows, second: Rows, share: float, length: float) -> NDArray[np.float64]:
     """(N, M) covariances in units of what one part brings; likeness counts as much as `length` parts."""
     import numpy as np
 
-    a, b = (np.hstack([rows.parts, APART * rows.places]) for rows in (first, second))
-    apart = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
+    apart = first.norms[:, None] + second.norms[None, :] - 2 * first.spots @ second.spots.T
     alike = np.exp(-0.5 * np.maximum(apart, 0.0) / length**2)
-    total: NDArray[np.float64] = share * (_terms(first) @ _terms(second).T) + (1 - share) * length * alike
+    total: NDArray[np.float64] = share * (first.terms @ second.terms.T) + (1 - share) * length * alike
     return total
 
 
 def _own(rows: Rows, share: float, length: float) -> NDArray[np.float64]:
     """(N,) variances in the same units."""
-    own: NDArray[np.float64] = share * (_terms(rows) ** 2).sum(axis=1) + (1 - share) * length
+    own: NDArray[np.float64] = share * (rows.terms**2).sum(axis=1) + (1 - share) * length
     return own
