@@ -121,6 +121,26 @@ class SearchSpec(Record):
     pare: float = 0.1
 
 
+class Generation(Record):
+    """How a language model is asked, and what it may answer: the referee's, the same for every model of a run.
+
+    Attributes:
+        system: the system message; "" for none.
+        prompt: the user's message; `{input}` stands for the row's text.
+        max_prompt_tokens: what is longer loses tokens from the middle of the input.
+        max_new_tokens: of an answer; what is longer is cut there.
+        stop: texts at which an answer ends. They are no part of it.
+        json_schema: what an answer has to conform to (JSON schema); None for free text.
+    """
+
+    system: str = ""
+    prompt: str = "{input}"
+    max_prompt_tokens: int = 1024
+    max_new_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    json_schema: dict[str, Value] | None = None
+
+
 class TaskSpec(Record):
     """What the user wrote, resolved: every default filled in, every path absolute."""
 
@@ -138,6 +158,7 @@ class TaskSpec(Record):
     engine: EngineSpec = EngineSpec()
     memory: bool = True
     seed: int = 0
+    generation: Generation = Generation()
 
 
 # --- recipes and proposals ------------------------------------------------------------------------------------------
@@ -292,6 +313,7 @@ class JobSpec(Record):
     base_model: str | None
     units: tuple[Unit, ...]
     limits: Limits
+    generation: Generation = Generation()
     save_model: bool = False
     loads: str | None = None
 

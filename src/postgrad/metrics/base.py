@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Mapping, NamedTuple, Protocol, Sequence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,4 +41,53 @@ class Metric(Protocol):
 
         NaN where it is not defined (no in-scope item, one class only): unscored, which is not zero.
         """
+        ...
+
+
+class Answered(NamedTuple):
+    """One question, what was to be answered, and what a model answered.
+
+    Attributes:
+        tokens: how many tokens the answer took.
+    """
+
+    input: str
+    reference: str
+    answer: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Graded:
+    """N answers in words, as what each metric needs to know of each.
+
+    Attributes:
+        parts: metric name -> (N, S) float64; a row of NaN is an item that the metric leaves unscored.
+    """
+
+    parts: Mapping[str, NDArray[np.float64]]
+
+
+class TextMetric(Protocol):
+    """One number over answers in words, higher is better, defined for weighted items so that it can be bootstrapped.
+
+    Attributes:
+        name: its name in the table.
+        low, high: the values it can have.
+        dear: True where grading takes long or needs more than the answer: it is computed where a task asks for it.
+    """
+
+    name: str
+    low: float
+    high: float
+    dear: bool
+
+    def grade(self, items: Sequence[Answered]) -> NDArray[np.float64]:
+        """Return (N, S) numbers, what `values` needs to know of each item; a row of NaN where an item cannot be scored,
+        which is not zero. Deterministic. No answer, whatever is in it, makes this fail."""
+        ...
+
+    def values(self, parts: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (B,) values for (N, S) parts under (B, N) non-negative weights; unscored items do not count. NaN where
+        it is not defined. All-ones weights give the plain metric."""
         ...

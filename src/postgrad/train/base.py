@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Mapping, Protocol, Sequence
 
-from postgrad.records import Dimension, Record, Row, Value
+from postgrad.records import Dimension, Generation, Record, Row, Value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,12 +27,26 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What a model answers to N inputs in its own words.
+
+    Attributes:
+        texts: the answers, without stop texts.
+        tokens: (N,) int64: how many tokens each answer took, the end token included.
+    """
+
+    texts: tuple[str, ...]
+    tokens: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class FitJob:
     """Everything a backend may use to train one model.
 
     Attributes:
         rows: training rows after the recipe's data steps; rows whose label is `out_of_scope` are negatives.
-        labels: the in-scope labels, in the order of the columns of `Outputs.probs`. Some may have no row.
+        labels: the in-scope labels, in the order of the columns of `Outputs.probs`. Some may have no row. Empty where
+            answers are texts: then the rows' labels are what is to be answered.
         out_of_scope: the label of negatives, or None where the task has none.
         params: validated `Backend.Params`.
         base_model: local folder of the base model, or None.
@@ -40,6 +54,7 @@ class FitJob:
         threads: how many CPU threads may be used.
         checkpoint: folder for checkpoints; a killed training that is started again with the same folder goes on.
         report: called with (step, loss) now and then.
+        generation: how a language model is asked.
     """
 
     rows: tuple[Row, ...]
@@ -51,13 +66,14 @@ class FitJob:
     threads: int
     checkpoint: Path
     report: Callable[[int, float], None] = field(default=lambda step, loss: None)
+    generation: Generation = Generation()
 
 
 class Fitted(Protocol):
     """A trained model, alive inside the worker."""
 
-    def predict(self, texts: Sequence[str]) -> Outputs:
-        """Score texts. Deterministic."""
+    def predict(self, texts: Sequence[str]) -> Outputs | Texts:
+        """Score texts, or answer them where the job had no labels. Deterministic."""
         ...
 
     def save(self, folder: Path) -> None:
