@@ -341,3 +341,16 @@ def test_a_landscape_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"absent\.parquet"):
         Absent(0)
+
+
+@pytest.mark.parametrize("name", ["sofmattress", "banking77"])
+def test_what_is_said_not_to_depend_on_a_seed_answered_alike_with_both(name: str) -> None:
+    """So the referee buys no second training of these, and they say nothing about the seed noise of others."""
+    tried = [each for each in recording(name).tried.values() if len(each.stood) == 2]
+    differ = {edit.seeded(each.recipe): set[bool]() for each in tried}
+    for each in tried:
+        same = all((part[0] == part[1]).all() for part in (each.search, each.select, each.sealed))
+        differ[edit.seeded(each.recipe)].add(not same)
+    assert differ[False] == {False} and True in differ[True]
+    frozen = [each for each in tried if each.recipe.stage == FROZEN and not each.recipe.data]
+    assert frozen and not edit.seeded(frozen[0].recipe)

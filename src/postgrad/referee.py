@@ -34,16 +34,18 @@ from postgrad.records import (
     Race,
     TaskSpec,
 )
+from postgrad.research import edit
 from postgrad.research.references import reference_recipes
 from postgrad.search import legal
 from postgrad.session import START_UP_S, Session
-from postgrad.train import BACKENDS
 from postgrad.tree import Experiment, Tree
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# The family of recipes whose trainings do not depend on a seed.
+SEEDLESS = "seedless"
 JUDGED = ("keep", "discard", "retest", "tie", "better", "worse")
 FEWEST, MOST, GUESS = 10, 1000, 60
 # A recipe that costs twice as much has to gain this share of the smallest effect that matters.
@@ -68,8 +70,7 @@ class Referee:
     def __init__(self, session: Session, events: Iterable[Event]) -> None:
         self.session = session
         self.metric = METRICS.get(session.task.metric)
-        seedless = frozenset(name for name in BACKENDS.names() if not _seeded(name))
-        self.judge = Judge(horizon=horizon_of(session.task, session), seedless=seedless)
+        self.judge = Judge(horizon=horizon_of(session.task, session), seedless=frozenset({SEEDLESS}))
         self.paring = Paring(
             self.judge,
             session.task,
@@ -300,13 +301,12 @@ def _hash(node: Experiment) -> str:
 
 
 def _family(node: Experiment) -> str:
-    """Recipes that share their seed noise: of one backend, and data steps draw from the seed where there are any."""
+    """Recipes that share their seed noise: of one backend, and data steps draw from the seed where there are any. What
+    does not depend on a seed is a family of its own, and says nothing about the noise of the others."""
     recipe = node.proposed.proposal.recipe
+    if edit.valid(recipe) and not edit.seeded(recipe):
+        return SEEDLESS
     return f"{recipe.stage.backend}+data" if recipe.data else recipe.stage.backend
-
-
-def _seeded(backend: str) -> bool:
-    return bool(getattr(BACKENDS.get(backend), "seeded", True))
 
 
 def _seed_of(subject: Experiment, seed: int) -> tuple[Proposal, Choice]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, ClassVar, Container, Iterable
 from postgrad.bench.landscapes import Landscape, Trained
 from postgrad.bench.record_names import apart, exactly, shape
 from postgrad.bench.recorded_file import Recording, Tried, recording
+from postgrad.bench.simulated_parts import family
 from postgrad.errors import PostgradError
 from postgrad.records import Failure, Recipe
-from postgrad.train import BACKENDS
+from postgrad.research import edit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ class Recorded(Landscape):
     """The base of the recorded landscapes: what is in `bench/landscapes/NAME.parquet`."""
 
     name: ClassVar[str]
-    seedless = frozenset(name for name in BACKENDS.names() if not getattr(BACKENDS.get(name), "seeded", True))
+    seedless = frozenset({"seedless"})
 
     def __init__(self, seed: int) -> None:
         import numpy as np
@@ -60,6 +61,10 @@ class Recorded(Landscape):
         """The mean of what the folds took."""
         seconds = self._tried(recipe).fold_s
         return sum(seconds) / len(seconds)
+
+    def family(self, recipe: Recipe) -> str:
+        """Recipes that share their seed noise, as the referee of a real run groups them."""
+        return family(recipe) if edit.seeded(recipe) else "seedless"
 
     def best(self) -> float:
         """The best true value that was recorded."""

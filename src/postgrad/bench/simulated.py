@@ -64,7 +64,8 @@ class SimulatedRun:
         self.priors = priors or {}
         self.landscape, self.grant, self.seed, self.name = landscape, grant, seed, policy
         self.task = landscape.task
-        self.policy = bound(POLICIES.get(policy), self.task, nominal_s, self.priors)
+        self.family: Callable[[Recipe], str] = getattr(landscape, "family", family)
+        self.policy = bound(POLICIES.get(policy), self.task, nominal_s, self.priors, self._seeded)
         self.params = self.policy.Params.model_validate(params or {})
         self.researcher = RESEARCHERS.get(researcher)
         self.judge = Judge(horizon=grant.horizon(landscape), seedless=landscape.seedless)
@@ -128,6 +129,9 @@ class SimulatedRun:
 
     def recipe(self, name: str) -> Recipe:
         return self.tree[name].proposed.proposal.recipe
+
+    def _seeded(self, recipe: Recipe) -> bool:
+        return self.family(recipe) not in self.landscape.seedless
 
     def pay(self, recipe: Recipe, share: float = 1.0) -> float:
         """Take a training, or a part of one, off the budget; return what it costs, in seconds."""
@@ -241,7 +245,7 @@ class SimulatedRun:
         found = self._judged(node, subject, values)
         gap, against = None, node.parent or found.rival
         if against is not None and against in self._values:
-            noise = sum(self.judge.seed_variance(family(each)) for each in (recipe, self.recipe(against)))
+            noise = sum(self.judge.seed_variance(self.family(each)) for each in (recipe, self.recipe(against)))
             gap = gap_of(values, self._values[against], noise)
         wanted = found.rival and not is_paring(node) and self.judge.wants_replicate(found.name)
         if found.leads and found.verdict == "tie" and wanted:
@@ -258,12 +262,12 @@ class SimulatedRun:
         incumbent = node.proposed.incumbent
         rival = self._subjects[self.recipe(incumbent).hash] if incumbent else self.judge.leader
         if rival is None:
-            return self.judge.start(node.id, values, family=family(recipe))
+            return self.judge.start(node.id, values, family=self.family(recipe))
         if legal.is_reference(node):
-            return self.judge.measure(node.id, rival, values, family=family(recipe))
+            return self.judge.measure(node.id, rival, values, family=self.family(recipe))
         ratio = max(node.proposed.nominal_s, 1e-9) / max(self.tree[rival].proposed.nominal_s, 1e-9)
         price = max(0.0, PRICE_OF_DOUBLE * self.task.min_effect * log2(ratio))
-        return self.judge.weigh(node.id, rival, values, family=family(recipe), price=price, may_retest=more)
+        return self.judge.weigh(node.id, rival, values, family=self.family(recipe), price=price, may_retest=more)
 
     # --- tests ----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from postgrad.bench.simulated_parts import family, gap_of, parts_of
+from postgrad.bench.simulated_parts import gap_of, parts_of
 from postgrad.certify import FINALISTS, SELECT_SEED
 from postgrad.evaluate.statistics.finalists import combined
 from postgrad.evaluate.statistics.known import item_variance
@@ -105,4 +105,4 @@ def _winner(run: SimulatedRun, stood: dict[str, NDArray[np.float64]]) -> str:
 
 def _seed_noise(run: SimulatedRun, *names: str) -> float:
     """Variance through seeds of a difference of single trainings."""
-    return sum(run.judge.seed_variance(family(run.recipe(name))) for name in names)
+    return sum(run.judge.seed_variance(run.family(run.recipe(name))) for name in names)

@@ -10,7 +10,10 @@ from postgrad.records import Record, Row, StepReport
 
 
 class Operator(Protocol):
-    """Changes training rows. Pure: the input is untouched, and the generator is the only source of chance."""
+    """Changes training rows. Pure: the input is untouched, and the generator is the only source of chance.
+
+    An operator that never draws may say so: `seeded = False`.
+    """
 
     Params: type[Record]
 

@@ -23,6 +23,7 @@ class Dedup:
     """Keeps the first row of each normalised text, in file order."""
 
     Params: type[Record] = DedupParams
+    seeded = False
 
     def apply(
         self,

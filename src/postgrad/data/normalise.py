@@ -33,6 +33,7 @@ class Normalise:
     """Rewrites every text; drops and adds no row. A text that would become empty stays as it is."""
 
     Params: type[Record] = NormaliseParams
+    seeded = False
 
     def apply(
         self,

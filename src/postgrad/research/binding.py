@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Callable, Mapping
 
 from postgrad.records import Prior, Recipe, TaskSpec
+from postgrad.research import edit
 from postgrad.research.options import PlaybookOptions
 from postgrad.research.space import space_of
 from postgrad.search.base import OptionPolicy, Policy, SpacePolicy
@@ -15,15 +16,17 @@ def bound(
     task: TaskSpec,
     nominal_s: Callable[[Recipe], float],
     priors: Mapping[str, Prior] | None = None,
+    seeded: Callable[[Recipe], bool] = edit.seeded,
 ) -> Policy:
     """The policy, with the task's recipe space or options where it chooses from them.
 
     Args:
         nominal_s: nominal seconds of one experiment with a recipe.
         priors: kind of change -> what finished runs taught about it.
+        seeded: whether training a recipe with another seed gives another model.
     """
     if isinstance(policy, SpacePolicy):
         return policy.over(space_of(task))
     if isinstance(policy, OptionPolicy):
-        return policy.weighing(PlaybookOptions(task, nominal_s, priors or {}))
+        return policy.weighing(PlaybookOptions(task, nominal_s, priors or {}, seeded))
     return policy

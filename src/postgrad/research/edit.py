@@ -144,6 +144,18 @@ def number(stage: Stage, key: str) -> float:
     return float(value)
 
 
+@remembered
+def seeded(recipe: Recipe) -> bool:
+    """False where training a valid recipe with another seed gives the same model: nothing in it draws by chance."""
+    steps = (getattr(OPERATORS.get(step.op), "seeded", True) for step in recipe.data)
+    return any(steps) or any(map(_stage_seeded, stages(recipe)))
+
+
+def _stage_seeded(stage: Stage) -> bool:
+    rule = getattr(BACKENDS.get(stage.backend), "seeded", True)
+    return bool(rule(stage.params) if callable(rule) else rule)
+
+
 # --- soups: several trainings of one stage with their weights averaged ------------------------------------------------
 
 

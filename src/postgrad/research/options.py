@@ -36,11 +36,13 @@ class PlaybookOptions:
     Attributes:
         seconds: nominal seconds of one experiment with a recipe.
         priors: kind of change -> what finished runs taught about it.
+        varies: whether training a recipe with another seed gives another model.
     """
 
     task: TaskSpec
     seconds: Callable[[Recipe], float] = field(compare=False)
     priors: Mapping[str, Prior] = field(default_factory=dict, hash=False)
+    varies: Callable[[Recipe], bool] = field(default=edit.seeded, compare=False)
 
     @cached_property
     def _starts(self) -> tuple[Option, ...]:
@@ -129,6 +131,9 @@ class PlaybookOptions:
 
     def nominal_s(self, recipe: Recipe) -> float:
         return self.seconds(recipe)
+
+    def seeded(self, recipe: Recipe) -> bool:
+        return edit.valid(recipe) and self.varies(recipe)
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,10 @@ class Options(Protocol):
         """Nominal seconds of one experiment with this recipe."""
         ...
 
+    def seeded(self, recipe: Recipe) -> bool:
+        """False where training the recipe with another seed gives the same model."""
+        ...
+
 
 @runtime_checkable
 class OptionPolicy(Policy, Protocol):

@@ -134,7 +134,7 @@ class _Weighing:
         begun += [found for node in leading if (found := self._changed(_recipe(node), node, ())) is not None]
         begun.sort(key=lambda found: -found.worth)
         ready = [self._climbed(found) for found in begun[: self.params.climbs]]
-        ready += [self._again(node) for node in leading[: self.params.replicate] if self._affordable(_recipe(node))]
+        ready += [self._again(node) for node in leading[: self.params.replicate] if self._tells(_recipe(node))]
         ready += self._repaired(broken)
         ready += [
             found for node in leading if (found := self._tuned(_recipe(node), node, (), node.proposed.choice.move))
@@ -215,6 +215,10 @@ class _Weighing:
             if not self.prospects.tree.has_tried(recipe) and self._affordable(recipe):
                 return float(gains[at]), float(worth[at]), options[at]
         return None
+
+    def _tells(self, recipe: Recipe) -> bool:
+        """True where training a recipe once more says something, and can be paid."""
+        return self.options.seeded(recipe) and self._affordable(recipe)
 
     def _affordable(self, recipe: Recipe) -> bool:
         limit = self.remaining.affordable_s

@@ -86,7 +86,11 @@ class TrainingDiverged(Exception):
 
 
 class Backend(Protocol):
-    """Trains one kind of model."""
+    """Trains one kind of model.
+
+    A backend may have `seeded`: False, or a function of the parameters that is, where training with another seed gives
+    the same model. Without it, every training is taken to depend on its seed.
+    """
 
     @property
     def Params(self) -> type[Record]:  # noqa: N802 - a class attribute in every backend

@@ -61,6 +61,8 @@ class EmbedderParams(Record):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
+# Heads that are trained step by step; the others are worked out from the final embeddings.
+TRAINED_HEADS = ("linear", "cosine")
 # CPU seconds a row and epoch, measured with MiniLM (22M) and intents of about five words on one core of a server from
 # 2022 with bf16 instructions: full fine-tunes of 164 rows took 0.9 s an epoch in bf16 and 2.5 s in fp32.
 ROW_EPOCH_S = 0.0055
@@ -100,12 +102,17 @@ class Embedder:
             found["negative_weight"] = Dimension(low=0.1, high=2.0, log=True)
         return found
 
+    def seeded(self, params: Mapping[str, Value]) -> bool:
+        """False where the head is worked out from the embeddings of an encoder that stays as it is."""
+        given = EmbedderParams.model_validate(dict(params))
+        return given.tune != "frozen" or given.head in TRAINED_HEADS
+
     def nominal_cost(self, params: Mapping[str, Value], rows: int, texts: int) -> float:
         given = EmbedderParams.model_validate(dict(params))
         slower = 3.0 if given.precision == "fp32" else 1.0
         epochs = given.epochs + given.contrastive_epochs
         training = ROW_EPOCH_S * rows * epochs * TUNE_SHARE[given.tune] * slower
-        trained_head = given.tune == "frozen" and given.head in ("linear", "cosine")
+        trained_head = given.tune == "frozen" and given.head in TRAINED_HEADS
         head = HEAD_ROW_EPOCH_S * rows * epochs if trained_head else 0.0
         return 0.5 + training + head + EMBED_S * (rows + texts)
 
