@@ -42,6 +42,7 @@ class PosteriorParams(Record):
 
     Attributes:
         scale: standard deviation of what one part of a recipe brings, before any was tried; on the scale of the metric.
+        drafts: starting points, besides the references, that are tried before anything is changed.
         changes: most changes that one proposal makes.
         width: experiments that are built on at the beginning; their number grows with the root of the experiments.
         climbs: beginnings that further changes are added to.
@@ -54,6 +55,7 @@ class PosteriorParams(Record):
     """
 
     scale: float = Field(default=0.02, gt=0)
+    drafts: int = Field(default=3, ge=0)
     changes: int = Field(default=2, ge=1)
     width: int = Field(default=2, ge=1)
     climbs: int = Field(default=2, ge=1)
@@ -127,10 +129,13 @@ class _Weighing:
         self.priced = params.priced and (remaining.experiments is None or remaining.wall_s is not None)
 
     def choice(self, broken: Sequence[Experiment]) -> Choice:
-        """Weigh everything."""
+        """Weigh everything, once a few starting points were tried: before, changes of the first are a gamble."""
+        starts = self._starts()
+        if starts and len(legal.drafts(self.prospects.tree)) < self.params.drafts:
+            return self._chosen(starts[0])
         width = self.params.width + int(len(self.prospects.seen) ** 0.5 / 3)
         leading = self.prospects.leading(width)
-        begun = [*self._starts(), *self._mixed(leading)]
+        begun = [*starts, *self._mixed(leading)]
         begun += [found for node in leading if (found := self._changed(_recipe(node), node, ())) is not None]
         begun.sort(key=lambda found: -found.worth)
         ready = [self._climbed(found) for found in begun[: self.params.climbs]]
