@@ -15,7 +15,7 @@ from postgrad.errors import UserError
 from postgrad.testing.backend import LABELS, OUTSIDE, WORDS, BackendContract, example_rows, negative_rows
 from postgrad.testing.encoder import make_tiny_encoder
 from postgrad.train import BACKENDS, scores
-from postgrad.train.base import FitJob, TrainingDiverged
+from postgrad.train.base import FitJob, TrainingDiverged, labelled
 from postgrad.train.classic import Classic
 from postgrad.train.constant import Constant
 from postgrad.train.embedder import Embedder
@@ -47,7 +47,7 @@ class TestConstant(BackendContract):
 
     def test_the_most_frequent_label_wins(self, tmp_path: Path) -> None:
         rows = (*example_rows(), *(row for row in example_rows() if row.label == "hours"))
-        outputs = self.backend.fit(replace(self.job({}, tmp_path), rows=rows)).predict(["anything"])
+        outputs = labelled(self.backend.fit(replace(self.job({}, tmp_path), rows=rows)).predict(["anything"]))
         assert LABELS[int(outputs.probs.argmax())] == "hours"
 
 
@@ -112,8 +112,8 @@ class TestEmbedder(WithEncoder):
 
     def test_seeds_differ(self, tmp_path: Path) -> None:
         job = self.job(SMALL, tmp_path)
-        first = self.backend.fit(job).predict(OUTSIDE)
-        second = self.backend.fit(replace(job, seed=4)).predict(OUTSIDE)
+        first = labelled(self.backend.fit(job).predict(OUTSIDE))
+        second = labelled(self.backend.fit(replace(job, seed=4)).predict(OUTSIDE))
         assert not np.array_equal(first.probs, second.probs)
 
     def test_losses_fall_and_are_reported(self, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ class TestEmbedder(WithEncoder):
 
         def outside_score(params: dict[str, Any], name: str) -> float:
             job = replace(self.job(params, tmp_path), rows=rows, checkpoint=tmp_path / name)
-            return float(self.backend.fit(job).predict(OUTSIDE).score.mean())
+            return float(labelled(self.backend.fit(job).predict(OUTSIDE)).score.mean())
 
         assert outside_score(params, "with") < outside_score({**params, "negatives": "none"}, "without") - 0.1
 
@@ -156,9 +156,9 @@ class TestEnsemble(WithEncoder):
             ]
         }
         job = self.job(params, tmp_path)
-        whole = self.backend.fit(job).predict(OUTSIDE)
+        whole = labelled(self.backend.fit(job).predict(OUTSIDE))
         own = [
-            Classic().fit(replace(job, params=Classic.Params.model_validate({"head": head}))).predict(OUTSIDE)
+            labelled(Classic().fit(replace(job, params=Classic.Params.model_validate({"head": head}))).predict(OUTSIDE))
             for head in heads
         ]
         assert np.allclose(whole.probs, 0.75 * own[0].probs + 0.25 * own[1].probs, atol=1e-6)
@@ -241,8 +241,8 @@ def test_a_real_fine_tune_of_minilm(minilm: Path, tmp_path: Path) -> None:
         checkpoint=tmp_path / "checkpoint",
     )
     model = Embedder().fit(job)
-    outputs = model.predict([text for texts in questions.values() for text in texts])
+    outputs = labelled(model.predict([text for texts in questions.values() for text in texts]))
     truth = [LABELS.index(label) for label, texts in questions.items() for _ in texts]
     assert (outputs.probs.argmax(1) == truth).mean() >= 0.75
-    strange = model.predict(["why do cats purr", "the capital of peru", "derive the quadratic formula"])
+    strange = labelled(model.predict(["why do cats purr", "the capital of peru", "derive the quadratic formula"]))
     assert strange.score.mean() < outputs.score.mean()

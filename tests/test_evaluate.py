@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from postgrad.evaluate.evaluator import UnitOutputs, apply_threshold, cross_fitted, join, unit_items
+from postgrad.evaluate.evaluator import UnitOutputs, apply_threshold, cross_fitted, unit_items
 from postgrad.evaluate.sealed import Entrant, Questions, agreement, read_sealed
 from postgrad.evaluate.statistics import difference, estimate, mcnemar, point
 from postgrad.evaluate.threshold import choose_threshold
 from postgrad.metrics import METRICS
-from postgrad.metrics.items import Items, dump_items, load_items, shared_items
+from postgrad.metrics.items import Items, dump_items, join, load_items, shared_items
 from postgrad.records import Row
 
 LABELS = ("a", "b", "c")
@@ -38,38 +38,38 @@ def items(n: int, skill: float, seed: int) -> Items:
 def test_held_out_and_unknown_labels() -> None:
     out, truth = outputs(60, 0.9, 1)
     held = unit_items("u", out, truth, LABELS, "oos", held_out=("b",))
-    assert all(held.answers.truth[i] == -1 for i, name in enumerate(out.ids) if truth[name] == "b")
+    assert all(held.labelled.truth[i] == -1 for i, name in enumerate(out.ids) if truth[name] == "b")
     new = {name: ("only_in_test" if label == "b" else label) for name, label in truth.items()}
     unknown = unit_items("u", out, new, LABELS, "oos")
-    assert {int(t) for t, name in zip(unknown.answers.truth, out.ids, strict=True) if new[name] == "only_in_test"} == {
+    assert {int(t) for t, name in zip(unknown.labelled.truth, out.ids, strict=True) if new[name] == "only_in_test"} == {
         3
     }
-    assert unknown.answers.labels == 4
+    assert unknown.labelled.labels == 4
 
 
 def test_cross_fitted_threshold_of_a_unit_ignores_that_unit() -> None:
     parts = [items(80, 0.9, seed) for seed in range(3)]
     before = cross_fitted(parts, {}, rejects=True)
     spoiled = parts[0]
-    a = spoiled.answers
+    a = spoiled.labelled
     changed = type(a)(-1 - 0 * a.truth, a.predicted, a.argmax, a.score, a.labels)
     after = cross_fitted([Items(spoiled.keys, spoiled.groups, changed), *parts[1:]], {}, rejects=True)
     first = slice(0, 80)
-    assert np.array_equal(before.answers.predicted[first], after.answers.predicted[first])
-    assert not np.array_equal(before.answers.predicted, after.answers.predicted)
+    assert np.array_equal(before.labelled.predicted[first], after.labelled.predicted[first])
+    assert not np.array_equal(before.labelled.predicted, after.labelled.predicted)
 
 
 def test_threshold_of_percentile_rejects_that_share() -> None:
     found = items(2000, 0.9, 5)
-    t = choose_threshold(found.answers, {"threshold": "percentile", "q": 0.2})
-    inside = found.answers.truth >= 0
-    assert np.mean(found.answers.score[inside] < t) == pytest.approx(0.2, abs=0.01)
+    t = choose_threshold(found.labelled, {"threshold": "percentile", "q": 0.2})
+    inside = found.labelled.truth >= 0
+    assert np.mean(found.labelled.score[inside] < t) == pytest.approx(0.2, abs=0.01)
 
 
 def test_weighted_mcc_threshold_moves_with_the_assumed_share() -> None:
     found = items(2000, 0.9, 5)
-    few = choose_threshold(found.answers, {"prior": 0.1})
-    many = choose_threshold(found.answers, {"prior": 0.9})
+    few = choose_threshold(found.labelled, {"prior": 0.1})
+    many = choose_threshold(found.labelled, {"prior": 0.9})
     assert few < many
 
 
@@ -121,7 +121,7 @@ def test_duplicated_rows_do_not_narrow_the_interval() -> None:
 
 def test_mcnemar_is_the_binomial_test_on_discordant_items() -> None:
     first, second = items(300, 0.9, 4), items(300, 0.6, 4)
-    right = [m.answers.predicted == m.answers.truth for m in (first, second)]
+    right = [m.labelled.predicted == m.labelled.truth for m in (first, second)]
     b, c = int(np.sum(right[0] & ~right[1])), int(np.sum(~right[0] & right[1]))
     assert mcnemar(first, second) == pytest.approx(binomtest(b, b + c).pvalue)
     assert mcnemar(first, first) == 1.0

@@ -25,13 +25,14 @@ from postgrad.bench.simulated_parts import Grant
 from postgrad.data.steps import training_rows
 from postgrad.data.text import row_ids
 from postgrad.errors import PostgradError, UserError
+from postgrad.metrics.items import join
 from postgrad.records import Failure, Recipe, Row, Stage, Step
 from postgrad.research import edit
 from postgrad.research.play import CLASSIC, FROZEN
 from postgrad.research.tuner import described
 from postgrad.testing.encoder import make_tiny_encoder
 from postgrad.train import BACKENDS
-from postgrad.train.base import FitJob
+from postgrad.train.base import FitJob, labelled
 
 TOPICS = {
     "refund": ("refund", "money", "return", "cancel"),
@@ -190,7 +191,7 @@ def test_shared_parts_answer_as_the_backends_do(tmp_path: Path) -> None:
             backend = BACKENDS.get(recipe.stage.backend)
             params = backend.Params.model_validate(recipe.stage.params)
             job = FitJob(rows, ground.plan.labels, OUT, params, base, 2, 1, tmp_path / f"check-{unit.name}")
-            alone = backend.fit(job).predict(texts)
+            alone = labelled(backend.fit(job).predict(texts))
             np.testing.assert_allclose(outputs[unit.name].probs, alone.probs, atol=1e-4)
             np.testing.assert_allclose(outputs[unit.name].score, alone.score, atol=1e-4)
             np.testing.assert_array_equal(again[unit.name].probs, outputs[unit.name].probs)
@@ -216,7 +217,7 @@ def test_the_file_holds_numbers_and_no_text(here: Path) -> None:
 
 def test_what_is_packed_is_what_was_answered(here: Path) -> None:
     """The classic reference, trained once more by hand, is right on as many sealed questions as the file says."""
-    from postgrad.evaluate.evaluator import UnitOutputs, apply_threshold, frozen_threshold, join, unit_items
+    from postgrad.evaluate.evaluator import UnitOutputs, apply_threshold, frozen_threshold, unit_items
 
     ground, found = tiny(), recording("tiny")
     recipe = Recipe(stage=Stage(backend="classic"))
@@ -227,12 +228,12 @@ def test_what_is_packed_is_what_was_answered(here: Path) -> None:
         )
         backend = BACKENDS.get("classic")
         job = FitJob(rows, ground.plan.labels, OUT, backend.Params(), None, 0, 1, here / "none")
-        said = backend.fit(job).predict([row.text for row in unit.rows])
+        said = labelled(backend.fit(job).predict([row.text for row in unit.rows]))
         outputs = UnitOutputs(tuple(row.id for row in unit.rows), said.probs, said.score)
         truth = {row.id: row.label for row in unit.rows}
         parts.append(unit_items(unit.name, outputs, truth, ground.plan.labels, OUT, unit.held_out))
     threshold = frozen_threshold(join(parts[:-1]), recipe.inference)
-    held = apply_threshold(parts[-1], threshold).answers
+    held = apply_threshold(parts[-1], threshold).labelled
     right = (held.predicted == held.truth)[np.array(ground.sealed)]
     np.testing.assert_array_equal(found.tried[recipe.hash].sealed[0], right)
     assert 0.2 < right.mean() < 1.0

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from postgrad.cli.main import app
 from postgrad.engines.sandbox import Unsandboxed
 from postgrad.errors import PostgradError, UserError
-from postgrad.evaluate.evaluator import unit_items
+from postgrad.evaluate.evaluator import items_of
 from postgrad.evaluate.statistics.control import Control
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement
@@ -90,10 +90,10 @@ def labels_in_the_answers(patch: pytest.MonkeyPatch) -> None:
     """A referee that takes the truth for what was answered."""
 
     def dishonest(*values: Any) -> Items:
-        found = unit_items(*values)
-        return replace(found, answers=replace(found.answers, predicted=found.answers.truth))
+        found = items_of(*values)
+        return replace(found, answers=replace(found.labelled, predicted=found.labelled.truth))
 
-    patch.setattr("postgrad.session.unit_items", dishonest)
+    patch.setattr("postgrad.session.items_of", dishonest)
 
 
 @pytest.mark.parametrize(

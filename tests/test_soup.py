@@ -46,6 +46,7 @@ from postgrad.testing.backend import LABELS, OUTSIDE, WORDS, BackendContract, ex
 from postgrad.testing.encoder import make_tiny_encoder
 from postgrad.testing.researcher import REJECTING
 from postgrad.train import lineage
+from postgrad.train.base import labelled
 from postgrad.train.embedder import Embedder
 from postgrad.train.soup import Soup, SoupParams, Weights, held_back, mean, member_seed
 
@@ -143,7 +144,7 @@ class TestSoup(BackendContract):
         model = self.backend.fit(self.job(stage.params, tmp_path))
         model.save(tmp_path / "model")
         probs, score = predict.load_stage("soup", tmp_path / "model")(OUTSIDE)
-        expected = model.predict(OUTSIDE)
+        expected = labelled(model.predict(OUTSIDE))
         assert np.allclose(probs, expected.probs, atol=1e-4) and np.allclose(score, expected.score, atol=1e-4)
         assert any("sentence-transformers" in line for line in requirements(stage.model_dump(mode="json")))
         (found,) = lineage.encoders(stage, tmp_path / "model")

@@ -28,7 +28,7 @@ from postgrad.testing.backend import LABELS, OUT_OF_SCOPE, WORDS, example_rows
 from postgrad.testing.encoder import make_tiny_encoder
 from postgrad.testing.engine import until
 from postgrad.train import BACKENDS
-from postgrad.train.base import TrainingDiverged
+from postgrad.train.base import TrainingDiverged, labelled
 
 ASKED = [{"id": f"q{number}", "text": f"{row.text} thanks"} for number, row in enumerate(example_rows(3))]
 TINY: dict[str, Any] = {"batch_size": 8, "lr": 5e-4, "epochs": 60, "precision": "fp32"}
@@ -152,7 +152,7 @@ def test_the_saved_model_is_the_one_that_answered(tmp_path: Path) -> None:
     assert Recipe.model_validate(facts["recipe"]) == spec.recipe
     loaded = BACKENDS.get(facts["backend"]).load(tmp_path / "model")
     probs, score = outputs(tmp_path)
-    again = loaded.predict([item["text"] for item in ASKED])
+    again = labelled(loaded.predict([item["text"] for item in ASKED]))
     assert np.allclose(again.probs, probs, atol=1e-5) and np.allclose(again.score, score, atol=1e-5)
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Callable, Sequence
 
 from postgrad.errors import PostgradError
-from postgrad.evaluate.evaluator import frozen_threshold, join, measure
+from postgrad.evaluate.evaluator import frozen_threshold, measure
 from postgrad.evaluate.statistics import difference
 from postgrad.evaluate.statistics.finalists import combined
 from postgrad.events import Certified, Evaluated
 from postgrad.execute.foreign import runs_foreign_code
 from postgrad.metrics import METRICS
-from postgrad.metrics.items import dump_items, load_items
+from postgrad.metrics.items import dump_items, join, load_items
 from postgrad.pare import simpler
 from postgrad.records import Difference, Evaluation, Recipe
 from postgrad.referee import Referee

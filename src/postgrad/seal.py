@@ -51,8 +51,12 @@ def seal(session: Session, run_jobs: RunJobs) -> None:
         limit = certified.threshold if name == certified.champion else certified.baseline_thresholds.get(name)
         entrant = Entrant(role=role, experiment=name, threshold=limit, outputs=outputs)
         entrants.append((entrant, session.outputs(outputs)))
+    plan = session.plan
     questions = Questions(
-        rows=tuple(session.rows("sealed").values()), labels=session.plan.labels, out_of_scope=session.plan.out_of_scope
+        rows=tuple(session.rows("sealed").values()),
+        labels=plan.labels,
+        out_of_scope=plan.out_of_scope,
+        graded=plan.graded,
     )
     _refuse_second_read(session)
     number = session.reads + 1

@@ -14,7 +14,8 @@ from typing import Callable, Literal, Mapping, Sequence
 from postgrad.admission import refusal
 from postgrad.budget import Ledger, Remaining
 from postgrad.errors import UserError
-from postgrad.evaluate.evaluator import UnitOutputs, held_out_of, read_outputs, unit_items
+from postgrad.evaluate.evaluator import UnitOutputs, held_out_of, items_of, read_outputs
+from postgrad.evaluate.graded import UnitTexts
 from postgrad.evaluate.guards import AnswersKind, broken, kind_of, named, values_of
 from postgrad.evaluate.guards.referee import GuardReferee, without
 from postgrad.evaluate.guards.rows import GuardPlan
@@ -229,7 +230,7 @@ class Session:
         plan = GuardPlan.model_validate_json(read(stored)) if stored else GuardPlan()
         side = {row.id: row for row in load_rows(read(plan.rows))} if plan.rows else {}
         labels, seed = self.plan.labels, self.task.seed
-        return GuardReferee(named(self.task.guards), plan, side, labels, self.plan.out_of_scope, seed)
+        return GuardReferee(named(self.task.guards), plan, side, labels, self.plan.out_of_scope, seed, self.plan.graded)
 
     def guard_values(
         self, experiment: str, split: Literal["search", "select"], items: Items, threshold: float | None
@@ -332,6 +333,7 @@ class Session:
                 )
                 for u in job.units
             ),
+            generation=self.task.generation,
             limits=Limits(wall_s=wall, memory_mb=self.task.engine.memory_mb, threads=self.executor.engine.threads),
             save_model=job.save_model,
         )
@@ -348,7 +350,7 @@ class Session:
         """Unit name -> artefact of its outputs."""
         return {unit.name: unit.outputs for result in self.results(experiment, split) for unit in result.units}
 
-    def outputs(self, artefact: str) -> UnitOutputs:
+    def outputs(self, artefact: str) -> UnitOutputs | UnitTexts:
         """What a unit answered to its items; the answers to side rows are left out."""
         found = read_outputs(self.store.artifacts.read(artefact))
         return without(found, self.guards.side) if self.guards.side else found
@@ -356,11 +358,10 @@ class Session:
     def raw_items(self, experiment: str, split: Literal["search", "select"]) -> list[Items]:
         """The unthresholded items of each finished unit, in plan order."""
         held = held_out_of(self.plan.units(split))
-        truth = {row.id: row.label for row in self.rows(split).values()}
         done = self._done(experiment, split)
         plan = self.plan
         return [
-            unit_items(name, self.outputs(done[name]), truth, plan.labels, plan.out_of_scope, gone)
+            items_of(name, self.outputs(done[name]), self.rows(split), plan, gone)
             for name, gone in held.items()
             if name in done
         ]

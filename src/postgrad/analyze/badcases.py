@@ -17,7 +17,7 @@ def confusions(items: Items, labels: Sequence[str], out_of_scope: str | None) ->
     """The most frequent (truth, answer) pairs that are wrong, with the ids of some items."""
     names = {i: label for i, label in enumerate(labels)} | {-1: out_of_scope or "(rejected)"}
     pairs: dict[tuple[int, int], list[str]] = defaultdict(list)
-    answers = items.answers
+    answers = items.labelled
     for key, truth, predicted in zip(items.keys, answers.truth, answers.predicted, strict=True):
         if truth != predicted:
             pairs[int(truth), int(predicted)].append(str(key).split("/", 1)[1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import Any, Callable, Sequence
 
 from postgrad.bench.base import BenchSpec, whole_number
 from postgrad.bench.published import compare_with_published, holm
@@ -20,7 +20,7 @@ from postgrad.budget import parse_budget
 from postgrad.data.hint3 import HINT3_OUT_OF_SCOPE
 from postgrad.data.sources import load_rows
 from postgrad.errors import PostgradError, UserError
-from postgrad.evaluate.evaluator import all_metrics, read_outputs
+from postgrad.evaluate.evaluator import UnitOutputs, all_metrics, read_outputs
 from postgrad.evaluate.sealed import Questions, sealed_items
 from postgrad.events import Event
 from postgrad.loop import Loop
@@ -31,9 +31,6 @@ from postgrad.seal import sealed_job
 from postgrad.session import Session, run_started
 from postgrad.spec.keys import DEFAULT_BASE_MODEL
 from postgrad.store.sqlite import SqliteStore
-
-if TYPE_CHECKING:
-    from postgrad.evaluate.evaluator import UnitOutputs
 
 SEEDS = 5
 FROZEN_SEED = 5000
@@ -232,7 +229,9 @@ def _answers(
         unfinished.write_text(json.dumps(known))
         unfinished.replace(index)
     read = session.store.artifacts.read
-    return {(name, seed): read_outputs(read(known[key])) for name, seed in wanted if (key := f"{name}/{seed}") in known}
+    there = [(name, seed) for name, seed in wanted if f"{name}/{seed}" in known]
+    found = {(name, seed): read_outputs(read(known[f"{name}/{seed}"])) for name, seed in there}
+    return {key: outputs for key, outputs in found.items() if isinstance(outputs, UnitOutputs)}
 
 
 def _questions(session: Session, bot: str, version: str) -> Questions:
@@ -268,8 +267,8 @@ def _frozen(
 
 def _at_a_tenth(outputs: UnitOutputs, items: Items) -> float:
     """The paper's own figure: share of in-scope rows with the right answer and a probability of at least 0.1."""
-    inside = items.answers.truth >= 0
-    right = (items.answers.argmax == items.answers.truth) & (outputs.probs.max(1) >= 0.1)
+    inside = items.labelled.truth >= 0
+    right = (items.labelled.argmax == items.labelled.truth) & (outputs.probs.max(1) >= 0.1)
     return float(right[inside].mean())
 
 

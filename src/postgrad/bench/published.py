@@ -36,26 +36,30 @@ def read_published(path: Path, questions: Questions, like: Items) -> Items:
     if len(lines) != len(like):
         raise ValueError(f"{path.name} has {len(lines)} rows, the test file {len(like)}")
     index = {label: i for i, label in enumerate(questions.labels)}
-    other = like.answers.labels
+    other = like.labelled.labels
     argmax = np.array([index.get(line["predicted_node"], other) for line in lines], dtype=np.int64)
     argmax[[line["predicted_node"] == questions.out_of_scope for line in lines]] = -1
     score = np.array([float(line["predicted_node_score"] or 0.0) for line in lines])
-    answers = Answers(like.answers.truth, argmax, argmax, score, other + 1)
+    answers = Answers(like.labelled.truth, argmax, argmax, score, other + 1)
     return Items(like.keys, like.groups, answers)
 
 
 def test_tuned(items: Items) -> tuple[float, Items]:
     """The grid threshold with the best MCC on these very items, and the answers under it."""
     metric = MCC()
-    best = max(GRID, key=lambda t: point(metric, rejected(items.answers, t)))
-    return best, Items(items.keys, items.groups, rejected(items.answers, best))
+    best = max(GRID, key=lambda t: point(metric, rejected(items.labelled, t)))
+    return best, Items(items.keys, items.groups, rejected(items.labelled, best))
 
 
 def compare_with_published(bot: str, questions: Questions, ours: Items) -> list[dict[str, Any]]:
     """Ours (train-only threshold, first frozen seed) against every published system (test-tuned threshold)."""
     rows: list[dict[str, Any]] = []
     widened = Answers(
-        ours.answers.truth, ours.answers.predicted, ours.answers.argmax, ours.answers.score, ours.answers.labels + 1
+        ours.labelled.truth,
+        ours.labelled.predicted,
+        ours.labelled.argmax,
+        ours.labelled.score,
+        ours.labelled.labels + 1,
     )
     mine = Items(ours.keys, ours.groups, widened)
     for system in SYSTEMS:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from postgrad import __version__
 from postgrad.errors import UserError
-from postgrad.evaluate.evaluator import apply_threshold, cross_fitted, frozen_threshold, join
+from postgrad.evaluate.evaluator import apply_threshold, cross_fitted, frozen_threshold
 from postgrad.metrics.base import Answers
-from postgrad.metrics.items import Items
+from postgrad.metrics.items import Items, join
 from postgrad.records import Failure, Recipe, TaskSpec
 from postgrad.runner import machine, packages
 
@@ -166,9 +166,9 @@ def judged(
         _items(unit == number, keys, plan["group"], truth, argmax, score, labels) for number in range(unit.max() + 1)
     ]
     rejects = json.loads(str(plan["task"]))["data"]["out_of_scope"] is not None
-    search = cross_fitted(parts[:-1], recipe.inference, rejects).answers
+    search = cross_fitted(parts[:-1], recipe.inference, rejects).labelled
     threshold = frozen_threshold(join(parts[:-1]), recipe.inference) if rejects else None
-    held = apply_threshold(parts[-1], threshold).answers
+    held = apply_threshold(parts[-1], threshold).labelled
     sealed = plan["sealed"][unit == unit.max()]
     right = held.predicted == held.truth
     return {"search": search.predicted == search.truth, "select": right[~sealed], "sealed": right[sealed]}

@@ -21,7 +21,7 @@ def signals(items: Items) -> dict[str, float]:
     from scipy.special import expit, logit
     from scipy.stats import rankdata
 
-    answers = items.answers
+    answers = items.labelled
     made_by = np.array([_origin(str(key)) for key in items.keys])
     inside = answers.truth >= 0
     tidy, disturbed = inside & (made_by == "row"), inside & (made_by == "disturbed")

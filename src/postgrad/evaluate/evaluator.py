@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Mapping, Sequence
+from typing import TYPE_CHECKING, Mapping, Protocol, Sequence
 
+from postgrad.evaluate.graded import UnitTexts, graded_items, read_texts
 from postgrad.evaluate.probes import is_disturbed
 from postgrad.evaluate.splits import SplitPlan, UnitPlan, group_of
 from postgrad.evaluate.statistics import estimate, point
 from postgrad.evaluate.threshold import choose_threshold, rejected
 from postgrad.metrics import METRICS
-from postgrad.metrics.base import Answers
-from postgrad.metrics.items import Items
-from postgrad.records import Estimate, Record, Value
+from postgrad.metrics.base import Answers, Graded
+from postgrad.metrics.items import Items, is_text_metric, join
+from postgrad.records import Estimate, Record, Row, Value
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+ZIPPED = b"PK"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,20 @@ class UnitOutputs:
     score: NDArray[np.float32]
 
 
+class AnswerForm(Protocol):
+    """What counts as an answer in a task: labels, the one of them that rejects, and for answers in words the metrics
+    that grade them."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def out_of_scope(self) -> str | None: ...
+
+    @property
+    def graded(self) -> tuple[str, ...]: ...
+
+
 class Measured(Record):
     """An estimate with its company, before it becomes an `Evaluation` record."""
 
@@ -37,13 +54,30 @@ class Measured(Record):
     threshold: float | None
 
 
-def read_outputs(data: bytes) -> UnitOutputs:
-    """Read an output file of a worker. Pickled content is refused by numpy."""
+def read_outputs(data: bytes) -> UnitOutputs | UnitTexts:
+    """Read a stored output file: arrays, or lines of JSON. Pickled content is refused by numpy."""
     import numpy as np
+
+    if not data.startswith(ZIPPED):
+        return read_texts(data)
 
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         ids = tuple(str(name) for name in file["ids"])
         return UnitOutputs(ids, file["probs"].astype(np.float32), file["score"].astype(np.float32))
+
+
+def items_of(
+    unit: str,
+    outputs: UnitOutputs | UnitTexts,
+    rows: Mapping[str, Row],
+    plan: AnswerForm,
+    held_out: Sequence[str] = (),
+) -> Items:
+    """Join a unit's outputs with what was to be answered, in whatever form the task has: nothing is rejected yet."""
+    if isinstance(outputs, UnitTexts):
+        return graded_items(unit, outputs, rows, plan.graded)
+    truth = {name: rows[name].label for name in outputs.ids}
+    return unit_items(unit, outputs, truth, plan.labels, plan.out_of_scope, held_out)
 
 
 def unit_items(
@@ -74,27 +108,9 @@ def unit_items(
     return Items(keys, groups, answers)
 
 
-def join(parts: Sequence[Items]) -> Items:
-    """Items of several units as one."""
-    import numpy as np
-
-    answers = [part.answers for part in parts]
-    return Items(
-        np.concatenate([part.keys for part in parts]),
-        np.concatenate([part.groups for part in parts]),
-        Answers(
-            np.concatenate([a.truth for a in answers]),
-            np.concatenate([a.predicted for a in answers]),
-            np.concatenate([a.argmax for a in answers]),
-            np.concatenate([a.score for a in answers]),
-            max(a.labels for a in answers),
-        ),
-    )
-
-
 def apply_threshold(items: Items, threshold: float | None) -> Items:
     """Reject what scores under the threshold; None rejects nothing."""
-    return items if threshold is None else Items(items.keys, items.groups, rejected(items.answers, threshold))
+    return items if threshold is None else Items(items.keys, items.groups, rejected(items.labelled, threshold))
 
 
 def cross_fitted(parts: Sequence[Items], inference: Mapping[str, Value], rejects: bool) -> Items:
@@ -121,10 +137,10 @@ def frozen_threshold(items: Items, inference: Mapping[str, Value]) -> float:
     """
     import numpy as np
 
-    inside = items.answers.truth >= 0
+    inside = items.labelled.truth >= 0
     copies = np.array([is_disturbed(str(key)) for key in items.keys], dtype=bool)
     chosen = ~inside | copies if (inside & copies).any() else np.ones(len(items), dtype=bool)
-    return choose_threshold(items.take(np.flatnonzero(chosen)).answers, inference)
+    return choose_threshold(items.take(np.flatnonzero(chosen)).labelled, inference)
 
 
 def _halves(items: Items) -> list[Items]:
@@ -143,7 +159,9 @@ def all_metrics(items: Items) -> dict[str, float]:
     """Every metric that is defined on these items, by name."""
     import math
 
-    values = {name: point(METRICS.get(name), items.answers) for name in METRICS.names()}
+    graded = items.answers.parts if isinstance(items.answers, Graded) else None
+    names = graded or [name for name in METRICS.names() if not is_text_metric(METRICS.get(name))]
+    values = {name: point(METRICS.get(name), items.answers) for name in names}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 

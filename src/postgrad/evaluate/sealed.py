@@ -6,14 +6,22 @@ That a read is due is for `seal.py` to know.
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Sequence
+from operator import eq
+from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
-from postgrad.evaluate.evaluator import UnitOutputs, all_metrics, apply_threshold, unit_items
+from postgrad.evaluate.evaluator import UnitOutputs, all_metrics, apply_threshold, items_of
+from postgrad.evaluate.graded import UnitTexts
 from postgrad.evaluate.power import CONFIDENCE, refusal, smallest_effect
-from postgrad.evaluate.statistics import difference, estimate, mcnemar
+from postgrad.evaluate.statistics import difference, estimate, sign_test
+from postgrad.evaluate.statistics.influence import contributions
 from postgrad.metrics import METRICS
+from postgrad.metrics.base import Graded, Metric, TextMetric
 from postgrad.metrics.items import Items
 from postgrad.records import Estimate, Record, Row, SealedRead, SealedScore
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Entrant(Record):
@@ -31,12 +39,13 @@ class Questions(Record):
     rows: tuple[Row, ...]
     labels: tuple[str, ...]
     out_of_scope: str | None
+    graded: tuple[str, ...] = ()
 
 
-def sealed_items(outputs: UnitOutputs, questions: Questions, threshold: float | None) -> Items:
+def sealed_items(outputs: UnitOutputs | UnitTexts, questions: Questions, threshold: float | None) -> Items:
     """Join sealed outputs with sealed labels and apply the frozen threshold."""
-    truth = {row.id: row.label for row in questions.rows}
-    return apply_threshold(unit_items("sealed", outputs, truth, questions.labels, questions.out_of_scope), threshold)
+    rows = {row.id: row for row in questions.rows}
+    return apply_threshold(items_of("sealed", outputs, rows, questions), threshold)
 
 
 def confidence_of(number: int) -> float:
@@ -50,7 +59,7 @@ def confidence_of(number: int) -> float:
 
 def read_sealed(
     metric: str,
-    entrants: Sequence[tuple[Entrant, UnitOutputs]],
+    entrants: Sequence[tuple[Entrant, UnitOutputs | UnitTexts]],
     questions: Questions,
     *,
     seed: int,
@@ -83,28 +92,43 @@ def read_sealed(
         metric=metric,
         scores=scores,
         difference=difference(judge, champion, baseline, seed=seed, confidence=confidence),
-        mcnemar_p=mcnemar(champion, baseline),
+        mcnemar_p=sign_test(gaps(judge, champion, baseline)),
         n=len(champion),
         confidence=confidence,
         texts=texts,
         smallest_effect=smallest_effect(texts),
-        discordant=discordance(champion, baseline),
+        discordant=discordance(judge, champion, baseline),
         refused=refusal(texts),
     )
 
 
-def discordance(first: Items, second: Items) -> float:
-    """The share of items, the same in both, on which exactly one of two models is right; 0.0 for no items."""
-    right_a = first.answers.predicted == first.answers.truth
-    right_b = second.answers.predicted == second.answers.truth
-    return float((right_a != right_b).mean()) if len(first) else 0.0
+def gaps(metric: Metric | TextMetric, first: Items, second: Items) -> NDArray[np.float64]:
+    """(N,) how far one model is ahead of another on each item: right against wrong where answers are labels, else what
+    the metric makes of the answers."""
+    if isinstance(first.answers, Graded):
+        ahead: NDArray[np.float64] = contributions(metric, first.answers) - contributions(metric, second.answers)
+        return ahead
+    right = [(one.predicted == one.truth).astype(float) for one in (first.labelled, second.labelled)]
+    more_right: NDArray[np.float64] = right[0] - right[1]
+    return more_right
 
 
-def agreement(first: UnitOutputs, second: UnitOutputs, threshold: float | None = None) -> Mapping[str, float]:
+def discordance(metric: Metric | TextMetric, first: Items, second: Items) -> float:
+    """The share of items, the same in both, on which one of two models is ahead; 0.0 for no items."""
+    return float((gaps(metric, first, second) != 0).mean()) if len(first) else 0.0
+
+
+def agreement(
+    first: UnitOutputs | UnitTexts, second: UnitOutputs | UnitTexts, threshold: float | None = None
+) -> Mapping[str, float]:
     """How far two sets of answers to the same inputs agree, without any label: share of equal answers, rejections
     under the threshold included, largest difference of a score and of a probability."""
     import numpy as np
 
+    if isinstance(first, UnitTexts) or isinstance(second, UnitTexts):
+        if not (isinstance(first, UnitTexts) and isinstance(second, UnitTexts)) or first.ids != second.ids:
+            return {"same_answer": 0.0}
+        return {"same_answer": sum(map(eq, first.texts, second.texts)) / max(1, len(first.ids))}
     if first.ids != second.ids:
         return {"same_answer": 0.0, "max_score_difference": float("inf"), "max_prob_difference": float("inf")}
     same = first.probs.argmax(1) == second.probs.argmax(1)

@@ -47,6 +47,8 @@ class SplitPlan(Record):
     """The whole plan of a run.
 
     Attributes:
+        labels: that can be answered; none where answers are in words.
+        graded: metrics that grade answers in words, the task's first.
         rows: part name -> artefact hash of a JSON-lines file.
         removed: given part -> how many of its rows are in no split, being near a protected row.
         matches: given part -> these rows by id, with what found them and the id of what they are near. None in plans
@@ -56,6 +58,7 @@ class SplitPlan(Record):
     mode: Literal["cv", "holdout"]
     labels: tuple[str, ...]
     out_of_scope: str | None
+    graded: tuple[str, ...] = ()
     rows: dict[str, str]
     search: tuple[UnitPlan, ...]
     select: tuple[UnitPlan, ...]

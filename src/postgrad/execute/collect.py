@@ -16,8 +16,9 @@ from typing import Any, Mapping
 from pydantic import ValidationError
 
 from postgrad.engines.base import Exit
-from postgrad.execute.answers import Answers, BadAnswers, Questions, largest_file, read_answers, written
+from postgrad.execute.answers import BadAnswers, Questions
 from postgrad.execute.files import Refused, check_model, plain_text, plain_value, read_regular, read_tail
+from postgrad.execute.forms import AnyAnswers, form_of
 from postgrad.execute.worker import MODEL_FORMAT, TRAINED
 from postgrad.records import Failure, JobResult, JobSpec, Limits, UnitResult
 from postgrad.store.artifacts import Artifacts
@@ -66,7 +67,7 @@ class Collected:
     """A result, and the answers in it by unit name."""
 
     result: JobResult
-    answers: Mapping[str, Answers]
+    answers: Mapping[str, AnyAnswers]
 
 
 class Collector:
@@ -84,7 +85,7 @@ class Collector:
         Raises:
             PostgradError: the artefact store cannot be written.
         """
-        answers: dict[str, Answers] = {}
+        answers: dict[str, AnyAnswers] = {}
         tail = "\n".join(read_tail(self.folder / "log.txt", TAIL_BYTES).strip().splitlines()[-TAIL_LINES:])
         try:
             self._check_inputs()
@@ -145,25 +146,25 @@ class Collector:
             raise Refused("forged_result", "The result file is that of another job, or names a unit twice.")
         return found, _own_failure(found.failure) or ending
 
-    def _units(self, said: JobResult, answers: dict[str, Answers]) -> tuple[tuple[UnitResult, ...], Failure | None]:
+    def _units(self, said: JobResult, answers: dict[str, AnyAnswers]) -> tuple[tuple[UnitResult, ...], Failure | None]:
         """The units with valid answers, stored, and the failure that the others are."""
-        units, failure = [], None
+        units, failure, form = [], None, form_of(self.spec)
         for unit in said.units:
             if unit.name not in self.handed.asked:
                 what = plain_text(unit.name, 100)
                 raise Refused("forged_result", f"The job answers a unit '{what}', and nothing of that name was asked.")
-            if unit.outputs != f"out-{unit.name}.npz":
+            if unit.outputs != f"out-{unit.name}{form.suffix}":
                 raise Refused("outside", f"The outputs of {unit.name} are said to be in '{plain_text(unit.outputs)}'.")
             asked = self.handed.asked[unit.name]
             try:
-                data = read_regular(self.folder / unit.outputs, largest_file(len(asked.ids), len(self.spec.labels)))
-                answers[unit.name] = read_answers(data, asked, len(self.spec.labels))
+                data = read_regular(self.folder / unit.outputs, form.largest(len(asked.ids)))
+                answers[unit.name] = form.read(data, asked)
             except OSError as error:
                 failure = failure or _bad_answers(unit.name, f"the file cannot be read ({error.strerror})")
             except BadAnswers as error:
                 failure = failure or _bad_answers(unit.name, str(error))
             else:
-                units.append(self._stored(unit, written(asked.ids, answers[unit.name])))
+                units.append(self._stored(unit, form.written(asked.ids, answers[unit.name])))
         return tuple(units), failure
 
     def _stored(self, unit: UnitResult, data: bytes) -> UnitResult:

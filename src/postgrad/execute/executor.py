@@ -16,9 +16,10 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from postgrad.engines.base import Engine, Handle
 from postgrad.errors import PostgradError
-from postgrad.execute.answers import Answers, disagreement, questions
+from postgrad.execute.answers import questions
 from postgrad.execute.collect import Collected, Collector, Fingerprint, Handed, isolation
 from postgrad.execute.files import Refused, plain_text, read_regular, remove_tree
+from postgrad.execute.forms import form_of
 from postgrad.records import Failure, JobResult, JobSpec, Row, Unit
 from postgrad.store.artifacts import Artifacts
 
@@ -106,7 +107,8 @@ class Recheck:
         rng = Random(f"{outputs}/{first.result.model}")
         chosen = sorted(rng.sample(range(len(asked.ids)), min(RECHECKED, len(asked.ids))))
         self._first = first
-        self._expected = Answers(answers.probs[chosen], answers.score[chosen])
+        self._form = form_of(spec)
+        self._expected = self._form.only(answers, chosen)
         limits = spec.limits.model_copy(update={"wall_s": min(spec.limits.wall_s, RECHECK_S)})
         again = Unit(name="recheck", train="", predict="recheck.inputs.jsonl", seed=unit.seed)
         changes = {"job": f"{spec.job}-recheck", "units": (again,), "limits": limits, "save_model": False}
@@ -142,7 +144,7 @@ class Recheck:
         if failure is not None:
             what = f"The saved model cannot be loaded and asked once more: {failure.message}"
             return isolation("swapped_weights", what).model_copy(update={"evidence": failure.evidence})
-        difference = disagreement(self._expected, found.answers[self._spec.units[0].name])
+        difference = self._form.disagreement(self._expected, found.answers[self._spec.units[0].name])
         if not difference:
             return None
         return isolation("swapped_weights", f"The saved model is not the one that gave the answers: {difference}.")

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Sequence
+from typing import IO, Sequence
 
 import postgrad
 from postgrad.data import OPERATORS
@@ -26,7 +26,7 @@ from postgrad.data.steps import training_rows
 from postgrad.execute.boundary import JobFailed, boundary
 from postgrad.records import Failure, JobResult, JobSpec, Record, Row, StepReport, Unit, UnitResult
 from postgrad.train import BACKENDS
-from postgrad.train.base import FitJob, Fitted, Outputs
+from postgrad.train.base import FitJob, Fitted, Outputs, Texts
 
 MODEL_FORMAT = 1
 TRAINED = "trained.jsonl"
@@ -169,7 +169,7 @@ class Worker:
             base_model=Path(spec.base_model) if spec.base_model else None,
             say=self.progress.say,
         )
-        if not any(row.label in spec.labels for row in rows):
+        if not any(row.label in spec.labels or not spec.labels for row in rows):
             raise JobFailed(
                 Failure(
                     boundary="data",
@@ -192,24 +192,22 @@ class Worker:
             threads=spec.limits.threads,
             checkpoint=self.folder / "checkpoint" / unit.name,
             report=self.progress.report,
+            generation=spec.generation,
         )
         self.progress.say(f"training {spec.recipe.stage.backend} on {len(rows)} rows")
         return BACKENDS.get(spec.recipe.stage.backend).fit(job)
 
     def _answer(self, model: Fitted, unit: Unit) -> str:
-        import numpy as np
-
         asked = [json.loads(line) for line in _lines(self.folder / unit.predict)]
-        outputs: Outputs = model.predict([item["text"] for item in asked])
-        file = f"out-{unit.name}.npz"
+        outputs = model.predict([item["text"] for item in asked])
+        ids = [item["id"] for item in asked]
+        file = f"out-{unit.name}{'.jsonl' if isinstance(outputs, Texts) else '.npz'}"
         unfinished = self.folder / f"{file}.part"
         with unfinished.open("wb") as opened:
-            np.savez(
-                opened,
-                ids=np.array([item["id"] for item in asked], dtype=np.str_),
-                probs=np.asarray(outputs.probs, dtype=np.float32),
-                score=np.asarray(outputs.score, dtype=np.float32),
-            )
+            if isinstance(outputs, Texts):
+                _write_texts(opened, ids, outputs)
+            else:
+                _write_arrays(opened, ids, outputs)
         unfinished.replace(self.folder / file)
         return file
 
@@ -226,6 +224,22 @@ class Worker:
             "seed": unit.seed,
         }
         write_whole(folder / "postgrad.json", json.dumps(facts, indent=1, ensure_ascii=False))
+
+
+def _write_arrays(file: IO[bytes], ids: Sequence[str], outputs: Outputs) -> None:
+    import numpy as np
+
+    np.savez(
+        file,
+        ids=np.array(ids, dtype=np.str_),
+        probs=np.asarray(outputs.probs, dtype=np.float32),
+        score=np.asarray(outputs.score, dtype=np.float32),
+    )
+
+
+def _write_texts(file: IO[bytes], ids: Sequence[str], outputs: Texts) -> None:
+    for name, text, tokens in zip(ids, outputs.texts, outputs.tokens, strict=True):
+        file.write(json.dumps({"id": name, "text": text, "tokens": int(tokens)}).encode() + b"\n")
 
 
 def _lines(path: Path) -> list[str]:

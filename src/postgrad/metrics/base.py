@@ -28,6 +28,15 @@ class Answers:
     score: NDArray[np.float64]
     labels: int
 
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def take(self, index: NDArray[np.int64]) -> Answers:
+        """The items at `index`, in that order."""
+        return Answers(
+            self.truth[index], self.predicted[index], self.argmax[index], self.score[index], labels=self.labels
+        )
+
 
 class Metric(Protocol):
     """One number over items, higher is better, defined for weighted items so that it can be bootstrapped."""
@@ -62,10 +71,19 @@ class Graded:
     """N answers in words, as what each metric needs to know of each.
 
     Attributes:
+        texts: the answers.
         parts: metric name -> (N, S) float64; a row of NaN is an item that the metric leaves unscored.
     """
 
+    texts: tuple[str, ...]
     parts: Mapping[str, NDArray[np.float64]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, index: NDArray[np.int64]) -> Graded:
+        """The items at `index`, in that order."""
+        return Graded(tuple(self.texts[i] for i in index), {name: part[index] for name, part in self.parts.items()})
 
 
 class TextMetric(Protocol):

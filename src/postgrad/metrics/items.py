@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Sequence
 
-from postgrad.metrics.base import Answers
+from postgrad.metrics.base import Answers, Graded, Metric, TextMetric
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+PART = "part:"
 
 
 @dataclass(frozen=True)
@@ -20,21 +23,94 @@ class Items:
     Attributes:
         keys: (N,) str, `UNIT/ITEM_ID`: the same key is the same question in every experiment of a run.
         groups: (N,) str, the row an item was made from; items of one group are not independent.
-        answers: the answers.
+        answers: the answers, as labels or in words.
     """
 
     keys: NDArray[np.str_]
     groups: NDArray[np.str_]
-    answers: Answers
+    answers: Answers | Graded
 
     def take(self, index: NDArray[np.int64]) -> Items:
         """The items at `index`, in that order."""
-        a = self.answers
-        chosen = Answers(a.truth[index], a.predicted[index], a.argmax[index], a.score[index], a.labels)
-        return Items(self.keys[index], self.groups[index], chosen)
+        return Items(self.keys[index], self.groups[index], self.answers.take(index))
+
+    @property
+    def labelled(self) -> Answers:
+        """The answers of a task with labels. Whoever reads labels asks for this."""
+        assert isinstance(self.answers, Answers), "answers in words have no labels"
+        return self.answers
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+# --- metrics over either form -----------------------------------------------------------------------------------------
+
+
+def values_of(
+    metric: Metric | TextMetric, answers: Answers | Graded, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(B,) values of a metric over answers of its form, under (B, N) weights."""
+    if isinstance(answers, Graded):
+        return as_text_metric(metric).values(answers.parts[as_text_metric(metric).name], weights)
+    return as_label_metric(metric).values(answers, weights)
+
+
+def is_text_metric(metric: Metric | TextMetric) -> bool:
+    """True for a metric over answers in words."""
+    return hasattr(metric, "grade")
+
+
+def as_text_metric(metric: Any) -> TextMetric:
+    assert is_text_metric(metric), f"{type(metric).__name__} is about labels, and the answers are in words"
+    found: TextMetric = metric
+    return found
+
+
+def as_label_metric(metric: Any) -> Metric:
+    assert not is_text_metric(metric), f"{type(metric).__name__} is about words, and the answers are labels"
+    found: Metric = metric
+    return found
+
+
+def differing(metric: Metric | TextMetric, first: Items, second: Items) -> NDArray[np.bool_]:
+    """(N,) whether two models' answers to the same items differ, as far as a metric can see."""
+    import numpy as np
+
+    if isinstance(first.answers, Graded) and isinstance(second.answers, Graded):
+        name = as_text_metric(metric).name
+        a, b = first.answers.parts[name], second.answers.parts[name]
+        same: NDArray[np.bool_] = ((a == b) | (np.isnan(a) & np.isnan(b))).all(axis=1)
+        return ~same
+    one, two = first.labelled, second.labelled
+    differ: NDArray[np.bool_] = one.predicted != two.predicted
+    if getattr(metric, "reads_score", False):
+        differ = differ | (one.score != two.score)
+    return differ
+
+
+# --- joining, and the file --------------------------------------------------------------------------------------------
+
+
+def join(parts: Sequence[Items]) -> Items:
+    """Items of several units as one."""
+    import numpy as np
+
+    keys, groups = (np.concatenate(found) for found in zip(*((p.keys, p.groups) for p in parts), strict=True))
+    graded = [part.answers for part in parts if isinstance(part.answers, Graded)]
+    if graded:
+        texts = tuple(text for each in graded for text in each.texts)
+        names = graded[0].parts
+        return Items(keys, groups, Graded(texts, {n: np.concatenate([g.parts[n] for g in graded]) for n in names}))
+    found = [part.labelled for part in parts]
+    whole = Answers(
+        np.concatenate([a.truth for a in found]),
+        np.concatenate([a.predicted for a in found]),
+        np.concatenate([a.argmax for a in found]),
+        np.concatenate([a.score for a in found]),
+        max(a.labels for a in found),
+    )
+    return Items(keys, groups, whole)
 
 
 def dump_items(items: Items) -> bytes:
@@ -43,6 +119,12 @@ def dump_items(items: Items) -> bytes:
 
     buffer = io.BytesIO()
     a = items.answers
+    if isinstance(a, Graded):
+        text = np.frombuffer(json.dumps(a.texts).encode(), dtype=np.uint8)
+        parts = {f"{PART}{name}": part for name, part in a.parts.items()}
+        arrays: dict[str, Any] = {"keys": items.keys, "groups": items.groups, "texts": text, **parts}
+        np.savez_compressed(buffer, **arrays)
+        return buffer.getvalue()
     np.savez_compressed(
         buffer,
         keys=items.keys,
@@ -61,6 +143,10 @@ def load_items(data: bytes) -> Items:
     import numpy as np
 
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        if "texts" in file:
+            parts = {name.removeprefix(PART): file[name] for name in file.files if name.startswith(PART)}
+            graded = Graded(tuple(json.loads(file["texts"].tobytes())), parts)
+            return Items(file["keys"], file["groups"], graded)
         answers = Answers(
             file["truth"], file["predicted"], file["argmax"], file["score"].astype(np.float64), int(file["labels"][0])
         )

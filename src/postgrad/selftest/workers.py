@@ -9,7 +9,7 @@ from typing import Iterator
 
 from postgrad.engines.local import LocalEngine
 from postgrad.evaluate import evaluator
-from postgrad.evaluate.evaluator import unit_items
+from postgrad.evaluate.evaluator import items_of
 from postgrad.evaluate.statistics import estimate
 from postgrad.execute.executor import Executor
 from postgrad.metrics import METRICS
@@ -87,9 +87,8 @@ def _played(each: Cheat, store: SqliteStore, number: int) -> tuple[JobResult, Es
         executor.clear()
         if not result.units:
             return result, None, engine.sandbox
-        truth = {row.id: row.label for row in session.rows("search").values()}
         outputs = session.outputs(result.units[0].outputs)
-        items = unit_items(unit.name, outputs, truth, session.plan.labels, session.plan.out_of_scope)
+        items = items_of(unit.name, outputs, session.rows("search"), session.plan)
         return result, estimate(METRICS.get("mcc"), items, seed=0), engine.sandbox
 
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Iterator, Mapping, Protocol, Sequence
 import numpy as np
 
 from postgrad.records import Dimension, Row
-from postgrad.train.base import Backend, FitJob, Outputs
+from postgrad.train.base import Backend, FitJob, Outputs, labelled
 
 LABELS = ("refund", "delivery", "size", "hours", "unused")
 WORDS = {
@@ -97,12 +97,12 @@ class BackendContract:
 
     def test_outputs_have_the_right_form(self, params: dict[str, Any], tmp_path: Path) -> None:
         model = self.backend.fit(self.job(params, tmp_path))
-        check_form(model.predict(ODD_TEXTS), len(ODD_TEXTS))
-        check_form(model.predict([]), 0)
+        check_form(labelled(model.predict(ODD_TEXTS)), len(ODD_TEXTS))
+        check_form(labelled(model.predict([])), 0)
 
     def test_it_learns(self, params: dict[str, Any], tmp_path: Path) -> None:
         job = self.job(params, tmp_path)
-        outputs = self.backend.fit(job).predict([row.text for row in job.rows])
+        outputs = labelled(self.backend.fit(job).predict([row.text for row in job.rows]))
         truth = np.array([LABELS.index(row.label) for row in job.rows])
         right = float((outputs.probs.argmax(1) == truth).mean())
         assert right > 0.6 or not self.learns, f"{right:.2f} of the train rows are answered right; chance is 0.25"
@@ -112,8 +112,8 @@ class BackendContract:
         job = self.job(params, tmp_path)
         texts = [row.text for row in job.rows]
         model = self.backend.fit(job)
-        whole, back = model.predict(texts), model.predict(texts[::-1])
-        alone = model.predict(texts[:1])
+        whole, back = labelled(model.predict(texts)), labelled(model.predict(texts[::-1]))
+        alone = labelled(model.predict(texts[:1]))
         assert_close(whole, Outputs(back.probs[::-1], back.score[::-1]), "the order of the questions")
         assert_close(Outputs(whole.probs[:1], whole.score[:1]), alone, "the company of a question")
 
@@ -122,15 +122,15 @@ class BackendContract:
     def test_the_same_seed_gives_the_same_bits(self, params: dict[str, Any], tmp_path: Path) -> None:
         job = self.job(params, tmp_path)
         texts = [row.text for row in job.rows]
-        first = self.backend.fit(job).predict(texts)
+        first = labelled(self.backend.fit(job).predict(texts))
         np.random.default_rng().random()
-        second = self.backend.fit(replace(job, checkpoint=tmp_path / "other")).predict(texts)
+        second = labelled(self.backend.fit(replace(job, checkpoint=tmp_path / "other")).predict(texts))
         assert np.array_equal(first.probs, second.probs) and np.array_equal(first.score, second.score)
 
     def test_a_cut_off_training_gives_the_same_in_the_end(self, params: dict[str, Any], tmp_path: Path) -> None:
         job = self.job(params, tmp_path)
         texts = [row.text for row in job.rows]
-        whole = self.backend.fit(job).predict(texts)
+        whole = labelled(self.backend.fit(job).predict(texts))
         calls = 0
 
         def cut(step: int, loss: float) -> None:
@@ -142,7 +142,7 @@ class BackendContract:
         again = replace(job, checkpoint=tmp_path / "again", report=cut)
         with suppress(KeyboardInterrupt):
             self.backend.fit(again)
-        resumed = self.backend.fit(replace(again, report=lambda step, loss: None)).predict(texts)
+        resumed = labelled(self.backend.fit(replace(again, report=lambda step, loss: None)).predict(texts))
         assert np.array_equal(whole.probs, resumed.probs) and np.array_equal(whole.score, resumed.score)
 
     def test_a_checkpoint_of_other_rows_is_not_used(self, params: dict[str, Any], tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ class BackendContract:
         texts = [row.text for row in job.rows]
         self.backend.fit(job)
         fewer = replace(job, rows=job.rows[:-4])
-        fresh = self.backend.fit(replace(fewer, checkpoint=tmp_path / "fresh")).predict(texts)
-        assert np.array_equal(self.backend.fit(fewer).predict(texts).probs, fresh.probs)
+        fresh = labelled(self.backend.fit(replace(fewer, checkpoint=tmp_path / "fresh")).predict(texts))
+        assert np.array_equal(labelled(self.backend.fit(fewer).predict(texts)).probs, fresh.probs)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class BackendContract:
         model.save(tmp_path / "model")
         loaded = self.backend.load(tmp_path / "model")
         texts = [*(row.text for row in job.rows), *ODD_TEXTS]
-        assert_close(model.predict(texts), loaded.predict(texts), "saving and loading")
+        assert_close(labelled(model.predict(texts)), labelled(loaded.predict(texts)), "saving and loading")
         files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
         assert files, "something was saved"
         for path in files:
@@ -173,15 +173,17 @@ class BackendContract:
     def test_negatives(self, params: dict[str, Any], tmp_path: Path) -> None:
         job = self.job(params, tmp_path)
         model = self.backend.fit(replace(job, rows=(*job.rows, *negative_rows())))
-        check_form(model.predict([*OUTSIDE, *(row.text for row in job.rows)]), len(OUTSIDE) + len(job.rows))
+        check_form(labelled(model.predict([*OUTSIDE, *(row.text for row in job.rows)])), len(OUTSIDE) + len(job.rows))
         model.save(tmp_path / "model")
         assert_close(
-            model.predict(ODD_TEXTS), self.backend.load(tmp_path / "model").predict(ODD_TEXTS), "saving and loading"
+            labelled(model.predict(ODD_TEXTS)),
+            labelled(self.backend.load(tmp_path / "model").predict(ODD_TEXTS)),
+            "saving and loading",
         )
 
     def test_a_task_without_out_of_scope(self, params: dict[str, Any], tmp_path: Path) -> None:
         job = replace(self.job(params, tmp_path), out_of_scope=None)
-        check_form(self.backend.fit(job).predict(OUTSIDE), len(OUTSIDE))
+        check_form(labelled(self.backend.fit(job).predict(OUTSIDE)), len(OUTSIDE))
 
     def test_rare_labels(self, params: dict[str, Any], tmp_path: Path) -> None:
         job = self.job(params, tmp_path)
@@ -190,7 +192,7 @@ class BackendContract:
         two_labels = tuple(row for row in job.rows if row.label in ("size", "hours"))
         for number, rows in enumerate((one_each, one_label, (*one_label, *negative_rows()), two_labels, rows_of_one())):
             model = self.backend.fit(replace(job, rows=rows, checkpoint=tmp_path / str(number)))
-            outputs = model.predict(ODD_TEXTS)
+            outputs = labelled(model.predict(ODD_TEXTS))
             check_form(outputs, len(ODD_TEXTS))
             used = {LABELS.index(row.label) for row in rows if row.label in LABELS}
             assert set(outputs.probs.argmax(1)) <= used, "a label without rows is never the answer"

@@ -39,6 +39,12 @@ class Texts:
     tokens: NDArray[np.int64]
 
 
+def labelled(found: Outputs | Texts) -> Outputs:
+    """What a model says of a job with labels."""
+    assert isinstance(found, Outputs), "a job with labels is answered with them"
+    return found
+
+
 @dataclass(frozen=True)
 class FitJob:
     """Everything a backend may use to train one model.

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from postgrad.records import Dimension, Record, Stage, Value
 from postgrad.registry import Registry
-from postgrad.train.base import Backend, FitJob, Fitted, Outputs
+from postgrad.train.base import Backend, FitJob, Fitted, Outputs, labelled
 
 
 class Member(Record):
@@ -64,7 +64,7 @@ class EnsembleModel:
     def predict(self, texts: Sequence[str]) -> Outputs:
         import numpy as np
 
-        answers = [model.predict(texts) for model in self.models]
+        answers = [labelled(model.predict(texts)) for model in self.models]
         weights = np.array([member.weight for member in self.members])
         score_weights = np.array([member.score_weight for member in self.members])
         probs = np.tensordot(weights / weights.sum(), np.stack([a.probs for a in answers]), axes=1)

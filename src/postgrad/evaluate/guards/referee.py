@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Container, Mapping, Sequence
 
-from postgrad.evaluate.evaluator import UnitOutputs, apply_threshold, join, unit_items
+from postgrad.evaluate.evaluator import UnitOutputs, apply_threshold, items_of
+from postgrad.evaluate.graded import UnitTexts
 from postgrad.evaluate.guards import AnswersKind, kind_of
 from postgrad.evaluate.guards.base import Answered
 from postgrad.evaluate.guards.rows import GuardPlan
 from postgrad.evaluate.splits import UnitPlan
-from postgrad.metrics.items import Items
+from postgrad.metrics.base import Graded
+from postgrad.metrics.items import Items, join
 from postgrad.records import Estimate, Guard, Row
 
 if TYPE_CHECKING:
@@ -18,15 +20,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def only(outputs: UnitOutputs, wanted: Container[str]) -> UnitOutputs:
+def only(outputs: UnitOutputs | UnitTexts, wanted: Container[str]) -> UnitOutputs | UnitTexts:
     """The answers to the wanted ids, in their order."""
     import numpy as np
 
+    if isinstance(outputs, UnitTexts):
+        return outputs.only([i for i, name in enumerate(outputs.ids) if name in wanted])
     index = np.array([i for i, name in enumerate(outputs.ids) if name in wanted], dtype=np.int64)
     return UnitOutputs(tuple(outputs.ids[i] for i in index), outputs.probs[index], outputs.score[index])
 
 
-def without(outputs: UnitOutputs, unwanted: Container[str]) -> UnitOutputs:
+def without(outputs: UnitOutputs | UnitTexts, unwanted: Container[str]) -> UnitOutputs | UnitTexts:
     """The answers to all but the unwanted ids."""
     return only(outputs, {name for name in outputs.ids if name not in unwanted})
 
@@ -40,6 +44,7 @@ class GuardReferee:
         plan: which rows they are about.
         side: id -> side row.
         labels, out_of_scope: what can be answered.
+        graded: the metrics of answers in words.
     """
 
     guards: Mapping[str, Guard]
@@ -48,6 +53,7 @@ class GuardReferee:
     labels: tuple[str, ...]
     out_of_scope: str | None
     seed: int
+    graded: tuple[str, ...] = ()
 
     def of_items(self, items: Items, split: str) -> dict[str, Estimate]:
         """The guards without rows of their own, on the answered items of a split. A slice that the split's file does
@@ -66,7 +72,9 @@ class GuardReferee:
             found[name] = kind.measured(guard, Answered(chosen, self._texts(chosen)), self.seed)
         return found
 
-    def of_side(self, answered: Sequence[tuple[UnitPlan, UnitOutputs]], threshold: float | None) -> dict[str, Estimate]:
+    def of_side(
+        self, answered: Sequence[tuple[UnitPlan, UnitOutputs | UnitTexts]], threshold: float | None
+    ) -> dict[str, Estimate]:
         """The guards on side rows, over the answers of one or more units, rejected by a threshold that other rows set.
 
         A labelled row counts in the units whose training saw its label: that a model does not know an intent it was
@@ -86,14 +94,15 @@ class GuardReferee:
             found[name] = kind.measured(guard, Answered(items, self._texts(items)), self.seed)
         return found
 
-    def _side_items(self, unit: str, outputs: UnitOutputs) -> Items:
-        truth = {name: self.side[name].label for name in outputs.ids}
-        return unit_items(unit, outputs, truth, self.labels, self.out_of_scope)
+    def _side_items(self, unit: str, outputs: UnitOutputs | UnitTexts) -> Items:
+        return items_of(unit, outputs, self.side, self)
 
     def _texts(self, items: Items) -> tuple[str, ...]:
         """Each answer as a reader gets it."""
+        if isinstance(items.answers, Graded):
+            return items.answers.texts
         rejection = self.out_of_scope or ""
-        return tuple(self.labels[i] if i >= 0 else rejection for i in items.answers.predicted.tolist())
+        return tuple(self.labels[i] if i >= 0 else rejection for i in items.labelled.predicted.tolist())
 
 
 def _inside(items: Items, ids: frozenset[str]) -> NDArray[np.int64]:

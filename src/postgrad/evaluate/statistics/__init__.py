@@ -5,6 +5,14 @@ values, `seeds` pools the noise of training seeds, `effects` learns what proposa
 estimates, `control` bounds the share of false keeps, and `judge` puts them together.
 """
 
-from postgrad.evaluate.statistics.intervals import difference, estimate, interval, mcnemar, metric_ignores_score, point
+from postgrad.evaluate.statistics.intervals import (
+    difference,
+    estimate,
+    interval,
+    mcnemar,
+    metric_ignores_score,
+    point,
+    sign_test,
+)
 
-__all__ = ["difference", "estimate", "interval", "mcnemar", "metric_ignores_score", "point"]
+__all__ = ["difference", "estimate", "interval", "mcnemar", "metric_ignores_score", "point", "sign_test"]

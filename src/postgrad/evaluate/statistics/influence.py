@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from postgrad.evaluate.statistics.intervals import metric_ignores_score
+from postgrad.metrics.base import Graded
+from postgrad.metrics.items import as_text_metric, values_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from postgrad.metrics.base import Answers, Metric
+    from postgrad.metrics.base import Answers, Metric, TextMetric
     from postgrad.metrics.items import Items
 
 STEP = 1e-4
@@ -23,20 +25,20 @@ _CHUNK = 4_000_000
 _DENSE = 50_000
 
 
-def contributions(metric: Metric, answers: Answers) -> NDArray[np.float64]:
+def contributions(metric: Metric | TextMetric, answers: Answers | Graded) -> NDArray[np.float64]:
     """(N,) values with the metric as their mean, up to rounding. All NaN where the metric is not defined."""
     import numpy as np
 
-    count = len(answers.truth)
+    count = len(answers)
     first, index = _kinds(metric, answers)
-    score = metric.values(answers, np.ones((1, count)))[0]
+    score = values_of(metric, answers, np.ones((1, count)))[0]
     moved = np.empty(len(first))
     rows = max(1, _CHUNK // max(1, count))
     for start in range(0, len(first), rows):
         chosen = first[start : start + rows]
         weights = np.ones((len(chosen), count))
         weights[np.arange(len(chosen)), chosen] += STEP
-        moved[start : start + rows] = metric.values(answers, weights)
+        moved[start : start + rows] = values_of(metric, answers, weights)
     influence = (moved - score) / STEP * count
     values: NDArray[np.float64] = (score + influence)[index]
     # The step is finite: what rounding leaves of the mean is taken out.
@@ -44,11 +46,15 @@ def contributions(metric: Metric, answers: Answers) -> NDArray[np.float64]:
     return values
 
 
-def _kinds(metric: Metric, answers: Answers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _kinds(metric: Metric | TextMetric, answers: Answers | Graded) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(first item of each kind, kind of each item). Items of a kind have the same influence."""
     import numpy as np
 
-    count = len(answers.truth)
+    count = len(answers)
+    if isinstance(answers, Graded):
+        parts = answers.parts[as_text_metric(metric).name]
+        _, first, index = np.unique(parts, axis=0, return_index=True, return_inverse=True, equal_nan=True)
+        return first, index
     if not metric_ignores_score(metric):
         return np.arange(count), np.arange(count)
     width = answers.labels + 2
@@ -65,7 +71,7 @@ def _kinds(metric: Metric, answers: Answers) -> tuple[NDArray[np.int64], NDArray
     return first, order[code]
 
 
-def group_values(metric: Metric, items: Items) -> NDArray[np.float64]:
+def group_values(metric: Metric | TextMetric, items: Items) -> NDArray[np.float64]:
     """(G,) values, one for each group of items in the order of the groups' names; their mean is the metric.
 
     A row that is asked in two ways is one piece of evidence: its items are added up.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postgrad.metrics.base import Answers, Metric
-from postgrad.metrics.items import Items
+from postgrad.metrics.base import Answers, Graded, Metric, TextMetric
+from postgrad.metrics.items import Items, differing, values_of
 from postgrad.records import Difference, Estimate
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ RESAMPLES = 1000
 _CHUNK = 2_000_000
 
 
-def _resampled(metrics: list[Answers], metric: Metric, groups: NDArray[np.str_], seed: int) -> NDArray[np.float64]:
-    """Return (len(metrics), RESAMPLES) values under shared group weights."""
+def _resampled(
+    answers: list[Answers | Graded], metric: Metric | TextMetric, groups: NDArray[np.str_], seed: int
+) -> NDArray[np.float64]:
+    """Return (len(answers), RESAMPLES) values under shared group weights."""
     import numpy as np
 
     _, index = np.unique(groups, return_inverse=True)
@@ -33,18 +35,18 @@ def _resampled(metrics: list[Answers], metric: Metric, groups: NDArray[np.str_],
     for start in range(0, RESAMPLES, rows):
         size = min(rows, RESAMPLES - start)
         weights = rng.multinomial(count, np.full(count, 1.0 / count), size=size)[:, index].astype(np.float64)
-        parts.append(np.stack([metric.values(answers, weights) for answers in metrics]))
+        parts.append(np.stack([values_of(metric, each, weights) for each in answers]))
     return np.concatenate(parts, axis=1)
 
 
-def point(metric: Metric, answers: Answers) -> float:
+def point(metric: Metric | TextMetric, answers: Answers | Graded) -> float:
     """The plain metric; NaN where it is not defined."""
     import numpy as np
 
-    return float(metric.values(answers, np.ones((1, len(answers.truth))))[0])
+    return float(values_of(metric, answers, np.ones((1, len(answers))))[0])
 
 
-def estimate(metric: Metric, items: Items, *, seed: int = 0, confidence: float = 0.95) -> Estimate:
+def estimate(metric: Metric | TextMetric, items: Items, *, seed: int = 0, confidence: float = 0.95) -> Estimate:
     """The metric with its bootstrap interval over groups of items."""
     import numpy as np
 
@@ -57,7 +59,9 @@ def estimate(metric: Metric, items: Items, *, seed: int = 0, confidence: float =
     return Estimate(value=value, low=float(low), high=float(high), n=len(items))
 
 
-def difference(metric: Metric, first: Items, second: Items, *, seed: int = 0, confidence: float = 0.95) -> Difference:
+def difference(
+    metric: Metric | TextMetric, first: Items, second: Items, *, seed: int = 0, confidence: float = 0.95
+) -> Difference:
     """First minus second on the same items in the same order, paired by group.
 
     The interval is stretched where few items differ, see `_stretch`. `p` is the two-sided bootstrap p value: twice the
@@ -72,7 +76,8 @@ def difference(metric: Metric, first: Items, second: Items, *, seed: int = 0, co
     if len(first) != len(second) or not bool(np.all(first.keys == second.keys)):
         raise ValueError("a paired difference needs the same items in the same order")
     value = point(metric, first.answers) - point(metric, second.answers)
-    if np.array_equal(first.answers.predicted, second.answers.predicted) and metric_ignores_score(metric):
+    differ = differing(metric, first, second)
+    if not differ.any() and metric_ignores_score(metric):
         return Difference(value=0.0, low=0.0, high=0.0, p=1.0, n=len(first))
     pairs = _resampled([first.answers, second.answers], metric, first.groups, seed)
     draws = pairs[0] - pairs[1]
@@ -80,22 +85,11 @@ def difference(metric: Metric, first: Items, second: Items, *, seed: int = 0, co
     if not len(draws):
         return Difference(value=value, low=float("nan"), high=float("nan"), p=1.0, n=len(first))
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    stretch = _stretch(_differing(metric, first, second), confidence)
+    stretch = _stretch(len(np.unique(first.groups[differ])), confidence)  # Only these say anything about it.
     low, high = value + stretch * (low - value), value + stretch * (high - value)
     side = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
     p = min(1.0, 2.0 * (side + 1) / (len(draws) + 1))
     return Difference(value=value, low=float(low), high=float(high), p=p, n=len(first))
-
-
-def _differing(metric: Metric, first: Items, second: Items) -> int:
-    """On how many groups the two models differ: only these say anything about the difference."""
-    import numpy as np
-
-    a, b = first.answers, second.answers
-    differ = a.predicted != b.predicted
-    if not metric_ignores_score(metric):
-        differ |= a.score != b.score
-    return len(np.unique(first.groups[differ]))
 
 
 def _stretch(differing: int, confidence: float) -> float:
@@ -140,20 +134,23 @@ def interval(mean: float, variance: float) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def metric_ignores_score(metric: Metric) -> bool:
+def metric_ignores_score(metric: Metric | TextMetric) -> bool:
     """True for metrics of the answers alone; a ranking metric such as AUROC also reads the scores."""
     return not getattr(metric, "reads_score", False)
 
 
 def mcnemar(first: Items, second: Items) -> float:
     """Exact two-sided McNemar p value on right against wrong answers, out of scope counted as a class."""
+    right_a = first.labelled.predicted == first.labelled.truth
+    right_b = second.labelled.predicted == second.labelled.truth
+    return sign_test(right_a.astype(float) - right_b.astype(float))
+
+
+def sign_test(gaps: NDArray[np.float64]) -> float:
+    """Exact two-sided p value of the sign test on (N,) paired differences; ties say nothing (W. J. Conover, "Practical
+    Nonparametric Statistics", 3rd edition (1999), section 3.4). On right and wrong answers it is McNemar's."""
     import numpy as np
     from scipy.stats import binomtest
 
-    right_a = first.answers.predicted == first.answers.truth
-    right_b = second.answers.predicted == second.answers.truth
-    only_a = int(np.sum(right_a & ~right_b))
-    only_b = int(np.sum(~right_a & right_b))
-    if only_a + only_b == 0:
-        return 1.0
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+    ahead, behind = int(np.sum(gaps > 0)), int(np.sum(gaps < 0))
+    return 1.0 if ahead + behind == 0 else float(binomtest(ahead, ahead + behind, 0.5).pvalue)

@@ -1,0 +1,68 @@
+"""Answers in words -> items: what a worker answered, joined with what was to be answered, and graded by every metric.
+
+Runs in the controller, on files that the workers left. What an answer says is data: a metric that would follow it, run
+it or choke on it is refused by its contract suite.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Mapping, Sequence
+
+from postgrad.evaluate.splits import group_of
+from postgrad.metrics import METRICS
+from postgrad.metrics.base import Answered, Graded
+from postgrad.metrics.items import Items, as_text_metric, is_text_metric
+from postgrad.records import Row
+
+
+@dataclass(frozen=True)
+class UnitTexts:
+    """What a worker answered in one unit in words: N ids, texts, and tokens that each answer took."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    tokens: tuple[int, ...]
+
+    def only(self, index: Sequence[int]) -> UnitTexts:
+        """The answers at these places."""
+        return UnitTexts(
+            tuple(self.ids[i] for i in index),
+            tuple(self.texts[i] for i in index),
+            tuple(self.tokens[i] for i in index),
+        )
+
+
+def read_texts(data: bytes) -> UnitTexts:
+    """Read stored answers in words: a JSON line each, with id, text and tokens."""
+    lines = [json.loads(line) for line in data.decode().split("\n") if line]
+    return UnitTexts(
+        tuple(line["id"] for line in lines),
+        tuple(line["text"] for line in lines),
+        tuple(line["tokens"] for line in lines),
+    )
+
+
+def metrics_of(metric: str) -> tuple[str, ...]:
+    """The metrics that a run with this one computes of its answers: this one, and all that are cheap."""
+    texts = {name: METRICS.get(name) for name in METRICS.names() if is_text_metric(METRICS.get(name))}
+    return (metric, *(name for name, found in texts.items() if name != metric and not as_text_metric(found).dear))
+
+
+def graded_items(unit: str, outputs: UnitTexts, rows: Mapping[str, Row], metrics: Sequence[str]) -> Items:
+    """Join a unit's answers with what was to be answered, and let metrics grade them.
+
+    Args:
+        rows: row id -> row; its label is what was to be answered.
+    """
+    import numpy as np
+
+    answered = [
+        Answered(rows[name].text, rows[name].label, text, tokens)
+        for name, text, tokens in zip(outputs.ids, outputs.texts, outputs.tokens, strict=True)
+    ]
+    parts = {name: as_text_metric(METRICS.get(name)).grade(answered) for name in metrics}
+    keys = np.array([f"{unit}/{name}" for name in outputs.ids])
+    groups = np.array([group_of(name) for name in outputs.ids])
+    return Items(keys, groups, Graded(outputs.texts, parts))
