@@ -290,7 +290,12 @@ def references(session: Session) -> dict[str, Experiment]:
     Only the first experiments of a run can be references: what a later proposal calls itself does not count.
     """
     count = len(reference_recipes(session.task))
-    roles = {"reference.classic": "baseline", "reference.base_model": "base_model", "reference.constant": "constant"}
+    roles = {
+        "reference.classic": "baseline",
+        "reference.nearest": "baseline",
+        "reference.base_model": "base_model",
+        "reference.constant": "constant",
+    }
     found = {
         roles[node.proposed.proposal.kind]: node
         for node in session.tree.scored()

@@ -25,7 +25,7 @@ def load_parts(task: TaskSpec) -> Parts:
     def read(source: str | None, part: str) -> tuple[Row, ...]:
         if source is None:
             return ()
-        return load_source(source, part=part, input=data.input, target=data.target)
+        return load_source(source, part=part, input=data.input, target=data.target, words=task.kind == "generation")
 
     given = {part: read(getattr(data, part), part) for part in ("train", "dev", "test")}
     return Parts(**given, side=side_rows(task).all)
@@ -55,7 +55,8 @@ def prepare(session: Session) -> None:
     plan, stored = split_task(task, parts)
     put = session.store.artifacts.put_bytes
     plan = plan.model_copy(update={"rows": {name: put(dump_rows(rows)) for name, rows in stored.items()}})
-    card = build_card({"train": parts.train, "dev": parts.dev, "test": parts.test}, out_of_scope=task.data.out_of_scope)
+    given = {"train": parts.train, "dev": parts.dev, "test": parts.test}
+    card = build_card(given, task.data.out_of_scope, words=task.kind == "generation")
     guards = put(plan_guards(task, plan.labels, stored, put).model_dump_json().encode()) if task.guards else None
     stored_plan = put(plan.model_dump_json().encode())
     known = recall(task, len(stored["train"]), len(plan.labels)) if session.memory is not None else None

@@ -146,7 +146,7 @@ class TaskSpec(Record):
 
     name: str
     objective: str
-    kind: Literal["classification"] = "classification"
+    kind: Literal["classification", "generation"] = "classification"
     data: DataSpec
     metric: str
     min_effect: float = 0.02

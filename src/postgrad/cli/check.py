@@ -79,7 +79,11 @@ def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
         yield "rows", f"{rows}; {card.words_median:g} words in the middle one"
         counts = sorted(card.labels.values())
         spread = f"{counts[0]} to {counts[-1]}" if len(set(counts)) > 1 else f"{counts[0] if counts else 0}"
-        yield "labels", f"{len(counts)}, {spread} train rows each"
+        words = f"in words, at most {task.generation.max_new_tokens} tokens"
+        yield (
+            "answers" if task.kind == "generation" else "labels",
+            (words if task.kind == "generation" else f"{len(counts)}, {spread} train rows each"),
+        )
     if task.data.out_of_scope is not None:
         rejected = [f"{count:,} of {part}" for part, count in (card.out_of_scope if card else {}).items() if count]
         yield "rejects", f"{task.data.out_of_scope} ({', '.join(rejected) or 'no row of it'})"

@@ -68,8 +68,9 @@ def outlook(task: TaskSpec, runs_dir: Path | None = None) -> Outlook:
     if parts is None:
         return Outlook(task=task, problems=tuple(found), workers=workers, threads=threads)
     named: Mapping[str, tuple[Row, ...]] = {"train": parts.train, "dev": parts.dev, "test": parts.test}
-    found += problems(named, task.data.out_of_scope)
-    card = build_card(named, task.data.out_of_scope) if parts.train else None
+    words = task.kind == "generation"
+    found += problems(named, task.data.out_of_scope, words=words)
+    card = build_card(named, task.data.out_of_scope, words=words) if parts.train else None
     told = Outlook(task=task, card=card, workers=workers, threads=threads)
     plan = _plan(task, parts, found) if not found else None
     if plan is None:
@@ -100,7 +101,8 @@ def _read(task: TaskSpec, found: list[str]) -> Parts | None:
         if source is None:
             continue
         try:
-            rows[part] = load_rows(source, part=part, input=data.input, target=data.target)
+            words = task.kind == "generation"
+            rows[part] = load_rows(source, part=part, input=data.input, target=data.target, words=words)
         except UserError as problem:
             found.append(f"data.{part}: {problem}")
     try:

@@ -22,16 +22,16 @@ SHOWN = 5
 Parts = Mapping[str, tuple[Row, ...]]
 
 
-def build_card(parts: Parts, out_of_scope: str | None) -> DataCard:
+def build_card(parts: Parts, out_of_scope: str | None, *, words: bool = False) -> DataCard:
     """Describe the parts "train", "dev" and "test"; empty parts count as absent.
 
-    `labels` counts the train rows of every in-scope label of any part. `leaked` counts, for each pair such as
-    "train/test", the rows of the second part whose normalised text is in the first.
+    `labels` counts the train rows of every in-scope label of any part; none where answers are in words. `leaked`
+    counts, for each pair such as "train/test", the rows of the second part whose normalised text is in the first.
     """
     present = {name: rows for name, rows in parts.items() if rows}
     texts = {name: [normalise_text(row.text) for row in rows] for name, rows in present.items()}
     in_train = Counter(row.label for row in present.get("train", ()))
-    every = sorted({row.label for rows in present.values() for row in rows} - {out_of_scope})
+    every = [] if words else sorted({row.label for rows in present.values() for row in rows} - {out_of_scope})
     rejected = {name: sum(row.label == out_of_scope for row in rows) for name, rows in present.items()}
     leaked = _leaked(texts)
     return DataCard(
@@ -41,17 +41,19 @@ def build_card(parts: Parts, out_of_scope: str | None) -> DataCard:
         duplicates=sum(len(names) - len(set(names)) for names in texts.values()),
         leaked=leaked,
         words_median=float(median(len(row.text.split()) for row in present["train"])) if "train" in present else 0.0,
-        warnings=tuple(_warnings(present, texts, leaked, out_of_scope)),
+        warnings=tuple(_warnings(present, texts, leaked, out_of_scope, words)),
     )
 
 
-def problems(parts: Parts, out_of_scope: str | None) -> list[str]:
+def problems(parts: Parts, out_of_scope: str | None, *, words: bool = False) -> list[str]:
     """What makes a run pointless: each a sentence with what to do. Empty when the data can be used."""
     train = parts.get("train", ())
     found = []
     labels = {row.label for row in train} - {out_of_scope}
     if not train:
         return ["The train part has no rows. Name a file with rows in data.train."]
+    if words:
+        return []
     if len(labels) < 2:
         only = f"only '{next(iter(labels))}'" if labels else f"only the out-of-scope label '{out_of_scope}'"
         found.append(
@@ -87,10 +89,11 @@ def _leaked(texts: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def _warnings(
-    parts: Parts, texts: Mapping[str, Sequence[str]], leaked: Mapping[str, int], out_of_scope: str | None
+    parts: Parts, texts: Mapping[str, Sequence[str]], leaked: Mapping[str, int], out_of_scope: str | None, words: bool
 ) -> Iterable[str]:
-    train = Counter(row.label for row in parts.get("train", ()) if row.label != out_of_scope)
-    yield from _label_warnings(parts, train, out_of_scope)
+    if not words:
+        train = Counter(row.label for row in parts.get("train", ()) if row.label != out_of_scope)
+        yield from _label_warnings(parts, train, out_of_scope)
     yield from _text_warnings(parts, texts, leaked)
     yield from _scope_warnings(parts, out_of_scope)
 

@@ -5,6 +5,7 @@ Refuses what it cannot read as text and label, with the line and what to do; dro
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -39,7 +40,7 @@ def resolve_source(source: str, root: Path, part: str = "train") -> str:
 
 
 def load_rows(
-    source: str, *, input: str, target: str, root: Path | None = None, part: str = "train"
+    source: str, *, input: str, target: str, root: Path | None = None, part: str = "train", words: bool = False
 ) -> tuple[Row, ...]:
     """Read the rows of a source, in file order.
 
@@ -50,11 +51,12 @@ def load_rows(
         target: column of the label. Numbers become strings.
         root: where relative paths start; the current folder by default.
         part: "train", "dev" or "test": which file or split of a named data set.
+        words: the target is an answer in words; lists and objects are taken as JSON.
 
     Raises:
         UserError: the source cannot be read, a column is missing, or a row has no usable text or label.
     """
-    return to_rows(_read(source, root or Path(), part, (input, target)), input=input, target=target)
+    return to_rows(_read(source, root or Path(), part, (input, target)), input=input, target=target, words=words)
 
 
 def read_source(source: str, *, root: Path | None = None, part: str = "train") -> Table:
@@ -91,7 +93,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def to_rows(table: Table, *, input: str, target: str) -> tuple[Row, ...]:
+def to_rows(table: Table, *, input: str, target: str, words: bool = False) -> tuple[Row, ...]:
     """Turn a table into rows: outer spaces go, labels become strings, ids are `row_ids`.
 
     Raises:
@@ -103,7 +105,7 @@ def to_rows(table: Table, *, input: str, target: str) -> tuple[Row, ...]:
     wrong: dict[str, list[int]] = defaultdict(list)
     for line, cells in table.records:
         text, text_problem = _text(cells.get(input))
-        label, label_problem = _label(cells.get(target))
+        label, label_problem = (_answer if words else _label)(cells.get(target))
         if text_problem:
             wrong[f"'{input}' {text_problem}"].append(line)
         if label_problem:
@@ -140,6 +142,11 @@ def _text(value: Any) -> tuple[str, str]:
     if not isinstance(value, str):
         return "", "is not a text (quote it)"
     return _checked(value.strip())
+
+
+def _answer(value: Any) -> tuple[str, str]:
+    """An answer in words; lists and objects as JSON, their keys in the order they have."""
+    return _checked(json.dumps(value, ensure_ascii=False)) if isinstance(value, list | dict) else _label(value)
 
 
 def _label(value: Any) -> tuple[str, str]:

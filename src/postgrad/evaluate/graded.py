@@ -13,7 +13,7 @@ from typing import Mapping, Sequence
 from postgrad.evaluate.splits import group_of
 from postgrad.metrics import METRICS
 from postgrad.metrics.base import Answered, Graded
-from postgrad.metrics.items import Items, as_text_metric, is_text_metric
+from postgrad.metrics.items import Items, as_text_metric
 from postgrad.records import Row
 
 
@@ -42,12 +42,6 @@ def read_texts(data: bytes) -> UnitTexts:
         tuple(line["text"] for line in lines),
         tuple(line["tokens"] for line in lines),
     )
-
-
-def metrics_of(metric: str) -> tuple[str, ...]:
-    """The metrics that a run with this one computes of its answers: this one, and all that are cheap."""
-    texts = {name: METRICS.get(name) for name in METRICS.names() if is_text_metric(METRICS.get(name))}
-    return (metric, *(name for name, found in texts.items() if name != metric and not as_text_metric(found).dear))
 
 
 def graded_items(unit: str, outputs: UnitTexts, rows: Mapping[str, Row], metrics: Sequence[str]) -> Items:

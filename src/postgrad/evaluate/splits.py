@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import Iterable, Literal, Mapping, Sequence
+from typing import Callable, Iterable, Literal, Mapping, Sequence
 
 from postgrad.data.decontaminate import Match, cleared, near_groups
 from postgrad.data.text import stable_unit
 from postgrad.errors import UserError
 from postgrad.evaluate.probes import background, disturbed
+from postgrad.metrics import METRICS
+from postgrad.metrics.items import as_text_metric, is_text_metric
 from postgrad.records import Record, Row, TaskSpec
 
 SMALL = 2000
@@ -115,13 +117,26 @@ class Near:
         return self._groups.get(name, name)
 
 
+Stratum = Callable[[Row], str]
+
+
+def by_label(row: Row) -> str:
+    """Splits are stratified by label."""
+    return row.label
+
+
+def all_alike(row: Row) -> str:
+    """Answers in words are hardly ever the same twice: nothing to stratify by."""
+    return ""
+
+
 def _by_hash(
-    rows: Sequence[Row], share: float, salt: str, near: Near, cap: int | None = None
+    rows: Sequence[Row], share: float, salt: str, near: Near, cap: int | None = None, stratum: Stratum = by_label
 ) -> tuple[list[Row], list[Row]]:
-    """Split off `share` of the groups of every label, lowest hash first; the rest keeps at least one group a label."""
+    """Split off `share` of the groups of every stratum, lowest hash first; the rest keeps one group of each."""
     groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        groups[row.label][near(row.id)].append(row)
+        groups[stratum(row)][near(row.id)].append(row)
     scale = share if cap is None else min(share, cap / max(1, len(rows)))
     taken: set[str] = set()
     for of_label in groups.values():
@@ -144,17 +159,19 @@ def _label_folds(labels: Sequence[str], folds: int, salt: str) -> list[tuple[str
     return [tuple(ranked[f::folds]) for f in range(folds)]
 
 
-def _fold_of(rows: Sequence[Row], folds: int, salt: str, near: Near) -> dict[str, int | None]:
-    """Group -> fold, stratified by label. A group that is alone in its label is never asked (fold None)."""
-    by_label: dict[str, list[str]] = defaultdict(list)
+def _fold_of(
+    rows: Sequence[Row], folds: int, salt: str, near: Near, stratum: Stratum = by_label
+) -> dict[str, int | None]:
+    """Group -> fold, stratified. A group that is alone in its stratum is never asked (fold None)."""
+    strata: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         group = near(row.id)
-        if group not in by_label[row.label]:
-            by_label[row.label].append(group)
+        if group not in strata[stratum(row)]:
+            strata[stratum(row)].append(group)
     fold: dict[str, int | None] = {}
     offset = 0
-    for label in sorted(by_label):
-        ranked = sorted(by_label[label], key=lambda group: stable_unit(group, salt))
+    for label in sorted(strata):
+        ranked = sorted(strata[label], key=lambda group: stable_unit(group, salt))
         for position, group in enumerate(ranked):
             fold.setdefault(group, None if len(ranked) == 1 else (position + offset) % folds)
         offset += len(ranked)
@@ -162,7 +179,7 @@ def _fold_of(rows: Sequence[Row], folds: int, salt: str, near: Near) -> dict[str
 
 
 def _cv_units(
-    rows: Sequence[Row], out_of_scope: str | None, salt: str, near: Near
+    rows: Sequence[Row], out_of_scope: str | None, salt: str, near: Near, stratum: Stratum
 ) -> tuple[tuple[UnitPlan, ...], tuple[Row, ...]]:
     """Stratified group folds and the rows they ask; with rejection, each fold leaves intents out as well."""
     labels = sorted({row.label for row in rows if row.label != out_of_scope})
@@ -170,7 +187,7 @@ def _cv_units(
     held = _label_folds(labels, FOLDS, salt) if leaves_out else [()] * FOLDS
     copies = disturbed(rows, salt) if leaves_out else ()
     others = background(rows, out_of_scope, salt) if leaves_out and out_of_scope is not None else ()
-    fold = _fold_of(rows, FOLDS, salt, near)
+    fold = _fold_of(rows, FOLDS, salt, near, stratum)
     units = []
     for f in range(FOLDS):
         gone = set(held[f])
@@ -219,33 +236,38 @@ def split_task(task: TaskSpec, parts: Parts) -> tuple[SplitPlan, dict[str, tuple
         UserError: nothing is left to train on, or to ask.
     """
     salt = f"{task.seed}:"
+    stratum = all_alike if task.kind == "generation" else by_label
     sealed = list(parts.test)
     dev, from_dev = cleared(parts.dev, sealed)
     kept, from_train = cleared(parts.train, [*sealed, *dev, *parts.side])
     rest = list(kept)
     near = Near(rest)
     if not sealed:
-        sealed, rest = _by_hash(rest, SEALED_SHARE, salt + "sealed", near)
+        sealed, rest = _by_hash(rest, SEALED_SHARE, salt + "sealed", near, stratum=stratum)
         dev, from_dev = cleared(parts.dev, sealed)
     matches = {"train": from_train, "dev": from_dev}
     removed = {part: len(found) for part, found in matches.items()}
     oos = task.data.out_of_scope
     if not dev and len(rest) < SMALL:
-        search_units, asked = _cv_units(rest, oos, "s", near)
-        select_units, asked_again = _cv_units(rest, oos, "t", near)
+        search_units, asked = _cv_units(rest, oos, "s", near, stratum)
+        select_units, asked_again = _cv_units(rest, oos, "t", near, stratum)
         stored = {"train": rest, "search": list(asked), "select": list(asked_again), "sealed": sealed}
         mode: Literal["cv", "holdout"] = "cv"
     else:
-        search, select, rest = _holdout_parts(rest, list(dev), salt, near)
+        search, select, rest = _holdout_parts(rest, list(dev), salt, near, stratum)
         search_units, select_units = _holdout_units(rest, search, oos, "s"), _holdout_units(rest, select, oos, "t")
         stored = {"train": rest, "search": search, "select": select, "sealed": sealed}
         mode = "holdout"
-    labels = tuple(sorted({row.label for row in rest if row.label != oos}))
-    _check(labels, stored)
+    words = task.kind == "generation"
+    labels = () if words else tuple(sorted({row.label for row in rest if row.label != oos}))
+    if not words:
+        _check_labels(labels)
+    _check(stored)
     plan = SplitPlan(
         mode=mode,
         labels=labels,
         out_of_scope=oos,
+        graded=metrics_of(task.metric) if words else (),
         rows={},
         search=search_units,
         select=select_units,
@@ -256,22 +278,33 @@ def split_task(task: TaskSpec, parts: Parts) -> tuple[SplitPlan, dict[str, tuple
     return plan, {name: tuple(rows) for name, rows in stored.items()}
 
 
-def _holdout_parts(rest: list[Row], dev: list[Row], salt: str, near: Near) -> tuple[list[Row], list[Row], list[Row]]:
+def _holdout_parts(
+    rest: list[Row], dev: list[Row], salt: str, near: Near, stratum: Stratum
+) -> tuple[list[Row], list[Row], list[Row]]:
     """Search, select and train: the dev file in two halves, or two tenths of train."""
     if dev:
-        select, search = _by_hash(dev, 0.5, salt + "select", Near(dev))
+        select, search = _by_hash(dev, 0.5, salt + "select", Near(dev), stratum=stratum)
         return search, select, rest
-    search, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "search", near, HOLDOUT_CAP)
-    select, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "select", near, HOLDOUT_CAP)
+    search, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "search", near, HOLDOUT_CAP, stratum)
+    select, rest = _by_hash(rest, HOLDOUT_SHARE, salt + "select", near, HOLDOUT_CAP, stratum)
     return search, select, rest
 
 
-def _check(labels: tuple[str, ...], stored: Mapping[str, Sequence[Row]]) -> None:
+def metrics_of(metric: str) -> tuple[str, ...]:
+    """The metrics that a run with this one computes of its answers: this one, and all that are cheap."""
+    texts = {name: METRICS.get(name) for name in METRICS.names() if is_text_metric(METRICS.get(name))}
+    return (metric, *(name for name, found in texts.items() if name != metric and not as_text_metric(found).dear))
+
+
+def _check_labels(labels: tuple[str, ...]) -> None:
     if len(labels) < 2:
         raise UserError(
             f"The train rows hold {len(labels)} label(s) after the splits; a classifier needs at least 2. "
             "Add rows of other labels, or check that `data.target` names the label column."
         )
+
+
+def _check(stored: Mapping[str, Sequence[Row]]) -> None:
     for name in ("search", "select", "sealed"):
         if not stored[name]:
             raise UserError(

@@ -323,7 +323,9 @@ def _reigns(events: Sequence[Event], tree: Tree) -> tuple[Reign, ...]:
 
 def _reference(tree: Tree) -> Experiment | None:
     """What the baseline will be: the cheapest classic model."""
-    return next((node for node in tree.all() if node.proposed.proposal.kind == "reference.classic"), None)
+    return next(
+        (node for node in tree.all() if node.proposed.proposal.kind in ("reference.classic", "reference.nearest")), None
+    )
 
 
 def _bad_cases(champion: Experiment | None, texts: Mapping[str, str]) -> tuple[BadCase, ...]:

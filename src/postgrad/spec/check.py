@@ -9,7 +9,7 @@ import re
 import reprlib
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Mapping, get_type_hints
+from typing import Any, Iterator, Mapping, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,7 +17,8 @@ from postgrad.data.sources import resolve_source
 from postgrad.engines import ENGINES
 from postgrad.errors import UserError, near_miss
 from postgrad.metrics import METRICS
-from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Record, SearchSpec, Slice, TaskSpec
+from postgrad.metrics.items import as_label_metric, is_text_metric
+from postgrad.records import Budget, DataSpec, EngineSpec, Generation, Guard, Record, SearchSpec, Slice, TaskSpec
 from postgrad.registry import Registry
 from postgrad.research import RESEARCHERS
 from postgrad.search import POLICIES
@@ -31,6 +32,7 @@ SECTIONS: dict[str, type[Record]] = {
     "guards": Guard,
     "search": SearchSpec,
     "engine": EngineSpec,
+    "generation": Generation,
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -99,6 +101,7 @@ def check_values(sections: dict[str, Any], root: Path, problems: list[str]) -> N
     _check_names(sections, problems)
     _check_numbers(sections, problems)
     _check_models(sections, root, problems)
+    _check_generation(sections, problems)
     check_guards(sections, root, problems)
 
 
@@ -140,10 +143,38 @@ def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
     if "researcher" in sections:
         _is_known(RESEARCHERS, sections["researcher"], "researcher", problems)
     rejects = "data" not in sections or sections["data"].out_of_scope is not None
-    if "metric" in sections:
-        name = sections["metric"]
-        if _is_known(METRICS, name, "metric", problems) and METRICS.get(name).needs_out_of_scope and not rejects:
-            problems.append(f"metric: '{name}' needs an out-of-scope label. Set data.out_of_scope, or take macro_f1.")
+    if "metric" in sections and _is_known(METRICS, sections["metric"], "metric", problems):
+        problems.extend(_metric_problems(sections["metric"], sections.get("kind", "classification"), rejects))
+
+
+def _metric_problems(name: str, kind: str, rejects: bool) -> Iterator[str]:
+    metric = METRICS.get(name)
+    if is_text_metric(metric) != (kind == "generation"):
+        fitting = [one for one in METRICS.names() if is_text_metric(METRICS.get(one)) == (kind == "generation")]
+        form = "answers in words" if is_text_metric(metric) else "labels"
+        yield f"metric: '{name}' is about {form}, and the task's kind is {kind}. Take one of: {', '.join(fitting)}."
+    elif not is_text_metric(metric) and as_label_metric(metric).needs_out_of_scope and not rejects:
+        yield f"metric: '{name}' needs an out-of-scope label. Set data.out_of_scope, or take macro_f1."
+
+
+def _check_generation(sections: Mapping[str, Any], problems: list[str]) -> None:
+    """What a task with answers in words needs, and what it cannot have."""
+    asked: Generation = sections.get("generation", Generation())
+    if asked.prompt.count("{input}") != 1:
+        problems.append(f"generation.prompt is {shown(asked.prompt)}, and {{input}} was expected in it, once.")
+    for key in ("max_new_tokens", "max_prompt_tokens"):
+        if not 1 <= getattr(asked, key) <= 32_768:
+            problems.append(f"generation.{key} is {getattr(asked, key)}, and 1 to 32,768 was expected.")
+    if any(not stop for stop in asked.stop):
+        problems.append("generation.stop holds an empty text, which would end every answer. Remove it.")
+    if sections.get("kind") != "generation":
+        if asked.json_schema is not None:
+            problems.append("generation.json_schema is set, and the task's kind is classification. Remove it.")
+        return
+    if "data" in sections and sections["data"].out_of_scope is not None:
+        problems.append("data.out_of_scope is set, and answers in words reject nothing. Remove it, or take labels.")
+    if not sections.get("base_models", True):
+        problems.append("base_models is empty, and answers in words need a causal language model.")
 
 
 def _is_known(registry: Registry[Any], name: str, where: str, problems: list[str]) -> bool:

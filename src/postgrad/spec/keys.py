@@ -19,13 +19,13 @@ BUDGET_KEYS = ("wall", "experiments", "cpu_hours", "gpu_hours", "usd")
 HELP = {
     "name": "Names the folders of the task's runs.",
     "objective": "What the model is for, in a sentence or two.",
-    "kind": "What the model answers with. Only 'classification' today.",
+    "kind": "What the model answers with: 'classification' for one of the labels, 'generation' for words.",
     "data": "Where the rows are, and which columns to read.",
     "data.train": "A csv, tsv, jsonl or parquet file; hub:ORG/NAME@REV:CONFIG; or a name as hint3:sofmattress/v2.",
     "data.dev": "Optional. Rows that steer the search; without it, cross-validation or a part of train.",
     "data.test": "Optional. Rows that are read once, at the end; without it, a fifth of train is put aside.",
     "data.input": "Column of the text.",
-    "data.target": "Column of the label.",
+    "data.target": "Column of the label, or of the answer in words.",
     "data.out_of_scope": "Optional. The label of inputs that the model must reject. Train needs no such row.",
     "metric": "What a better model scores higher on.",
     "min_effect": "The smallest difference in the metric that matters to you.",
@@ -39,6 +39,8 @@ HELP = {
     "the share of the budget that may go into leaving out changes of the champion, 0 for none.",
     "engine": "Where jobs run: a name, or kind, workers, threads, sandbox, and memory_mb and job_wall_s of a job.",
     "memory": "Optional. Whether finished runs teach this one, and it later ones; 'off' for neither. No data is kept.",
+    "generation": "How a language model is asked: {system: ..., prompt: ... with {input} in it, max_new_tokens: 128, "
+    "max_prompt_tokens: 1024, stop: [...], json_schema: {...}}.",
     "seed": "Same seed and same memory, same run, as far as it does not depend on time.",
 }
 
@@ -57,12 +59,16 @@ EXAMPLES = {
     "guards": "[{metric: macro_f1, min: 0.6}]",
     "researcher": "playbook",
     "memory": "off",
+    "generation": "{system: Answer in JSON., prompt: '{input}', max_new_tokens: 128}",
     "engine": "{kind: local, workers: 2, threads: 1, memory_mb: 6000, job_wall_s: 1800}",
 }
 
 
-def default_metric(rejects: bool) -> str:
-    """MCC counts rejection as a class; where nothing is rejected, macro-F1 weighs all labels the same."""
+def default_metric(rejects: bool, kind: object = "classification") -> str:
+    """MCC counts rejection as a class; where nothing is rejected, macro-F1 weighs all labels the same. For answers in
+    words, the share that is right but for case, articles and punctuation."""
+    if kind == "generation":
+        return "normalised_match"
     return "mcc" if rejects else "macro_f1"
 
 

@@ -119,7 +119,7 @@ def _with_shorthands(fields: Mapping[str, Any]) -> dict[str, Any]:
             full[key] = {inner: full[key]}
     if isinstance(full.get("base_models"), str):
         full["base_models"] = [full["base_models"]]
-    for key in ("data", "budget", "search", "engine"):
+    for key in ("data", "budget", "search", "engine", "generation"):
         if isinstance(full.get(key), Mapping):
             full[key] = {str(name): value for name, value in full[key].items() if value is not None}
     return full
@@ -132,8 +132,8 @@ def _with_defaults(fields: dict[str, Any], path: Path, problems: list[str]) -> d
     full["budget"] = _budget_fields(full["budget"], problems)
     if isinstance(full.get("data"), dict):
         full["data"] = {key: _as_label(key, value) for key, value in full["data"].items()}
-        full.setdefault("metric", default_metric("out_of_scope" in full["data"]))
-    full.setdefault("metric", default_metric(False))
+        full.setdefault("metric", default_metric("out_of_scope" in full["data"], full.get("kind")))
+    full.setdefault("metric", default_metric(False, full.get("kind")))
     return full
 
 

@@ -11,6 +11,7 @@ BACKENDS: Registry[Backend] = Registry(
         "classic": "postgrad.train.classic:Classic",
         "embedder": "postgrad.train.embedder:Embedder",
         "ensemble": "postgrad.train.ensemble:Ensemble",
+        "nearest": "postgrad.train.nearest:Nearest",
         "soup": "postgrad.train.soup:Soup",
     },
 )

@@ -1,4 +1,5 @@
-"""The constant answer: reject everything, or, where the task rejects nothing, always the most frequent label."""
+"""The constant answer: reject everything, or, where the task rejects nothing, always the most frequent label. Where
+answers are texts, always the most frequent one."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 from postgrad.records import Dimension, Record, Value
-from postgrad.train.base import FitJob, Fitted, Outputs
+from postgrad.train.base import FitJob, Fitted, Outputs, Texts
+
+FILE = "constant.json"
 
 
 class ConstantParams(Record):
@@ -30,7 +33,24 @@ class ConstantModel:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "constant.json").write_text(json.dumps({"shares": self.shares}))
+        (folder / FILE).write_text(json.dumps({"shares": self.shares}))
+
+
+@dataclass(frozen=True)
+class ConstantText:
+    """Answers one text to everything."""
+
+    text: str
+
+    def predict(self, texts: Sequence[str]) -> Texts:
+        import numpy as np
+
+        tokens = np.full(len(texts), len(self.text.split()), dtype=np.int64)
+        return Texts((self.text,) * len(texts), tokens)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).write_text(json.dumps({"text": self.text}))
 
 
 class Constant:
@@ -47,8 +67,11 @@ class Constant:
 
     def fit(self, job: FitJob) -> Fitted:
         counts = Counter(row.label for row in job.rows if row.label != job.out_of_scope)
+        if not job.labels:
+            return ConstantText(min(counts, key=lambda text: (-counts[text], text), default=""))
         total = sum(counts.values()) or 1
         return ConstantModel(tuple(counts[label] / total for label in job.labels))
 
     def load(self, folder: Path) -> Fitted:
-        return ConstantModel(tuple(json.loads((folder / "constant.json").read_text())["shares"]))
+        facts = json.loads((folder / FILE).read_text())
+        return ConstantText(facts["text"]) if "text" in facts else ConstantModel(tuple(facts["shares"]))
