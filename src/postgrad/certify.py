@@ -13,7 +13,7 @@ from postgrad.evaluate.statistics import difference
 from postgrad.evaluate.statistics.finalists import combined
 from postgrad.events import Certified, Evaluated
 from postgrad.execute.foreign import runs_foreign_code
-from postgrad.metrics import METRICS
+from postgrad.metrics import metric_of
 from postgrad.metrics.items import dump_items, join, load_items
 from postgrad.pare import simpler
 from postgrad.records import Difference, Evaluation, Recipe
@@ -201,7 +201,7 @@ def _winner(session: Session, referee: Referee, scored: list[Experiment]) -> tup
     merits = _posterior(referee, scored)
     ranked = sorted(scored, key=lambda node: (-merits[node.id], node.index))
     best, why = ranked[0], f"the best posterior mean of {len(ranked)} finalists, search and select together"
-    metric = METRICS.get(session.task.metric)
+    metric = metric_of(session.task.metric)
     read = session.store.artifacts.read
 
     def behind(node: Experiment, first: Experiment) -> Difference:
@@ -294,6 +294,7 @@ def references(session: Session) -> dict[str, Experiment]:
         "reference.classic": "baseline",
         "reference.nearest": "baseline",
         "reference.base_model": "base_model",
+        "reference.few_shot": "few_shot",
         "reference.constant": "constant",
     }
     found = {

@@ -16,7 +16,7 @@ from postgrad.evaluate.splits import UnitPlan
 from postgrad.evaluate.statistics import point
 from postgrad.evaluate.statistics.influence import group_values
 from postgrad.execute.foreign import runs_foreign_code
-from postgrad.metrics import METRICS
+from postgrad.metrics import metric_of
 from postgrad.metrics.items import Items
 from postgrad.records import Race
 from postgrad.session import Session
@@ -36,7 +36,7 @@ class Racer:
 
     def __init__(self, session: Session, view: Callable[[int], Tree]) -> None:
         self.session, self.view = session, view
-        self.metric = METRICS.get(session.task.metric)
+        self.metric = metric_of(session.task.metric)
         self._races: dict[tuple[str, int], Race | None] = {}
         self._stops: dict[str, tuple[int, ...]] = {}
         self._parts: dict[tuple[str, int], float | None] = {}

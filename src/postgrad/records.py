@@ -487,7 +487,7 @@ class Analysis(Record):
 class SealedScore(Record):
     """One model in the sealed read."""
 
-    role: Literal["champion", "baseline", "base_model", "constant"]
+    role: Literal["champion", "baseline", "base_model", "few_shot", "constant"]
     experiment: str
     estimate: Estimate
     metrics: dict[str, float]

@@ -10,15 +10,16 @@ from dataclasses import replace
 from math import isfinite, log2
 from typing import TYPE_CHECKING, Iterable
 
-from postgrad.analyze.badcases import confusions
+from postgrad.analyze.badcases import confusions, worst
 from postgrad.analyze.verdict import failed, raced, said, same_again, unmeasured
 from postgrad.evaluate.statistics import difference, interval
-from postgrad.evaluate.statistics.influence import group_values
+from postgrad.evaluate.statistics.influence import contributions, group_values
 from postgrad.evaluate.statistics.intervals import widened
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement, item_variance
 from postgrad.events import Analysed, Event, Pared, Tested
-from postgrad.metrics import METRICS
+from postgrad.metrics import metric_of
+from postgrad.metrics.base import Graded
 from postgrad.metrics.items import Items, load_items, shared_items
 from postgrad.pare import Paring, is_paring
 from postgrad.records import (
@@ -69,7 +70,7 @@ class Referee:
 
     def __init__(self, session: Session, events: Iterable[Event]) -> None:
         self.session = session
-        self.metric = METRICS.get(session.task.metric)
+        self.metric = metric_of(session.task.metric)
         self.judge = Judge(horizon=horizon_of(session.task, session), seedless=frozenset({SEEDLESS}))
         self.paring = Paring(
             self.judge,
@@ -106,7 +107,7 @@ class Referee:
         items = self.session.items(node)
         if node.evaluation is None or items is None:
             return failed(Failure(boundary="evaluate", kind="unscored", message="No unit gave a score."))
-        shown = confusions(items, self.session.plan.labels, self.session.plan.out_of_scope)
+        shown = self._bad_cases(items)
         if not node.evaluation.complete:
             rival = node.proposed.incumbent
             gap = self.difference(node, self.session.tree[rival]) if rival else None
@@ -212,6 +213,12 @@ class Referee:
 
     def _items(self, evaluation: Evaluation) -> Items:
         return load_items(self.session.store.artifacts.read(evaluation.items))
+
+    def _bad_cases(self, items: Items) -> tuple[Confusion, ...]:
+        if isinstance(items.answers, Graded):
+            values = contributions(self.metric, items.answers)
+            return worst(items, values, self.session.rows("search"), self.metric.high)
+        return confusions(items, self.session.plan.labels, self.session.plan.out_of_scope)
 
     # --- further seeds --------------------------------------------------------------------------------------------
 

@@ -1,14 +1,19 @@
-"""Bad cases: which answers are confused with which. Search items only."""
+"""Bad cases: which answers are confused with which, and which answers in words are worst. Search items only."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence
 
+from postgrad.metrics.base import Graded
 from postgrad.metrics.items import Items
-from postgrad.records import Confusion
+from postgrad.records import Confusion, Row
 
-SHOWN = 12
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SHOWN, LETTERS = 12, 600
 EXAMPLES = 3
 UNKNOWN = "(a label without train rows)"
 
@@ -31,3 +36,25 @@ def confusions(items: Items, labels: Sequence[str], out_of_scope: str | None) ->
         )
         for (truth, predicted), ids in ranked[:SHOWN]
     )
+
+
+def worst(items: Items, values: NDArray[np.float64], wanted: Mapping[str, Row], high: float) -> tuple[Confusion, ...]:
+    """The answers in words that score lowest, one a text, with what was to be answered; none that is as good as can be.
+
+    Args:
+        values: (N,) what the metric makes of each item.
+        wanted: row id -> row; its label is what was to be answered.
+        high: the best value there is.
+    """
+    assert isinstance(items.answers, Graded), "labels are confused, see `confusions`"
+    found: dict[str, Confusion] = {}
+    for at in sorted(range(len(items)), key=lambda at: (values[at], str(items.keys[at]))):
+        name = str(items.keys[at]).split("/", 1)[1]
+        if len(found) == SHOWN or not values[at] < high:
+            break
+        said = items.answers.texts[at]
+        found.setdefault(
+            str(items.groups[at]),
+            Confusion(truth=wanted[name].label[:LETTERS], predicted=said[:LETTERS], count=1, ids=(name,)),
+        )
+    return tuple(found.values())

@@ -17,7 +17,7 @@ from postgrad.evaluate.power import DISCORDANT, SEED_SD, Need, Noise, need, reco
 from postgrad.evaluate.sealed import discordance
 from postgrad.evaluate.splits import SplitPlan, UnitPlan, group_of
 from postgrad.events import Event, JobFinished, JobStarted, RunStarted, SealedDone, current
-from postgrad.metrics import METRICS
+from postgrad.metrics import metric_of
 from postgrad.metrics.items import load_items, shared_items
 from postgrad.records import Budget, Record, TaskSpec
 from postgrad.store.sqlite import SqliteStore, run_folders
@@ -255,7 +255,7 @@ def _search_discordance(store: SqliteStore, tree: Tree) -> float | None:
             continue
         mine, theirs = (load_items(store.artifacts.read(one.items)) for one in (node.evaluation, rival.evaluation))
         first, second = shared_items(mine, theirs)
-        shares.append(discordance(METRICS.get(node.evaluation.metric), first, second))
+        shares.append(discordance(metric_of(node.evaluation.metric), first, second))
         if len(shares) == COMPARED:
             break
     return median(shares) if shares else None

@@ -11,9 +11,9 @@ from postgrad.evaluate.probes import is_disturbed
 from postgrad.evaluate.splits import SplitPlan, UnitPlan, group_of
 from postgrad.evaluate.statistics import estimate, point
 from postgrad.evaluate.threshold import choose_threshold, rejected
-from postgrad.metrics import METRICS
+from postgrad.metrics import METRICS, metric_of
 from postgrad.metrics.base import Answers, Graded
-from postgrad.metrics.items import Items, is_text_metric, join
+from postgrad.metrics.items import Items, join
 from postgrad.records import Estimate, Record, Row, Value
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ def all_metrics(items: Items) -> dict[str, float]:
     import math
 
     graded = items.answers.parts if isinstance(items.answers, Graded) else None
-    names = graded or [name for name in METRICS.names() if not is_text_metric(METRICS.get(name))]
-    values = {name: point(METRICS.get(name), items.answers) for name in names}
+    names = METRICS.names() if graded is None else graded
+    values = {name: point(metric_of(name), items.answers) for name in names}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
@@ -175,5 +175,5 @@ def measure(
     rejects = plan.out_of_scope is not None
     items = cross_fitted(parts, inference, rejects)
     threshold = frozen_threshold(join(parts), inference) if rejects else None
-    scored = estimate(METRICS.get(metric), items, seed=seed)
+    scored = estimate(metric_of(metric), items, seed=seed)
     return Measured(estimate=scored, metrics=all_metrics(items), threshold=threshold), items

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Mapping, Sequence
 
 from postgrad.evaluate.splits import group_of
-from postgrad.metrics import METRICS
-from postgrad.metrics.base import Answered, Graded
-from postgrad.metrics.items import Items, as_text_metric
+from postgrad.metrics.base import Answered
+from postgrad.metrics.items import Items, grade
 from postgrad.records import Row
 
 
@@ -56,7 +55,6 @@ def graded_items(unit: str, outputs: UnitTexts, rows: Mapping[str, Row], metrics
         Answered(rows[name].text, rows[name].label, text, tokens)
         for name, text, tokens in zip(outputs.ids, outputs.texts, outputs.tokens, strict=True)
     ]
-    parts = {name: as_text_metric(METRICS.get(name)).grade(answered) for name in metrics}
     keys = np.array([f"{unit}/{name}" for name in outputs.ids])
     groups = np.array([group_of(name) for name in outputs.ids])
-    return Items(keys, groups, Graded(outputs.texts, parts))
+    return Items(keys, groups, grade(answered, metrics))

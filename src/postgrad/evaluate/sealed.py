@@ -14,7 +14,7 @@ from postgrad.evaluate.graded import UnitTexts
 from postgrad.evaluate.power import CONFIDENCE, refusal, smallest_effect
 from postgrad.evaluate.statistics import difference, estimate, sign_test
 from postgrad.evaluate.statistics.influence import contributions
-from postgrad.metrics import METRICS
+from postgrad.metrics import metric_of
 from postgrad.metrics.base import Graded, Metric, TextMetric
 from postgrad.metrics.items import Items
 from postgrad.records import Estimate, Record, Row, SealedRead, SealedScore
@@ -72,7 +72,7 @@ def read_sealed(
         number: how often the sealed labels have been read in this run, this time included.
         guards: measures the task's guards on answered items; for the record, they decide nothing any more.
     """
-    judge = METRICS.get(metric)
+    judge = metric_of(metric)
     confidence = confidence_of(number)
     items = [sealed_items(outputs, questions, entrant.threshold) for entrant, outputs in entrants]
     scores = tuple(
@@ -127,8 +127,9 @@ def agreement(
 
     if isinstance(first, UnitTexts) or isinstance(second, UnitTexts):
         if not (isinstance(first, UnitTexts) and isinstance(second, UnitTexts)) or first.ids != second.ids:
-            return {"same_answer": 0.0}
-        return {"same_answer": sum(map(eq, first.texts, second.texts)) / max(1, len(first.ids))}
+            return {"same_answer": 0.0, "max_score_difference": float("inf"), "max_prob_difference": float("inf")}
+        same_texts = sum(map(eq, first.texts, second.texts)) / max(1, len(first.ids))
+        return {"same_answer": same_texts, "max_score_difference": 0.0, "max_prob_difference": 0.0}
     if first.ids != second.ids:
         return {"same_answer": 0.0, "max_score_difference": float("inf"), "max_prob_difference": float("inf")}
     same = first.probs.argmax(1) == second.probs.argmax(1)

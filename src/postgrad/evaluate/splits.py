@@ -17,8 +17,7 @@ from postgrad.data.decontaminate import Match, cleared, near_groups
 from postgrad.data.text import stable_unit
 from postgrad.errors import UserError
 from postgrad.evaluate.probes import background, disturbed
-from postgrad.metrics import METRICS
-from postgrad.metrics.items import as_text_metric, is_text_metric
+from postgrad.metrics import TEXT_METRICS
 from postgrad.records import Record, Row, TaskSpec
 
 SMALL = 2000
@@ -27,6 +26,8 @@ HOLDOUT_SHARE = 0.1
 HOLDOUT_UNITS = 3
 HOLDOUT_CAP = 2000
 SEALED_SHARE = 0.2
+# Computed of answers in words in any case.
+ALWAYS = ("exact_match", "brevity")
 
 
 class UnitPlan(Record):
@@ -291,9 +292,12 @@ def _holdout_parts(
 
 
 def metrics_of(metric: str) -> tuple[str, ...]:
-    """The metrics that a run with this one computes of its answers: this one, and all that are cheap."""
-    texts = {name: METRICS.get(name) for name in METRICS.names() if is_text_metric(METRICS.get(name))}
-    return (metric, *(name for name, found in texts.items() if name != metric and not as_text_metric(found).dear))
+    """The metrics that a run with this one computes of answers in words: this one, those beside it in its file where
+    they are cheap, and how often answers are right to the letter and how long they are."""
+    own = TEXT_METRICS.get(metric)
+    found = {name: TEXT_METRICS.get(name) for name in TEXT_METRICS.names()}
+    beside = [name for name, one in found.items() if type(one).__module__ == type(own).__module__ and not one.dear]
+    return tuple(dict.fromkeys((metric, *beside, *ALWAYS)))
 
 
 def _check_labels(labels: tuple[str, ...]) -> None:

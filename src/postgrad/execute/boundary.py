@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from postgrad.errors import UserError
 from postgrad.records import Failure
-from postgrad.train.base import TrainingDiverged
+from postgrad.train.base import CheckFailed, TrainingDiverged
 
 Stage = Literal["recipe", "data", "train", "predict"]
 EVIDENCE_LINES = 20
@@ -53,6 +53,10 @@ def classified(stage: Stage, error: Exception) -> Failure:
         return Failure(boundary="recipe", kind="invalid", message=str(error), evidence=evidence)
     if isinstance(error, TrainingDiverged):
         return Failure(boundary="train", kind="nan", message=f"Training diverged: {error}.", evidence=evidence)
+    if isinstance(error, CheckFailed):
+        return Failure(
+            boundary="train", kind=error.kind, message=f"Checked before training: {error}", evidence=evidence
+        )
     what = f"{type(error).__name__}: {error}"[:MESSAGE_LETTERS]
     if is_out_of_memory(error):
         return Failure(boundary="resource", kind="oom", message=f"Out of memory. {what}", evidence=evidence)

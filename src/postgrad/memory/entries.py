@@ -12,7 +12,7 @@ from typing import Annotated, Collection, Final, Literal, Mapping
 from pydantic import Field
 
 from postgrad.memory.effects import Brought
-from postgrad.metrics import METRICS
+from postgrad.metrics import METRICS, TEXT_METRICS
 from postgrad.records import Record, TaskSpec
 
 FORMAT: Final = 1
@@ -77,7 +77,7 @@ def task_type(task: TaskSpec, rows: int, labels: int) -> TaskType:
     """The type of a task with so many train rows and labels."""
     return TaskType(
         kind=task.kind,
-        metric=task.metric if METRICS.is_own(task.metric) else OTHER,
+        metric=task.metric if METRICS.is_own(task.metric) or TEXT_METRICS.is_own(task.metric) else OTHER,
         rejects=task.data.out_of_scope is not None,
         rows=ROWS[bisect_right(ROWS_FROM, rows)],
         labels=LABELS[bisect_right(LABELS_FROM, labels)],

@@ -1,6 +1,10 @@
-"""Metrics: one line here each."""
+"""Metrics: one line here each.
 
-from postgrad.metrics.base import Metric
+Two tables, because metrics over labels and metrics over answers in words are asked in different ways, and whoever asks
+knows which of the two a task has.
+"""
+
+from postgrad.metrics.base import Metric, TextMetric
 from postgrad.registry import Registry
 
 METRICS: Registry[Metric] = Registry(
@@ -17,3 +21,46 @@ METRICS: Registry[Metric] = Registry(
         "auroc": "postgrad.metrics.classification:AUROC",
     },
 )
+
+TEXT_METRICS: Registry[TextMetric] = Registry(
+    "text metric",
+    "postgrad.text_metrics",
+    {
+        "exact_match": "postgrad.metrics.texts:ExactMatch",
+        "normalised_match": "postgrad.metrics.texts:NormalisedMatch",
+        "token_f1": "postgrad.metrics.texts:TokenF1",
+        "choice_letter": "postgrad.metrics.texts:ChoiceLetter",
+        "numeric_match": "postgrad.metrics.numbers:NumericMatch",
+        "pr_auc": "postgrad.metrics.numbers:PrAuc",
+        "label_set_exact": "postgrad.metrics.label_sets:LabelSetExact",
+        "label_set_micro_f1": "postgrad.metrics.label_sets:LabelSetMicroF1",
+        "label_set_macro_f1": "postgrad.metrics.label_sets:LabelSetMacroF1",
+        "rouge1": "postgrad.metrics.overlap:Rouge1",
+        "rouge2": "postgrad.metrics.overlap:Rouge2",
+        "rougeL": "postgrad.metrics.overlap:RougeL",
+        "bleu": "postgrad.metrics.overlap:Bleu",
+        "chrf": "postgrad.metrics.overlap:Chrf",
+        "order_exact": "postgrad.metrics.sequences:OrderExact",
+        "order_tau": "postgrad.metrics.sequences:OrderTau",
+        "json_valid": "postgrad.metrics.structured:JsonValid",
+        "json_field_f1": "postgrad.metrics.structured:JsonFieldF1",
+        "json_exact": "postgrad.metrics.structured:JsonExact",
+        "recall_at_1": "postgrad.metrics.retrieval:RecallAt1",
+        "recall_at_5": "postgrad.metrics.retrieval:RecallAt5",
+        "recall_at_10": "postgrad.metrics.retrieval:RecallAt10",
+        "mrr": "postgrad.metrics.retrieval:MRR",
+        "ndcg_at_10": "postgrad.metrics.retrieval:NdcgAt10",
+        "cost_error": "postgrad.metrics.costs:CostError",
+        "brevity": "postgrad.metrics.costs:Brevity",
+    },
+)
+
+
+def metric_of(name: str) -> Metric | TextMetric:
+    """The metric of this name, from whichever table has it.
+
+    Raises:
+        UserError: the name is in neither.
+    """
+    in_words = not METRICS.is_own(name) and (TEXT_METRICS.is_own(name) or name in TEXT_METRICS.names())
+    return TEXT_METRICS.get(name) if in_words else METRICS.get(name)

@@ -68,22 +68,29 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class Graded:
-    """N answers in words, as what each metric needs to know of each.
+    """N answers in words, with what each metric needs to know of each.
 
     Attributes:
-        texts: the answers.
-        parts: metric name -> (N, S) float64; a row of NaN is an item that the metric leaves unscored.
+        answered: questions, what was to be answered, and the answers.
+        parts: metric name -> (N, S) float64; a row of NaN is an item that the metric leaves unscored. What a column is
+            may depend on all references that were graded together, so parts are cut, and never put together.
     """
 
-    texts: tuple[str, ...]
+    answered: tuple[Answered, ...]
     parts: Mapping[str, NDArray[np.float64]]
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.answered)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The answers."""
+        return tuple(each.answer for each in self.answered)
 
     def take(self, index: NDArray[np.int64]) -> Graded:
         """The items at `index`, in that order."""
-        return Graded(tuple(self.texts[i] for i in index), {name: part[index] for name, part in self.parts.items()})
+        parts = {name: part[index] for name, part in self.parts.items()}
+        return Graded(tuple(self.answered[i] for i in index), parts)
 
 
 class TextMetric(Protocol):

@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
-from postgrad.metrics.base import Answers, Graded, Metric, TextMetric
+from postgrad.metrics import TEXT_METRICS
+from postgrad.metrics.base import Answered, Answers, Graded, Metric, TextMetric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,19 +57,14 @@ def values_of(
     return as_label_metric(metric).values(answers, weights)
 
 
-def is_text_metric(metric: Metric | TextMetric) -> bool:
-    """True for a metric over answers in words."""
-    return hasattr(metric, "grade")
-
-
 def as_text_metric(metric: Any) -> TextMetric:
-    assert is_text_metric(metric), f"{type(metric).__name__} is about labels, and the answers are in words"
+    assert hasattr(metric, "grade"), f"{type(metric).__name__} is about labels, and the answers are in words"
     found: TextMetric = metric
     return found
 
 
 def as_label_metric(metric: Any) -> Metric:
-    assert not is_text_metric(metric), f"{type(metric).__name__} is about words, and the answers are labels"
+    assert not hasattr(metric, "grade"), f"{type(metric).__name__} is about words, and the answers are labels"
     found: Metric = metric
     return found
 
@@ -89,6 +85,11 @@ def differing(metric: Metric | TextMetric, first: Items, second: Items) -> NDArr
     return differ
 
 
+def grade(answered: Sequence[Answered], metrics: Sequence[str]) -> Graded:
+    """Let metrics grade answers in words, all together."""
+    return Graded(tuple(answered), {name: TEXT_METRICS.get(name).grade(answered) for name in metrics})
+
+
 # --- joining, and the file --------------------------------------------------------------------------------------------
 
 
@@ -99,9 +100,7 @@ def join(parts: Sequence[Items]) -> Items:
     keys, groups = (np.concatenate(found) for found in zip(*((p.keys, p.groups) for p in parts), strict=True))
     graded = [part.answers for part in parts if isinstance(part.answers, Graded)]
     if graded:
-        texts = tuple(text for each in graded for text in each.texts)
-        names = graded[0].parts
-        return Items(keys, groups, Graded(texts, {n: np.concatenate([g.parts[n] for g in graded]) for n in names}))
+        return Items(keys, groups, grade([one for each in graded for one in each.answered], tuple(graded[0].parts)))
     found = [part.labelled for part in parts]
     whole = Answers(
         np.concatenate([a.truth for a in found]),
@@ -120,9 +119,9 @@ def dump_items(items: Items) -> bytes:
     buffer = io.BytesIO()
     a = items.answers
     if isinstance(a, Graded):
-        text = np.frombuffer(json.dumps(a.texts).encode(), dtype=np.uint8)
+        answered = np.frombuffer(json.dumps(a.answered).encode(), dtype=np.uint8)
         parts = {f"{PART}{name}": part for name, part in a.parts.items()}
-        arrays: dict[str, Any] = {"keys": items.keys, "groups": items.groups, "texts": text, **parts}
+        arrays: dict[str, Any] = {"keys": items.keys, "groups": items.groups, "answered": answered, **parts}
         np.savez_compressed(buffer, **arrays)
         return buffer.getvalue()
     np.savez_compressed(
@@ -143,9 +142,9 @@ def load_items(data: bytes) -> Items:
     import numpy as np
 
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        if "texts" in file:
+        if "answered" in file:
             parts = {name.removeprefix(PART): file[name] for name in file.files if name.startswith(PART)}
-            graded = Graded(tuple(json.loads(file["texts"].tobytes())), parts)
+            graded = Graded(tuple(Answered(*each) for each in json.loads(file["answered"].tobytes())), parts)
             return Items(file["keys"], file["groups"], graded)
         answers = Answers(
             file["truth"], file["predicted"], file["argmax"], file["score"].astype(np.float64), int(file["labels"][0])

@@ -37,7 +37,10 @@ def _facts(view: RunView, read: SealedRead) -> Iterator[tuple[str, str]]:
         f"{wording.difference(gap)} on the same rows ({wording.percent(read.confidence)} bootstrap interval, "
         f"{wording.p_value(gap.p)}). The task asked for at least {view.task.min_effect:g}: {_asked(view, read)}.",
     )
-    yield "exact McNemar test", f"{wording.p_value(read.mcnemar_p)}, on right against wrong answers."
+    test, about = ("exact McNemar test", "right against wrong answers")
+    if view.task.kind == "generation":
+        test, about = "exact sign test", "which of the two answered better, item by item"
+    yield test, f"{wording.p_value(read.mcnemar_p)}, on {about}."
     if view.optimism_gap is not None:
         yield "optimism gap", f"{wording.signed(view.optimism_gap)}, search minus sealed score of the champion."
     looks = view.looks

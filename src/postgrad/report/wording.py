@@ -26,6 +26,7 @@ ROLE_NAMES = {
     "champion": "Champion",
     "baseline": "Baseline",
     "base_model": "Untouched base model",
+    "few_shot": "Untouched base model, few-shot",
     "constant": "Constant answer",
 }
 # A verdict on an experiment in a word or two. "better" and "worse" are of runs of older versions.

@@ -13,12 +13,14 @@ from typing import Iterable, Iterator, Mapping
 
 from postgrad.records import Prior, Recipe, Stage, TaskSpec
 from postgrad.research import edit
+from postgrad.research.language import STARTS, lm_recipe, speaks
 from postgrad.research.learning import Belief, prior_of
 from postgrad.research.moves import PLAYS
 from postgrad.research.play import CLASSIC, FROZEN, TUNED
 
 #: What a starting point is believed to gain over the classic reference before any run.
 DRAFT_PRIOR = Belief(0.02, 0.05)
+NEAREST = Stage(backend="nearest")
 COMPOSED = 60
 MOST_CHANGES = 4
 
@@ -56,6 +58,22 @@ def drafts(base_model: str | None) -> tuple[Draft, ...]:
     )
 
 
+def spoken(base_model: str | None) -> tuple[Draft, ...]:
+    """The fixed starting points of a base model that is used as a language model, and the cheapest answer in words."""
+    found = [Draft(kind, change, lm_recipe(base_model, stage)) for kind, change, stage in STARTS]
+    return (*found, Draft("draft.nearest", "the answer of the most similar train row", Recipe(stage=NEAREST)))
+
+
+def starts_of(task: TaskSpec, base_model: str | None) -> tuple[Draft, ...]:
+    """The fixed starting points of one base model of a task."""
+    if not speaks(task, base_model):
+        return drafts(base_model)
+    *tuned, nearest = spoken(base_model)
+    if task.kind == "generation":
+        return (*tuned, nearest)
+    return (*tuned, Draft("draft.classic", "TF-IDF, rejection by log probability", Recipe(stage=CLASSIC)))
+
+
 def best_first(found: Iterable[Draft], priors: Mapping[str, Prior]) -> list[Draft]:
     """By what finished runs taught; in the order given where they taught nothing."""
     return sorted(found, key=lambda draft: -prior_of(draft.kind, DRAFT_PRIOR, priors).mean)
@@ -64,7 +82,7 @@ def best_first(found: Iterable[Draft], priors: Mapping[str, Prior]) -> list[Draf
 def starting_points(task: TaskSpec, rng: Random, priors: Mapping[str, Prior] | None = None) -> Iterator[Draft]:
     """The fixed ones of every base model, then composed ones: a fixed one with two or more moves at once. Of one base
     model's, those that finished runs found best come first."""
-    fixed = [draft for base in task.base_models or (None,) for draft in best_first(drafts(base), priors or {})]
+    fixed = [draft for base in task.base_models or (None,) for draft in best_first(starts_of(task, base), priors or {})]
     yield from fixed
     for _ in range(COMPOSED):
         draft = rng.choice(fixed)

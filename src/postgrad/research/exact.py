@@ -10,7 +10,7 @@ from __future__ import annotations
 from postgrad.records import Choice, Move, Proposal, Recipe, TaskSpec
 from postgrad.research import edit
 from postgrad.research.base import Context, Researcher
-from postgrad.research.drafts import drafts
+from postgrad.research.drafts import drafts, spoken
 from postgrad.research.moves import PLAYS
 from postgrad.research.tuner import described
 
@@ -71,7 +71,7 @@ def _told(kind: str, recipe: Recipe, before: Recipe | None, choice: Choice) -> s
     """One change in words."""
     group, _, name = kind.partition(".")
     if group == "draft":
-        known = (*drafts(recipe.base_model), *drafts(None))
+        known = (*drafts(recipe.base_model), *drafts(None), *spoken(recipe.base_model))
         return next((draft.change for draft in known if draft.kind == kind), f"the method of {kind}")
     if group == "ablate":
         return f"without {name}"

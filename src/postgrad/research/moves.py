@@ -7,7 +7,7 @@ small intent sets, not fitted to any benchmark. To add a move, add an entry.
 
 from __future__ import annotations
 
-from postgrad.research import edit
+from postgrad.research import edit, language
 from postgrad.research.play import (
     CLASSIC,
     FROZEN,
@@ -373,4 +373,4 @@ DATA: tuple[Play, ...] = (
     ),
 )
 
-PLAYS: tuple[Play, ...] = (*METHOD, *SCORE, *SOUP, *ENSEMBLE, *DATA)
+PLAYS: tuple[Play, ...] = (*METHOD, *SCORE, *SOUP, *ENSEMBLE, *DATA, *language.PLAYS)

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple
 from postgrad.memory.effects import DRAFTS_AGAINST
 from postgrad.records import Dimension, Failure, Move, Prior, Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
-from postgrad.research.drafts import drafts
+from postgrad.research.drafts import starts_of
 from postgrad.research.moves import PLAYS
 from postgrad.research.recombine import mixtures
 from postgrad.research.references import reference_recipes
@@ -46,7 +46,7 @@ class PlaybookOptions:
 
     @cached_property
     def _starts(self) -> tuple[Option, ...]:
-        found = [draft for base in self.task.base_models or (None,) for draft in drafts(base)]
+        found = [draft for base in self.task.base_models or (None,) for draft in starts_of(self.task, base)]
         return tuple(
             Option(Move.DRAFT, each.kind, features(each.recipe), partial(_same, each.recipe)) for each in found
         )
@@ -104,7 +104,10 @@ class PlaybookOptions:
         found: dict[str, Taught] = {}
         for start in self._starts:
             found = {**self._taught(start.recipe), **found}
-        against = features(next(each.recipe for each in reference_recipes(self.task) if each.kind == DRAFTS_AGAINST))
+        classic = next((each.recipe for each in reference_recipes(self.task) if each.kind == DRAFTS_AGAINST), None)
+        if classic is None:
+            return found
+        against = features(classic)
         return found | {
             start.kind: Taught(against, start.features, *known)
             for start in reversed(self._starts)

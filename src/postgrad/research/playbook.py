@@ -13,7 +13,7 @@ from typing import Callable
 from postgrad.records import Choice, Move, Proposal, TaskSpec
 from postgrad.research import edit
 from postgrad.research.base import Context
-from postgrad.research.drafts import DRAFT_PRIOR, Draft, drafts, starting_points
+from postgrad.research.drafts import DRAFT_PRIOR, Draft, drafts, starting_points, starts_of
 from postgrad.research.ideas import Ask, Idea, changed, recipe_of
 from postgrad.research.learning import Belief, belief, prior_of, worth
 from postgrad.research.moves import PLAYS
@@ -152,8 +152,14 @@ def replicate(ask: Ask) -> Idea | None:
 
 def _last_resort(ask: Ask) -> Idea:
     """The cheapest starting point with a seed of its own: nothing has a score, and nothing new can be paid for."""
-    cheapest = min(drafts(None), key=lambda found: ask.context.nominal_s(found.recipe))
+    bases = ask.task.base_models or (None,)
+    found = [each for base in bases for each in starts_of(ask.task, base)] if _in_words(ask) else [*drafts(None)]
+    cheapest = min(found, key=lambda one: ask.context.nominal_s(one.recipe))
     return _drafted(cheapest)
+
+
+def _in_words(ask: Ask) -> bool:
+    return ask.task.kind == "generation"
 
 
 MAKERS: dict[Move, Maker] = {

@@ -7,6 +7,7 @@ gets into the memory, and nothing in the memory can make a run do what the playb
 from __future__ import annotations
 
 from postgrad.research.drafts import DRAFT_PRIOR, drafts
+from postgrad.research.language import STARTS
 from postgrad.research.learning import Belief
 from postgrad.research.moves import PLAYS
 
@@ -23,6 +24,7 @@ OTHERS = {
 
 def table() -> dict[str, Belief]:
     """Kind of change -> the playbook's own prior."""
-    starts = {draft.kind for base in ("any", None) for draft in drafts(base)} | {COMPOSED}
+    starts = {draft.kind for base in ("any", None) for draft in drafts(base)} | {COMPOSED, "draft.nearest"}
+    starts |= {kind for kind, _, _ in STARTS}
     plays = {play.kind: Belief(play.gain, play.spread) for play in PLAYS}
     return {**plays, **OTHERS, **dict.fromkeys(sorted(starts), DRAFT_PRIOR)}

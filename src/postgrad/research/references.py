@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from postgrad.records import Proposal, Recipe, Stage, TaskSpec
+from postgrad.research.language import SHOTS, UNTOUCHED, lm_recipe, speaks
+
+# Kind, change, and what is expected of it.
+CONSTANT = ("reference.constant", "one answer to everything", "scores about 0")
+CLASSIC = ("reference.classic", "TF-IDF and logistic regression", "is the bar that a tuned model has to clear")
+NEAREST = (
+    "reference.nearest",
+    "the answer of the most similar train row",
+    "is the bar that a tuned model has to clear",
+)
+UNTOUCHED_ENCODER = ("reference.base_model", "the untouched base model, nearest prototype", "needs no training")
+UNTOUCHED_LM = ("reference.base_model", "the untouched language model", "needs no training")
+FEW_SHOT = ("reference.few_shot", "the untouched language model with eight examples in its prompt", "needs no training")
 
 
 def reference_recipes(task: TaskSpec) -> tuple[Proposal, ...]:
-    """The constant answer, the cheapest classic model, and the untouched base model with a nearest-prototype answer."""
-    found = [
-        (
-            "reference.constant",
-            Recipe(stage=Stage(backend="constant"), inference={"threshold": "reject_all"}),
-            "one answer to everything",
-            "scores about 0",
-        ),
-        (
-            "reference.classic",
-            Recipe(stage=Stage(backend="classic")),
-            "TF-IDF and logistic regression",
-            "is the bar that a tuned model has to clear",
-        ),
-    ]
-    if task.base_models:
+    """The constant answer, the cheapest classic model, and the untouched base model: an encoder with a
+    nearest-prototype answer, a language model as it is and with answered examples in its prompt."""
+    found = [(*CONSTANT, Recipe(stage=Stage(backend="constant"), inference={"threshold": "reject_all"}))]
+    if task.kind == "generation":
+        found = [
+            (*CONSTANT, Recipe(stage=Stage(backend="constant"))),
+            (*NEAREST, Recipe(stage=Stage(backend="nearest"))),
+        ]
+    else:
+        found.append((*CLASSIC, Recipe(stage=Stage(backend="classic"))))
+    if task.base_models and speaks(task, task.base_models[0]):
+        found += [
+            (*UNTOUCHED_LM, lm_recipe(task.base_models[0], UNTOUCHED)),
+            (*FEW_SHOT, lm_recipe(task.base_models[0], SHOTS)),
+        ]
+    elif task.base_models:
         stage = Stage(backend="embedder", params={"tune": "frozen", "head": "prototype", "score": "max_logit"})
-        recipe = Recipe(base_model=task.base_models[0], stage=stage)
-        found.append(
-            ("reference.base_model", recipe, "the untouched base model, nearest prototype", "needs no training")
-        )
+        found.append((*UNTOUCHED_ENCODER, Recipe(base_model=task.base_models[0], stage=stage)))
     return tuple(
         Proposal(
             recipe=recipe,
@@ -38,5 +48,5 @@ def reference_recipes(task: TaskSpec) -> tuple[Proposal, ...]:
             proposer="reference",
             seed=task.seed,
         )
-        for kind, recipe, change, why in found
+        for kind, change, why, recipe in found
     )

@@ -16,8 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from postgrad.data.sources import resolve_source
 from postgrad.engines import ENGINES
 from postgrad.errors import UserError, near_miss
-from postgrad.metrics import METRICS
-from postgrad.metrics.items import as_label_metric, is_text_metric
+from postgrad.metrics import METRICS, TEXT_METRICS
 from postgrad.records import Budget, DataSpec, EngineSpec, Generation, Guard, Record, SearchSpec, Slice, TaskSpec
 from postgrad.registry import Registry
 from postgrad.research import RESEARCHERS
@@ -143,17 +142,22 @@ def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
     if "researcher" in sections:
         _is_known(RESEARCHERS, sections["researcher"], "researcher", problems)
     rejects = "data" not in sections or sections["data"].out_of_scope is not None
-    if "metric" in sections and _is_known(METRICS, sections["metric"], "metric", problems):
+    if "metric" in sections:
         problems.extend(_metric_problems(sections["metric"], sections.get("kind", "classification"), rejects))
+    foreign = METRICS if sections.get("kind") == "generation" else TEXT_METRICS
+    asked = {str(guard.metric) for guard in sections.get("guards", ()) if guard.metric is not None}
+    for name in sorted(asked & set(foreign.names())):
+        problems.append(f"guards: '{name}' is a {foreign.kind}, which this kind of task has no answers for. Remove it.")
 
 
 def _metric_problems(name: str, kind: str, rejects: bool) -> Iterator[str]:
-    metric = METRICS.get(name)
-    if is_text_metric(metric) != (kind == "generation"):
-        fitting = [one for one in METRICS.names() if is_text_metric(METRICS.get(one)) == (kind == "generation")]
-        form = "answers in words" if is_text_metric(metric) else "labels"
-        yield f"metric: '{name}' is about {form}, and the task's kind is {kind}. Take one of: {', '.join(fitting)}."
-    elif not is_text_metric(metric) and as_label_metric(metric).needs_out_of_scope and not rejects:
+    fitting, other = (TEXT_METRICS, METRICS) if kind == "generation" else (METRICS, TEXT_METRICS)
+    known = fitting.names()
+    if name not in known and name in other.names():
+        yield f"metric: '{name}' is a {other.kind}, and the task's kind is {kind}. Take one of: {', '.join(known)}."
+    elif name not in known:
+        yield f"metric: unknown {fitting.kind} '{name}'.{near_miss(name, known)} Known: {', '.join(known)}."
+    elif kind != "generation" and METRICS.get(name).needs_out_of_scope and not rejects:
         yield f"metric: '{name}' needs an out-of-scope label. Set data.out_of_scope, or take macro_f1."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from postgrad.engines import ENGINES
-from postgrad.metrics import METRICS
+from postgrad.metrics import METRICS, TEXT_METRICS
 from postgrad.records import TaskSpec
 from postgrad.research import RESEARCHERS
 from postgrad.search import POLICIES
@@ -85,6 +85,7 @@ def task_schema() -> dict[str, Any]:
     keys["budget"]["default"], keys["base_models"]["default"] = DEFAULT_BUDGET, [DEFAULT_BASE_MODEL]
     for key, registry in (("metric", METRICS), ("search", POLICIES), ("engine", ENGINES), ("researcher", RESEARCHERS)):
         keys[key]["examples"] = list(registry.names())
+    keys["metric"]["examples"] += TEXT_METRICS.names()
     for key, text in HELP.items():
         top, _, inner = key.partition(".")
         (definitions["DataSpec"]["properties"][inner] if inner else keys[top])["description"] = text

@@ -7,6 +7,7 @@ BACKENDS: Registry[Backend] = Registry(
     "backend",
     "postgrad.backends",
     {
+        "causal_lm": "postgrad.train.causal_lm:CausalLM",
         "constant": "postgrad.train.constant:Constant",
         "classic": "postgrad.train.classic:Classic",
         "embedder": "postgrad.train.embedder:Embedder",

@@ -91,6 +91,17 @@ class TrainingDiverged(Exception):
     """The loss or a weight is not a number any more, or the loss has only risen. Becomes Failure(train, nan)."""
 
 
+class CheckFailed(Exception):
+    """A check before the compute found what would spoil a training. Becomes Failure(train, `kind`).
+
+    The message says what was found and names the fix.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class Backend(Protocol):
     """Trains one kind of model.
 

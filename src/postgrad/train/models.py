@@ -1,7 +1,8 @@
 """Base models: reference -> local folder, and the hash that lineage starts from.
 
 A reference is `hf:ORG/NAME@REVISION`, `path:DIR` or `package:NAME`. Only weights in safetensors are taken: other weight
-files are pickles, which run code when they are read. Loads no model and imports no package of one.
+files are pickles, which run code when they are read. Loads no model and imports no package of one. A folder with one
+GGUF file and no config.json stands for the model in it, which is converted on first use.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import json
 import os
 import re
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from postgrad.errors import UserError, near_miss
+from postgrad.train.gguf import converted, gguf_of
 
 HF, PATH, PACKAGE = "hf:", "path:", "package:"
 FORMS = "hf:ORG/NAME@REVISION, path:FOLDER or package:NAME"
@@ -25,6 +29,8 @@ WANTED = (*(f"*{suffix}" for suffix in HASHED), "*.md", "LICENSE*")
 EXPORTS = ("onnx/*", "openvino/*", "coreml/*", "flax_model*", "tf_model*")
 # Parts of a sentence encoder are classes that the library imports by these names.
 OWN_MODULES = ("sentence_transformers.",)
+# Ends of the names of architectures that continue a text.
+CAUSAL = ("ForCausalLM", "LMHeadModel")
 LFS_POINTER = b"version https://git-lfs"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+@[\w./-]+")
@@ -66,8 +72,58 @@ def resolve_model(reference: str, cache: Path | None = None) -> Path:
     if reference.startswith(HF):
         return _checked(_from_hub(reference, cache), reference)
     if reference.startswith(PACKAGE):
-        return _checked(_package_folder(reference), reference)
-    return Path(absolute_reference(reference, Path()).removeprefix(PATH))
+        folder = _package_folder(reference)
+    else:
+        folder = Path(absolute_reference(reference, Path()).removeprefix(PATH))
+    if (file := gguf_of(folder)) is not None:
+        folder = converted(file)
+    return _checked(folder, reference)
+
+
+def model_kind(reference: str | Path) -> Literal["encoder", "causal_lm"]:
+    """What kind of model a reference or a folder holds. What cannot be read, or is not there yet, is an encoder.
+
+    Goes by the architecture that config.json names, or by there being a GGUF file; imports no library and downloads
+    nothing.
+    """
+    folder = reference if isinstance(reference, Path) else _folder_without_asking(reference)
+    if folder is None:
+        return "encoder"
+    if gguf_of(folder) is not None:
+        return "causal_lm"
+    # An encoder that was made of a language model keeps its name, with a list of modules beside it.
+    if not (folder / "config.json").is_file() or (folder / "modules.json").is_file():
+        return "encoder"
+    return _kind_of(folder / "config.json")
+
+
+@cache
+def _kind_of(config: Path) -> Literal["encoder", "causal_lm"]:
+    try:
+        facts = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return "encoder"
+    names = facts.get("architectures") if isinstance(facts, dict) else None
+    return "causal_lm" if any(str(name).endswith(CAUSAL) for name in names or ()) else "encoder"
+
+
+def _folder_without_asking(reference: str) -> Path | None:
+    """Where a model lies already. Models of the Hub are looked for in its cache."""
+    if reference.startswith(PACKAGE):
+        try:
+            return _package_folder(reference)
+        except UserError:
+            return None
+    if not reference.startswith(HF):
+        return Path(reference.removeprefix(PATH)).expanduser()
+    if not _HUB_ID.fullmatch(reference.removeprefix(HF)):
+        return None
+    repository, revision = _check_hub_form(reference)
+    home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
+    stored = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")) / f"models--{repository.replace('/', '--')}"
+    named = stored / "refs" / revision
+    commit = named.read_text(encoding="utf-8").strip() if named.is_file() else revision
+    return stored / "snapshots" / commit
 
 
 def model_hash(folder: Path) -> str:
@@ -91,6 +147,8 @@ def _checked(folder: Path, reference: str) -> Path:
     if not folder.is_dir():
         names = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise UserError(f"The base model {reference}: there is no folder {folder}.{near_miss(folder.name, names)}")
+    if gguf_of(folder) is not None:
+        return folder
     if not (folder / "config.json").is_file():
         raise UserError(
             f"The base model {reference}: {folder} has no config.json, so it is not a model in the Hub's format. "
@@ -154,8 +212,11 @@ def _package_folder(reference: str) -> Path:
     home = Path(next(iter(found.submodule_search_locations)))
     candidates = [home / "model", home, *sorted(path for path in home.iterdir() if path.is_dir())]
     folder = next((path for path in candidates if (path / "config.json").is_file()), None)
+    folder = folder or next((path for path in candidates if gguf_of(path) is not None), None)
     if folder is None:
-        raise UserError(f"The base model {reference}: the package '{name}' holds no model (no config.json in {home}).")
+        raise UserError(
+            f"The base model {reference}: the package '{name}' holds no model (no config.json and no GGUF file in {home})."
+        )
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import Iterator
 from postgrad.errors import near_miss
 from postgrad.evaluate.guards.base import Answered, AnswersKind, about
 from postgrad.evaluate.statistics import estimate
-from postgrad.metrics import METRICS
+from postgrad.metrics import METRICS, TEXT_METRICS, metric_of
 from postgrad.records import Estimate, Guard
 
 ALPHA = 0.05
@@ -20,24 +20,24 @@ class MetricGuard(AnswersKind):
         return f"{guard.metric}{about(guard)}"
 
     def problems(self, guard: Guard, rejects: bool) -> Iterator[str]:
-        name, names = str(guard.metric), METRICS.names()
+        name, names = str(guard.metric), (*METRICS.names(), *TEXT_METRICS.names())
         if name not in names:
             yield f"unknown metric '{name}'.{near_miss(name, names)} Known: {', '.join(names)}."
-        elif METRICS.get(name).needs_out_of_scope and not rejects:
+        elif name in METRICS.names() and METRICS.get(name).needs_out_of_scope and not rejects:
             yield f"'{name}' needs an out-of-scope label. Set data.out_of_scope, or take macro_f1."
 
     def range(self, guard: Guard) -> tuple[float, float]:
         name = str(guard.metric)
-        if name not in METRICS.names():
+        if name not in (*METRICS.names(), *TEXT_METRICS.names()):
             return float("-inf"), float("inf")
-        return METRICS.get(name).low, METRICS.get(name).high
+        return metric_of(name).low, metric_of(name).high
 
     def measured(self, guard: Guard, answered: Answered, seed: int) -> Estimate:
         import numpy as np
 
         if not len(answered.items):
             return Estimate(value=float("nan"), low=float("nan"), high=float("nan"), n=0)
-        metric = METRICS.get(str(guard.metric))
+        metric = metric_of(str(guard.metric))
         found = estimate(metric, answered.items, seed=seed)
         texts = len(np.unique(answered.items.groups))
         return never_certain(found.model_copy(update={"n": texts}), metric.low, metric.high)

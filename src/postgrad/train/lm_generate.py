@@ -1,0 +1,158 @@
+"""Answers in a language model's own words: greedy, in batches, the same for the same prompts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Sequence
+
+from postgrad.errors import UserError
+from postgrad.records import Generation
+from postgrad.train.base import Texts
+from postgrad.train.chat import Renderer
+
+if TYPE_CHECKING:
+    import torch
+
+TOKENS_A_BATCH = 8192
+ROWS_A_BATCH = 32
+
+
+def generate(model: Any, renderer: Renderer, generation: Generation, texts: Sequence[str]) -> Texts:
+    """Answer every text with the likeliest token at each step, until the answer ends or is cut.
+
+    Prompts of about one length are answered together, padded on the left.
+
+    Raises:
+        UserError: answers have to conform to a schema, and the library for that is missing or refuses the schema.
+    """
+    import numpy as np
+
+    prompts = [renderer.prompt(text).ids for text in texts]
+    order = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), prompts[number]))
+    answers, tokens = [""] * len(texts), np.zeros(len(texts), np.int64)
+    for batch in _batches(order, [len(prompt) + generation.max_new_tokens for prompt in prompts]):
+        made = _batch(model, renderer, generation, [prompts[number] for number in batch])
+        for number, ids in zip(batch, made, strict=True):
+            answers[number], tokens[number] = _answer(renderer, generation, ids)
+    return Texts(tuple(answers), tokens)
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in order, as many at once as fit into the tokens of a batch."""
+    batches: list[list[int]] = []
+    for number in order:
+        size = len(batches[-1]) + 1 if batches else 0
+        if not batches or size > ROWS_A_BATCH or size * lengths[number] > TOKENS_A_BATCH:
+            batches.append([])
+        batches[-1].append(number)
+    return batches
+
+
+def _batch(model: Any, renderer: Renderer, generation: Generation, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """New token ids of each prompt, the end token included where one came."""
+    import torch
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+    width = max(len(prompt) for prompt in prompts)
+    ends = sorted({renderer.end, renderer.tokenizer.eos_token_id or renderer.end})
+    pad = next(token for token in (renderer.tokenizer.pad_token_id, renderer.end) if token is not None)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    # What the makers of a model advise (sampling, penalties) is set aside: the same question has the same answer.
+    model.generation_config = GenerationConfig(
+        max_new_tokens=generation.max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=pad
+    )
+    allowed = LogitsProcessorList()
+    if generation.json_schema is not None:
+        allowed.append(schema_processor(renderer, generation, model.get_output_embeddings().weight.shape[0]))
+    stopping = StoppingCriteriaList([_Stopped(renderer, generation.stop, width)]) if generation.stop else None
+    with torch.inference_mode():
+        made = model.generate(input_ids=ids, attention_mask=mask, logits_processor=allowed, stopping_criteria=stopping)
+    found = []
+    for row in made[:, width:].tolist():
+        end = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
+        found.append(row[: end + 1])
+    return found
+
+
+def _answer(renderer: Renderer, generation: Generation, ids: Sequence[int]) -> tuple[str, int]:
+    """The text without stop texts, and the tokens that it took."""
+    text = _decoded(renderer, ids)
+    stops = [place for stop in generation.stop if (place := text.find(stop)) >= 0]
+    if not stops:
+        return text.strip(), len(ids)
+    used = next(
+        count
+        for count in range(1, len(ids) + 1)
+        if any(stop in _decoded(renderer, ids[:count]) for stop in generation.stop)
+    )
+    return text[: min(stops)].strip(), used
+
+
+def _decoded(renderer: Renderer, ids: Any) -> str:
+    return str(renderer.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+class _Stopped:
+    """Ends a row once a stop text stands in its answer."""
+
+    def __init__(self, renderer: Renderer, stops: Sequence[str], width: int) -> None:
+        self.renderer, self.stops, self.width = renderer, stops, width
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
+        import torch
+
+        texts = [_decoded(self.renderer, row[self.width :]) for row in input_ids]
+        done = [any(stop in text for stop in self.stops) for text in texts]
+        return torch.tensor(done, device=input_ids.device)
+
+
+def schema_processor(renderer: Renderer, generation: Generation, vocabulary: int) -> Any:
+    """Masks the tokens after which an answer cannot conform to the schema any more, by llguidance.
+
+    Raises:
+        UserError: llguidance is missing, or cannot hold answers to the schema.
+    """
+    try:
+        import llguidance
+        import llguidance.hf
+    except ModuleNotFoundError as missing:
+        raise UserError(
+            "Answers that conform to a JSON schema (generation.json_schema) need the library 'llguidance', which is not "
+            "installed. Install it with: pip install llguidance"
+        ) from missing
+    import json
+
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(generation.json_schema))
+    if problem := llguidance.LLMatcher.validate_grammar(grammar):
+        raise UserError(f"Answers cannot be held to the JSON schema (generation.json_schema): {problem}")
+    tokens = llguidance.hf.from_tokenizer(renderer.tokenizer, n_vocab=vocabulary, eos_token=renderer.end)
+    return _Schema(lambda: llguidance.LLMatcher(tokens, grammar), vocabulary, renderer.end)
+
+
+class _Schema:
+    """One state of the grammar for each row, moved on by the token that was chosen last."""
+
+    def __init__(self, matcher: Any, vocabulary: int, end: int) -> None:
+        self.matcher, self.vocabulary, self.end = matcher, vocabulary, end
+        self.rows: list[Any] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        import llguidance.numpy as masks
+        import numpy as np
+        import torch
+
+        if not self.rows:
+            self.rows = [self.matcher() for _ in range(len(input_ids))]
+        else:
+            for row, token in zip(self.rows, input_ids[:, -1].tolist(), strict=True):
+                if not row.is_stopped():
+                    row.consume_token(token)
+        allowed = np.zeros((len(self.rows), self.vocabulary), bool)
+        mask = masks.allocate_token_bitmask(1, self.vocabulary)
+        for number, row in enumerate(self.rows):
+            if row.is_stopped():
+                allowed[number, self.end] = True
+                continue
+            masks.fill_next_token_bitmask(row, mask, 0)
+            allowed[number] = np.unpackbits(mask.view(np.uint8), bitorder="little")[: self.vocabulary]
+        return scores.masked_fill(~torch.from_numpy(allowed).to(scores.device), float("-inf"))
