@@ -16,7 +16,7 @@ from postgrad.evaluate.statistics import difference, estimate, sign_test
 from postgrad.evaluate.statistics.influence import contributions
 from postgrad.metrics import metric_of
 from postgrad.metrics.base import Graded, Metric, TextMetric
-from postgrad.metrics.items import Items
+from postgrad.metrics.items import Items, differing
 from postgrad.records import Estimate, Record, Row, SealedRead, SealedScore
 
 if TYPE_CHECKING:
@@ -106,8 +106,10 @@ def gaps(metric: Metric | TextMetric, first: Items, second: Items) -> NDArray[np
     """(N,) how far one model is ahead of another on each item: right against wrong where answers are labels, else what
     the metric makes of the answers."""
     if isinstance(first.answers, Graded):
-        ahead: NDArray[np.float64] = contributions(metric, first.answers) - contributions(metric, second.answers)
-        return ahead
+        ahead = contributions(metric, first.answers) - contributions(metric, second.answers)
+        # Equal answers are equal, whatever rounding made of their values.
+        found: NDArray[np.float64] = ahead * differing(metric, first, second)
+        return found
     right = [(one.predicted == one.truth).astype(float) for one in (first.labelled, second.labelled)]
     more_right: NDArray[np.float64] = right[0] - right[1]
     return more_right
