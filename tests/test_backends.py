@@ -185,7 +185,7 @@ class TestEnsemble(WithEncoder):
 
 def test_all_backends_are_covered() -> None:
     covered = {type(suite.backend).__name__ for suite in (TestConstant, TestClassic, TestEmbedder, TestEnsemble)}
-    covered.add("Soup")  # in test_soup.py
+    covered |= {"Soup", "CausalLM", "Nearest"}  # in test_soup.py, test_causal_lm.py and test_generation.py
     assert {type(BACKENDS.get(name)).__name__ for name in BACKENDS.names()} == covered
 
 

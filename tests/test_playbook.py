@@ -13,7 +13,7 @@ from postgrad.memory.effects import FAILED_EFFECT
 from postgrad.records import Choice, Failure, Move, Proposal, Recipe, Stage, TaskSpec, content_hash
 from postgrad.research import RESEARCHERS, edit
 from postgrad.research.base import Context
-from postgrad.research.drafts import drafts, starting_points
+from postgrad.research.drafts import drafts, spoken, starting_points
 from postgrad.research.learning import Belief, belief, effect_of, worth
 from postgrad.research.moves import PLAYS
 from postgrad.research.playbook import Playbook
@@ -47,6 +47,7 @@ def improve(parent: str) -> Choice:
 def grown_recipes() -> list[Recipe]:
     """References and drafts, and each of them after one and after two moves."""
     found = [*DRAFTS.values(), *(proposal.recipe for proposal in reference_recipes(REJECTING)[1:])]
+    found += [draft.recipe for draft in spoken("any") if draft.recipe.stage.backend == "causal_lm"]
     for depth in range(2):
         for recipe in list(found):
             rng = Random(f"{recipe.hash}{depth}")
@@ -84,7 +85,8 @@ def test_a_move_gives_a_valid_new_recipe_and_is_of_use_somewhere(play: Any) -> N
 def test_no_move_but_more_of_the_same_applies_twice() -> None:
     for recipe in (recipe for recipe in grown_recipes() if len(edit.members(recipe)) == 1):
         for play in PLAYS:
-            if play.kind not in ("ensemble.seeds", "train.longer", "train.shorter", "base.next"):
+            more = ("lm.longer", "lm.shorter", "lm.smaller_batch")
+            if play.kind not in ("ensemble.seeds", "train.longer", "train.shorter", "base.next", *more):
                 once = play.apply(recipe, REJECTING) if play.applies(recipe, REJECTING) else None
                 assert once is None or not play.applies(once, REJECTING), f"{play.kind} on {recipe.stage}"
 

@@ -184,7 +184,7 @@ def test_all_problems_at_once(folder: Path) -> None:
         ({"data": {"train": "train.csv", "out_of_scope": False}}, "Put quotation marks around it"),
         ({"metric": "mmc"}, "metric: unknown metric 'mmc'. Did you mean 'mcc'?"),
         ({"metric": "auroc"}, "'auroc' needs an out-of-scope label"),
-        ({"kind": "regression"}, "kind: input should be 'classification', found 'regression'"),
+        ({"kind": "regression"}, "kind: input should be 'classification' or 'generation', found 'regression'"),
         ({"guards": [{"metric": "accuracy"}]}, "needs a min or a max"),
         ({"guards": [{"metric": "accuracy", "min": 0.9, "max": 0.1}]}, "min 0.9 is above max 0.1"),
         ({"budget": 20}, "found 20, which has no unit"),

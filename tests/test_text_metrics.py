@@ -147,11 +147,11 @@ class TestBleu(TextMetricContract):
     scale_matters = True
     cases = (
         # Precisions 5/6, 4/5, 3/4, 2/3: their product is 1/3.
-        TextCase((("a b c d e f", "a b c d e x"),), value=100 * (1 / 3) ** 0.25),
+        TextCase((("a b c d e f", "a b c d e x"),), value=(1 / 3) ** 0.25),
         # As many words as match, four of six: exp(1 - 6/4).
-        TextCase((("a b c d e f", "a b c d"),), value=100 * math.exp(-0.5)),
+        TextCase((("a b c d e f", "a b c d"),), value=math.exp(-0.5)),
         # 2/4, 1/3, then none of 2 and none of 1: 1/(2*2) and 1/(4*1).
-        TextCase((("a b c d", "a b x y"),), value=100 * (2 / 4 * 1 / 3 * 1 / 4 * 1 / 4) ** 0.25),
+        TextCase((("a b c d", "a b x y"),), value=(2 / 4 * 1 / 3 * 1 / 4 * 1 / 4) ** 0.25),
         TextCase((("a b c d", ""),), value=0.0),
     )
 
@@ -162,9 +162,9 @@ class TestChrf(TextMetricContract):
     unreadable = ("", " \n")
     cases = (
         # "ab" against "ac": 1/2 of the characters, 0 of the pairs, no longer orders: P = R = 1/4.
-        TextCase((("ac", "a b"),), value=25.0),
+        TextCase((("ac", "a b"),), value=0.25),
         # Precision (1 + 1) / 2, recall (2/3 + 1/2) / 2 = 7/12, F2 = 5 * 7/12 / (4 + 7/12).
-        TextCase((("abc", "ab"),), value=100 * 5 * (7 / 12) / (4 + 7 / 12)),
+        TextCase((("abc", "ab"),), value=5 * (7 / 12) / (4 + 7 / 12)),
     )
 
 

@@ -18,6 +18,8 @@ REQUIREMENTS = {
     "constant": ("numpy",),
     "classic": ("numpy", "scipy", "scikit-learn", "safetensors"),
     "embedder": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
+    "nearest": ("numpy", "scipy", "scikit-learn"),
+    "causal_lm": ("numpy", "safetensors", "torch", "transformers"),
     "soup": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
 }
 
@@ -31,6 +33,8 @@ model = load()
 model(["where is my order?"])  # [{"label": ..., "probability": ..., "score": ...}]
 
 # From the shell: python this-folder/predict.py "where is my order?"
+# Where the task's answers are words: [{"answer": ...}].
+# A language model is a transformers folder: this-folder/language_model.
 # A fine-tuned encoder is a sentence-transformers folder: this-folder/encoder, or this-folder/member-0/encoder.
 """
 
@@ -57,7 +61,8 @@ def export_champion(store: SqliteStore, folder: Path) -> Path:
     facts = json.loads((model / "postgrad.json").read_text(encoding="utf-8"))
     facts |= {"threshold": certified.threshold, "run": store.folder.name, "experiment": certified.champion}
     (folder / "postgrad.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
-    shutil.copy(Path(__file__).with_name("predict.py"), folder / "predict.py")
+    for name in ("predict.py", *(("predict_language.py",) if uses_language_model(facts["recipe"]["stage"]) else ())):
+        shutil.copy(Path(__file__).with_name(name), folder / name)
     (folder / "README.md").write_text(visible(model_card(read_view(store), LOADING)), encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join(requirements(facts["recipe"]["stage"])) + "\n")
     return folder
@@ -73,6 +78,13 @@ def requirements(stage: dict[str, object]) -> list[str]:
         except PackageNotFoundError:
             lines.append(name)
     return lines
+
+
+def uses_language_model(stage: dict[str, object]) -> bool:
+    """True where a stage, or a member of it, is a causal language model."""
+    params = stage["params"]
+    members = params.get("members", []) if isinstance(params, dict) and stage["backend"] == "ensemble" else []
+    return stage["backend"] == "causal_lm" or any(uses_language_model(member["stage"]) for member in members)
 
 
 def _needed(stage: dict[str, object]) -> tuple[str, ...]:

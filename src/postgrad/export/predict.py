@@ -5,6 +5,7 @@ python predict.py "where is my order" "do you ship to mars"
 from predict import load
 model = load()
 model(["where is my order"])   # [{"label": "ORDER_STATUS", "probability": 0.93, "score": 0.71}]
+                               # or, where the task's answers are words: [{"answer": "..."}]
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Floats = NDArray[np.float32]
 # (N, K) probabilities over the in-scope labels and (N,) in-scope scores.
 Answers = tuple[Floats, Floats]
 Model = Callable[[Sequence[str]], Answers]
+Writer = Callable[[Sequence[str]], list[str]]
 
 
 def softmax(logits: Any) -> Floats:
@@ -152,7 +154,52 @@ def load_ensemble(folder: Path) -> Model:
     return answer
 
 
+def load_language(folder: Path) -> Model:
+    """Labels by a causal language model; `predict_language.py` lies beside this file."""
+    from predict_language import load_labels  # type: ignore[import-not-found]
+
+    found: Model = load_labels(folder)
+    return found
+
+
+def load_constant_text(folder: Path) -> Writer:
+    """Always the same text."""
+    text: str = json.loads((folder / "constant.json").read_text())["text"]
+    return lambda texts: [text] * len(texts)
+
+
+def load_nearest(folder: Path) -> Writer:
+    """The answer of the train row that is most like the question."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    facts = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+    low, high = facts["params"]["char_min"], facts["params"]["char_max"]
+    vectoriser = TfidfVectorizer(analyzer="char_wb", ngram_range=(low, max(low, high)), sublinear_tf=True)
+    known = vectoriser.fit_transform(facts["texts"])
+
+    def answer(texts: Sequence[str]) -> list[str]:
+        best = np.asarray((vectoriser.transform(list(texts)) @ known.T).argmax(axis=1)).ravel()
+        return [facts["answers"][i] for i in best]
+
+    return answer
+
+
+def load_language_texts(folder: Path) -> Writer:
+    """Answers in words by a causal language model; `predict_language.py` lies beside this file."""
+    from predict_language import load_texts
+
+    found: Writer = load_texts(folder)
+    return found
+
+
+#: Backends whose answers are words.
+WRITERS: dict[str, Callable[[Path], Writer]] = {
+    "constant": load_constant_text,
+    "nearest": load_nearest,
+    "causal_lm": load_language_texts,
+}
 LOADERS: dict[str, Callable[[Path], Model]] = {
+    "causal_lm": load_language,
     "constant": load_constant,
     "classic": load_classic,
     "embedder": load_embedder,
@@ -170,7 +217,11 @@ def load(folder: Path | str | None = None) -> Callable[[Sequence[str]], list[dic
     """Load the model beside this file, or in `folder`; the result maps texts to answers."""
     root = Path(folder) if folder is not None else Path(__file__).resolve().parent
     facts = json.loads((root / "postgrad.json").read_text(encoding="utf-8"))
-    model = load_stage(facts["recipe"]["stage"]["backend"], root)
+    backend = facts["recipe"]["stage"]["backend"]
+    if not facts["labels"]:
+        write = WRITERS[backend](root)
+        return lambda texts: [{"answer": answer} for answer in (write(list(texts)) if texts else [])]
+    model = load_stage(backend, root)
     labels, threshold, reject = facts["labels"], facts["threshold"], facts["out_of_scope"]
 
     def answer(texts: Sequence[str]) -> list[dict[str, Any]]:

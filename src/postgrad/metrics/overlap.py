@@ -88,14 +88,14 @@ def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 class Bleu(SumsMetric):
-    """BLEU of the corpus (Papineni et al. 2002), 0 to 100: `sacrebleu.corpus_bleu` with its defaults, 13a tokens, up to
-    four words, and exponential smoothing (Post 2018).
+    """BLEU of the corpus (Papineni et al. 2002), 0 to 1: a hundredth of `sacrebleu.corpus_bleu` with its defaults, 13a
+    tokens, up to four words, and exponential smoothing (Post 2018).
 
     Smoothing counts items, so the size of the weights matters where some n-gram order has no match.
     """
 
     name = "bleu"
-    high = 100.0
+    high = 1.0
     size = 10  # length of the answer and of the reference, n-grams matched (4), n-grams answered (4)
 
     def __init__(self) -> None:
@@ -117,15 +117,15 @@ class Bleu(SumsMetric):
         defined = np.all(grams > 0, axis=1) & np.any(matched > 0, axis=1)
         mean = np.exp(np.log(np.where(defined[:, None], precision, 1.0)).mean(axis=1))
         shortness = np.minimum(0.0, 1.0 - ratio(expected, answered))
-        return np.where(defined, 100.0 * np.exp(np.nan_to_num(shortness, nan=0.0)) * mean, 0.0)
+        return np.where(defined, np.exp(np.nan_to_num(shortness, nan=0.0)) * mean, 0.0)
 
 
 class Chrf(SumsMetric):
-    """chrF2 of the corpus (Popović 2015), 0 to 100: `sacrebleu.corpus_chrf` with its defaults, up to six characters,
-    white space left out, recall counted twice. Unscored where the reference is white space."""
+    """chrF2 of the corpus (Popović 2015), 0 to 1: a hundredth of `sacrebleu.corpus_chrf` with its defaults, up to six
+    characters, white space left out, recall counted twice. Unscored where the reference is white space."""
 
     name = "chrf"
-    high = 100.0
+    high = 1.0
     orders = 6
     beta = 2.0
     size = 3 * orders  # for each order: n-grams answered, expected, matched
@@ -154,4 +154,4 @@ class Chrf(SumsMetric):
         recall = ratio(np.where(counts, np.nan_to_num(ratio(matched, expected)), 0.0).sum(axis=1), orders)
         factor = self.beta**2
         f = ratio((1.0 + factor) * precision * recall, factor * precision + recall)
-        return 100.0 * np.nan_to_num(f, nan=0.0)
+        return np.nan_to_num(f, nan=0.0)

@@ -15,7 +15,7 @@ from postgrad.records import Prior, Recipe, Stage, TaskSpec
 from postgrad.research import edit
 from postgrad.research.language import STARTS, lm_recipe, speaks
 from postgrad.research.learning import Belief, prior_of
-from postgrad.research.moves import PLAYS
+from postgrad.research.moves import plays_of
 from postgrad.research.play import CLASSIC, FROZEN, TUNED
 
 #: What a starting point is believed to gain over the classic reference before any run.
@@ -88,7 +88,7 @@ def starting_points(task: TaskSpec, rng: Random, priors: Mapping[str, Prior] | N
         draft = rng.choice(fixed)
         recipe, words = draft.recipe, [draft.change]
         for _ in range(rng.randint(2, MOST_CHANGES)):
-            fitting = [play for play in PLAYS if play.applies(recipe, task)]
+            fitting = [play for play in plays_of(task) if play.applies(recipe, task)]
             if not fitting:
                 break
             play = rng.choice(fitting)

@@ -7,6 +7,7 @@ small intent sets, not fitted to any benchmark. To add a move, add an entry.
 
 from __future__ import annotations
 
+from postgrad.records import TaskSpec
 from postgrad.research import edit, language
 from postgrad.research.play import (
     CLASSIC,
@@ -373,4 +374,11 @@ DATA: tuple[Play, ...] = (
     ),
 )
 
-PLAYS: tuple[Play, ...] = (*METHOD, *SCORE, *SOUP, *ENSEMBLE, *DATA, *language.PLAYS)
+ENCODER: tuple[Play, ...] = (*METHOD, *SCORE, *SOUP, *ENSEMBLE, *DATA)
+PLAYS: tuple[Play, ...] = (*ENCODER, *language.PLAYS)
+
+
+def plays_of(task: TaskSpec) -> tuple[Play, ...]:
+    """The moves of a task: those on language models only where it has one."""
+    bases = task.base_models or (None,)
+    return PLAYS if any(language.speaks(task, base) for base in bases) else ENCODER

@@ -14,7 +14,7 @@ from postgrad.memory.effects import DRAFTS_AGAINST
 from postgrad.records import Dimension, Failure, Move, Prior, Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
 from postgrad.research.drafts import starts_of
-from postgrad.research.moves import PLAYS
+from postgrad.research.moves import plays_of
 from postgrad.research.recombine import mixtures
 from postgrad.research.references import reference_recipes
 from postgrad.research.repairs import repaired
@@ -153,7 +153,9 @@ class _Case:
 def _changes(case: _Case) -> tuple[Option, ...]:
     """What can be changed about a recipe. Remembered: what leads is asked about again and again."""
     recipe, task = case.recipe, case.task
-    found = [(Move.IMPROVE, play.kind, play.apply(recipe, task)) for play in PLAYS if play.applies(recipe, task)]
+    found = [
+        (Move.IMPROVE, play.kind, play.apply(recipe, task)) for play in plays_of(task) if play.applies(recipe, task)
+    ]
     found += [(Move.ABLATE, f"ablate.{name}", smaller) for name, smaller in _smaller(recipe)]
     for path, number in _numbers(recipe).items():
         others = [value for value in number.dimension.choices if value != number.value]

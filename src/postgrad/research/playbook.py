@@ -16,7 +16,7 @@ from postgrad.research.base import Context
 from postgrad.research.drafts import DRAFT_PRIOR, Draft, drafts, starting_points, starts_of
 from postgrad.research.ideas import Ask, Idea, changed, recipe_of
 from postgrad.research.learning import Belief, belief, prior_of, worth
-from postgrad.research.moves import PLAYS
+from postgrad.research.moves import plays_of
 from postgrad.research.priors import TUNE_PRIOR
 from postgrad.research.recombine import ablate, combine
 from postgrad.research.repairs import repaired
@@ -90,7 +90,7 @@ def improve(ask: Ask) -> Idea | None:
     base = recipe_of(parent)
     tried = {child.proposed.proposal.kind for child in ask.tree.children(parent.id)}
     best: tuple[float, Idea] | None = None
-    for play in PLAYS:
+    for play in plays_of(ask.task):
         learnt = belief(play.kind, _prior(ask, play.kind, Belief(play.gain, play.spread)), ask.tree)
         drawn = learnt.draw(ask.context.rng)
         after = None if play.kind in tried else changed(play, base, ask.task)

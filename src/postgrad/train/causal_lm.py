@@ -1,8 +1,8 @@
 """The backend of causal language models: tuned, or asked as they are, for labels or for answers in words.
 
-Where the answers are labels, each is scored by its likelihood behind the prompt and nothing is generated. Where they are
-texts, the likeliest tokens are taken one by one. Training is supervised fine-tuning with the loss on the answer only.
-Out-of-scope rows are not trained on, unless `negatives` makes them an answer of their own.
+Where the answers are labels, each is scored by its likelihood behind the prompt and nothing is generated. Where they
+are texts, the likeliest tokens are taken one by one. Training is supervised fine-tuning with the loss on the answer
+only. Out-of-scope rows are not trained on, unless `negatives` makes them an answer of their own.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from postgrad.train.lm_model import Adapter, LanguageModel
     from postgrad.train.lm_plan import Plan
 
-# CPU seconds a token, measured with SmolLM2 (135M) in bf16 on two cores of a server with instructions for it: training
-# 336 tokens a second, a forward pass 3,060. The tokens of a row and of its answers are a guess, for costs in advance.
-TRAIN_TOKEN_S, FORWARD_TOKEN_S = 2 / 336, 2 / 3060
+# CPU seconds a token, measured with SmolLM2 (135M) in bf16 on shared cores of a server with instructions for it: 235
+# tokens a second in training with LoRA, 750 in scoring. The tokens of a row and of its answers are a guess.
+TRAIN_TOKEN_S, FORWARD_TOKEN_S = 1 / 235, 1 / 750
 ROW_TOKENS, SHOT_TOKENS, ANSWER_TOKENS = 60, 30, 80
 START_S = 10.0
 TUNE_SHARE = {"none": 0.0, "full": 1.1, "lora": 1.0, "dora": 1.3}

@@ -58,8 +58,8 @@ class Renderer:
 
     @property
     def prefix(self) -> tuple[int, ...]:
-        """What every prompt begins with."""
-        return (self.pieces[0] or ()) if self.pieces else ()
+        """What every prompt begins with, and goes on after."""
+        return (self.pieces[0] or ())[:-1]
 
     def prompt(self, text: str) -> Prompt:
         """A text too long for the limit loses tokens from its middle."""
@@ -121,7 +121,7 @@ def renderer(tokenizer: Any, generation: Generation, shots: Sequence[Example], l
     if made.room < LEAST_ROOM:
         raise CheckFailed(
             "prompt",
-            f"the instructions and {len(shots)} examples leave {max(0, made.room)} tokens for a text, of {limit}. Raise "
+            f"the instructions and {len(shots)} examples leave {max(0, made.room)} of {limit} tokens for a text. Raise "
             "max_prompt_tokens (as far as the model's context goes), take fewer shots, or shorten the instructions.",
         )
     return made
@@ -139,8 +139,8 @@ def _conversation(tokenizer: Any, generation: Generation, shots: int) -> tuple[s
     # A model that was never taught to chat goes on with what it has seen: an answer stands on the line below.
     blocks = [generation.system] if generation.system else []
     for asked, answered in zip(turns[:-1:2], turns[1::2], strict=True):
-        blocks.append(f"{asked['content']}\n{answered['content']}")
-    return "\n\n".join([*blocks, f"{turns[-1]['content']}\n"]), 2 * shots
+        blocks.append(f"{asked['content'].rstrip()}\n{answered['content']}")
+    return "\n\n".join([*blocks, f"{turns[-1]['content'].rstrip()}\n"]), 2 * shots
 
 
 def _chat(tokenizer: Any, system: str, turns: Sequence[Mapping[str, str]], ask: bool = True) -> str:

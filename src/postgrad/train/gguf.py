@@ -33,8 +33,8 @@ def cache_folder() -> Path:
 def converted(file: Path, cache: Path | None = None) -> Path:
     """The folder with weights (bf16, safetensors), tokenizer and configuration of a GGUF file, made on first use.
 
-    It is written beside its place and renamed, so that a conversion that was cut off leaves nothing that looks whole, and
-    two at once do no harm. Weights that were quantized stay as coarse as they were.
+    It is written beside its place and renamed, so that a conversion that was cut off leaves nothing that looks whole,
+    and two at once do no harm. Weights that were quantized stay as coarse as they were.
 
     Args:
         cache: instead of $XDG_CACHE_HOME/postgrad/models, else ~/.cache/postgrad/models.
@@ -60,8 +60,8 @@ def converted(file: Path, cache: Path | None = None) -> Path:
                 raise
     except OSError as wrong:
         raise UserError(
-            f"The model {file} is converted into {place.parent}, which failed: {wrong}. Make room there, or name another "
-            "folder in XDG_CACHE_HOME."
+            f"The model {file} is converted into {place.parent}, which failed: {wrong}. Make room there, or name "
+            "another folder in XDG_CACHE_HOME."
         ) from wrong
     finally:
         if unfinished is not None:
@@ -90,7 +90,7 @@ def _convert(file: Path, folder: Path) -> None:
             "architecture that transformers reads."
         ) from wrong
     # transformers takes a model from GGUF for one that is quantized still, and refuses to write it.
-    model.hf_quantizer = None
+    setattr(model, "hf_quantizer", None)  # noqa: B010 - a module's attributes are typed as its parts
     for name in ("is_quantized", "quantization_method", "_is_quantized_training_enabled"):
         model.__dict__.pop(name, None)
     if hasattr(model.config, "quantization_config"):

@@ -57,16 +57,16 @@ def check_template(renderer: Renderer, examples: Sequence[Example]) -> tuple[str
         if _letters(example.text) not in _letters(text):
             raise CheckFailed(
                 "template",
-                f"the prompt does not hold its text: {example.text[:80]!r} became {text[-160:]!r}. The tokenizer of the "
-                "base model cannot spell it: take another base model, or normalise the rows.",
+                f"the prompt does not hold its text: {example.text[:80]!r} became {text[-160:]!r}. The tokenizer of "
+                "the base model cannot spell it: take another base model, or normalise the rows.",
             )
         whole = renderer.tokenizer.decode((*prompt, *target))
         other += tuple(renderer.tokenizer(whole, add_special_tokens=False)["input_ids"]) != (*prompt, *target)
     if not other:
         return ()
     return (
-        f"In {other} of {len(looked_at)} rows, prompt and answer have other tokens when they are tokenized in one piece. "
-        "Training and asking tokenize them apart, both in the same way.",
+        f"In {other} of {len(looked_at)} rows, prompt and answer have other tokens when they are tokenized in one "
+        "piece. Training and asking tokenize them apart, both in the same way.",
     )
 
 

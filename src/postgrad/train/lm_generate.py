@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Sequence
+import json
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from postgrad.errors import UserError
 from postgrad.records import Generation
@@ -29,8 +31,11 @@ def generate(model: Any, renderer: Renderer, generation: Generation, texts: Sequ
     prompts = [renderer.prompt(text).ids for text in texts]
     order = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), prompts[number]))
     answers, tokens = [""] * len(texts), np.zeros(len(texts), np.int64)
+    held = None
+    if generation.json_schema is not None:
+        held = schema_processors(renderer, generation, model.get_output_embeddings().weight.shape[0])
     for batch in _batches(order, [len(prompt) + generation.max_new_tokens for prompt in prompts]):
-        made = _batch(model, renderer, generation, [prompts[number] for number in batch])
+        made = _batch(model, renderer, generation, [prompts[number] for number in batch], held)
         for number, ids in zip(batch, made, strict=True):
             answers[number], tokens[number] = _answer(renderer, generation, ids)
     return Texts(tuple(answers), tokens)
@@ -47,7 +52,13 @@ def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _batch(model: Any, renderer: Renderer, generation: Generation, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+def _batch(
+    model: Any,
+    renderer: Renderer,
+    generation: Generation,
+    prompts: Sequence[Sequence[int]],
+    held: Callable[[], Any] | None,
+) -> list[list[int]]:
     """New token ids of each prompt, the end token included where one came."""
     import torch
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
@@ -58,12 +69,13 @@ def _batch(model: Any, renderer: Renderer, generation: Generation, prompts: Sequ
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     # What the makers of a model advise (sampling, penalties) is set aside: the same question has the same answer.
-    model.generation_config = GenerationConfig(
+    config: Any = GenerationConfig
+    model.generation_config = config(
         max_new_tokens=generation.max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=pad
     )
     allowed = LogitsProcessorList()
-    if generation.json_schema is not None:
-        allowed.append(schema_processor(renderer, generation, model.get_output_embeddings().weight.shape[0]))
+    if held is not None:
+        allowed.append(held())
     stopping = StoppingCriteriaList([_Stopped(renderer, generation.stop, width)]) if generation.stop else None
     with torch.inference_mode():
         made = model.generate(input_ids=ids, attention_mask=mask, logits_processor=allowed, stopping_criteria=stopping)
@@ -106,27 +118,27 @@ class _Stopped:
         return torch.tensor(done, device=input_ids.device)
 
 
-def schema_processor(renderer: Renderer, generation: Generation, vocabulary: int) -> Any:
-    """Masks the tokens after which an answer cannot conform to the schema any more, by llguidance.
+def schema_processors(renderer: Renderer, generation: Generation, vocabulary: int) -> Callable[[], Any]:
+    """Makes what masks the tokens of one batch after which its answers cannot conform to the schema, by llguidance.
 
     Raises:
         UserError: llguidance is missing, or cannot hold answers to the schema.
     """
     try:
-        import llguidance
-        import llguidance.hf
+        llguidance = import_module("llguidance")
+        from_tokenizer = import_module("llguidance.hf").from_tokenizer
     except ModuleNotFoundError as missing:
         raise UserError(
-            "Answers that conform to a JSON schema (generation.json_schema) need the library 'llguidance', which is not "
-            "installed. Install it with: pip install llguidance"
+            "Answers that conform to a JSON schema (generation.json_schema) need the library 'llguidance', which is "
+            "not installed. Install it with: pip install llguidance"
         ) from missing
-    import json
-
-    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(generation.json_schema))
+    # Without free space between the parts: a weak model can spend all its tokens on that.
+    schema = json.dumps(generation.json_schema)
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False})
     if problem := llguidance.LLMatcher.validate_grammar(grammar):
         raise UserError(f"Answers cannot be held to the JSON schema (generation.json_schema): {problem}")
-    tokens = llguidance.hf.from_tokenizer(renderer.tokenizer, n_vocab=vocabulary, eos_token=renderer.end)
-    return _Schema(lambda: llguidance.LLMatcher(tokens, grammar), vocabulary, renderer.end)
+    tokens = from_tokenizer(renderer.tokenizer, n_vocab=vocabulary, eos_token=renderer.end)
+    return lambda: _Schema(lambda: llguidance.LLMatcher(tokens, grammar), vocabulary, renderer.end)
 
 
 class _Schema:
@@ -137,9 +149,10 @@ class _Schema:
         self.rows: list[Any] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        import llguidance.numpy as masks
         import numpy as np
         import torch
+
+        masks = import_module("llguidance.numpy")
 
         if not self.rows:
             self.rows = [self.matcher() for _ in range(len(input_ids))]

@@ -221,7 +221,7 @@ def load_weights(folder: Path, kind: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         str(folder), dtype=kind, local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -42,8 +42,8 @@ class Plan:
 def plan_of(job: FitJob, params: CausalLMParams) -> Plan:
     """Sort the rows of a job. A label without rows is no candidate: nothing says what it means.
 
-    Out-of-scope rows train nothing, or, with `negatives: label`, the answer that names them: an answer of its own is the
-    only thing that a likelihood can be trained towards without saying which label the text has not.
+    Out-of-scope rows train nothing, or, with `negatives: label`, the answer that names them: an answer of its own is
+    the only thing that a likelihood can be trained towards without saying which label the text has not.
     """
     number = {label: index for index, label in enumerate(job.labels)}
     inside = [row for row in job.rows if row.label in number or (not number and row.label != job.out_of_scope)]

@@ -1,8 +1,8 @@
 """How likely a language model finds each of a few answers: exact log-likelihoods, without generating anything.
 
-The part that all prompts share goes through the model once, each prompt's own part once, and all answers behind it in one
-pass: they are laid out as a tree of their tokens, in which shared beginnings stand once and each token sees the prompt
-and its own ancestors only (as in the verification step of SpecInfer, Miao et al. 2024).
+The part that all prompts share goes through the model once, each prompt's own part once, and all answers behind it in
+one pass: they are laid out as a tree of their tokens, in which shared beginnings stand once and each token sees the
+prompt and its own ancestors only (as in the verification step of SpecInfer, Miao et al. 2024).
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Tree:
 def tree_of(answers: Sequence[Sequence[int]]) -> Tree:
     """The tree of answers, each at least one token."""
     nodes: dict[tuple[int, ...], int] = {(): -1}
-    tokens, parents, steps = [], [], []
+    tokens: list[int] = []
+    parents: list[int] = []
+    steps: list[tuple[tuple[int, int], ...]] = []
     for answer in answers:
         path = []
         for length, token in enumerate(answer):

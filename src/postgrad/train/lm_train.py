@@ -164,7 +164,7 @@ def _trainer(
     """
     import torch
     from transformers import PrinterCallback
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     at_once, accumulated, steps = sizes
     settings = SFTConfig(
@@ -197,27 +197,32 @@ def _trainer(
         disable_tqdm=True,
     )
     torch.manual_seed(job.seed)
-    kind = _trainer_class(model.device.type)
-    trainer = kind(
+    trainer = _trainer_class()(
         model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[_callback(watch)]
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _trainer_class(device: str) -> Any:
-    """TRL's trainer; on a CPU with a loss that looks at the tokens of answers only.
+def _trainer_class() -> Any:
+    """TRL's trainer without its telemetry; on a CPU with a loss that looks at the tokens of answers only.
 
-    TRL works the output layer out for every token there, which for short answers to long prompts is most of the time
-    spent in that layer; on a GPU it leaves the others out by itself.
+    TRL works the output layer out for every token there, which for short answers to long prompts is most of what that
+    layer costs; on a GPU it leaves the others out by itself.
     """
     from torch.nn import functional as F
-    from trl import SFTTrainer
+    from trl.trainer.sft_trainer import SFTTrainer
 
-    class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+    class AnswerTrainer(SFTTrainer):
+        def _send_telemetry(self) -> None:
+            return None
+
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
+            if inputs["labels"].device.type != "cpu":
+                theirs: Any = super().compute_loss
+                return theirs(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs.pop("labels")[:, 1:]
             kept = (labels != NO_LOSS).any(0).nonzero()[:, 0]
             logits = model(**inputs, use_cache=False, logits_to_keep=kept).logits
@@ -225,13 +230,13 @@ def _trainer_class(device: str) -> Any:
             total = F.cross_entropy(logits.flatten(0, 1).float(), labels, ignore_index=NO_LOSS, reduction="sum")
             return total / (num_items_in_batch if num_items_in_batch is not None else (labels != NO_LOSS).sum())
 
-    return AnswerTrainer if device == "cpu" else SFTTrainer
+    return AnswerTrainer
 
 
 def _callback(watch: Watch) -> Any:
     from transformers import TrainerCallback
 
-    class Watcher(TrainerCallback):  # type: ignore[misc]
+    class Watcher(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             watch.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
 

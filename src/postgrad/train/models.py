@@ -215,7 +215,8 @@ def _package_folder(reference: str) -> Path:
     folder = folder or next((path for path in candidates if gguf_of(path) is not None), None)
     if folder is None:
         raise UserError(
-            f"The base model {reference}: the package '{name}' holds no model (no config.json and no GGUF file in {home})."
+            f"The base model {reference}: the package '{name}' holds no model (no config.json and no single GGUF file "
+            f"in {home})."
         )
     return folder
 
