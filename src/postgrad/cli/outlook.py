@@ -20,6 +20,8 @@ from postgrad.evaluate.power import refusal
 from postgrad.evaluate.splits import Parts, SplitPlan, UnitPlan, split_task
 from postgrad.prepare import plan_guards
 from postgrad.records import DataCard, Recipe, Record, Row, Stage, TaskSpec
+from postgrad.research.drafts import starts_of
+from postgrad.research.language import speaks
 from postgrad.research.references import reference_recipes
 from postgrad.session import START_UP_S
 from postgrad.train import BACKENDS
@@ -165,10 +167,10 @@ def _power_warnings(task: TaskSpec, splits: Sequence[SplitLine], refused: str | 
 
 
 def _costs(task: TaskSpec, plan: SplitPlan, workers: int) -> tuple[CostLine, ...]:
-    """The references, and a full fine-tune with the standard settings."""
+    """The references, and a training with the standard settings."""
     recipes = [(proposal.change, proposal.recipe) for proposal in reference_recipes(task)]
     if task.base_models:
-        recipes.append(("a full fine-tune with the standard settings", _dearest(task)))
+        recipes.append(_standard(task, task.base_models[0]))
     lines = []
     for what, recipe in recipes:
         seconds = START_UP_S + _nominal_s(recipe, plan.search)
@@ -178,11 +180,17 @@ def _costs(task: TaskSpec, plan: SplitPlan, workers: int) -> tuple[CostLine, ...
     return tuple(lines)
 
 
+def _standard(task: TaskSpec, base: str) -> tuple[str, Recipe]:
+    """What a first training of a base model is, in words, and its recipe."""
+    if speaks(task, base):
+        first = starts_of(task, base)[0]
+        return f"{first.change}, with the standard settings", first.recipe
+    return "a full fine-tune with the standard settings", Recipe(base_model=base, stage=Stage(backend="embedder"))
+
+
 def _dearest(task: TaskSpec) -> Recipe:
-    """The dearest of the forecast: a full fine-tune where there is a base model, else the classic baseline."""
-    if task.base_models:
-        return Recipe(base_model=task.base_models[0], stage=Stage(backend="embedder"))
-    return Recipe(stage=Stage(backend="classic"))
+    """The dearest of the forecast: a training where there is a base model, else the classic baseline."""
+    return _standard(task, task.base_models[0])[1] if task.base_models else Recipe(stage=Stage(backend="classic"))
 
 
 def _nominal_s(recipe: Recipe, units: Sequence[UnitPlan]) -> float:
