@@ -27,10 +27,11 @@ from postgrad.execute.texts import TextAnswers, read_text_answers, text_disagree
 from postgrad.metrics import TEXT_METRICS
 from postgrad.metrics.base import Graded
 from postgrad.metrics.items import Items, dump_items, join, load_items, shared_items
-from postgrad.records import DataSpec, Generation, JobSpec, Limits, Recipe, Row, Stage, TaskSpec
+from postgrad.records import DataSpec, Failure, Generation, JobSpec, Limits, Recipe, Row, Stage, TaskSpec
 from postgrad.research.drafts import starts_of
 from postgrad.research.moves import PLAYS
 from postgrad.research.references import reference_recipes
+from postgrad.research.repairs import repaired
 from postgrad.spec.load import load_task
 from postgrad.testing.language import make_tiny_lm
 from postgrad.train import BACKENDS
@@ -338,3 +339,22 @@ def test_a_run_in_words_goes_the_whole_way(place: Path) -> None:
     postgrad("report", "last")
     page = (place / "runs" / "orders-001" / "report.html").read_text()
     assert "few-shot" in page and "sign test" in page and "stone" not in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "key", "value"),
+    [
+        ("nan", {"tune": "full", "lr": 5e-5}, "lr", 5e-6),
+        ("oom", {"tune": "lora"}, "gradient_checkpointing", True),
+        ("oom", {"tune": "lora", "gradient_checkpointing": True}, "batch_size", 8),
+        ("timeout", {"tune": "lora"}, "epochs", 1),
+        ("truncation", {"tune": "none", "shots": 8}, "shots", 4),
+        ("prompt", {"tune": "lora", "shots": 1}, "shots", 0),
+    ],
+)
+def test_failures_of_language_models_are_repaired(kind: str, params: dict[str, Any], key: str, value: object) -> None:
+    recipe = Recipe(base_model="path:lm", stage=Stage(backend="causal_lm", params=params))
+    found = repaired(recipe, Failure(boundary="train", kind=kind, message="said"))
+    assert found is not None and found[1].stage.params[key] == value
+    untouched = Recipe(base_model="path:lm", stage=Stage(backend="causal_lm", params={"tune": "none"}))
+    assert kind == "oom" or repaired(untouched, Failure(boundary="train", kind="truncation", message="said")) is None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Callable
 
 from postgrad.records import Failure, Recipe
-from postgrad.research import edit
+from postgrad.research import edit, language
 
 SMALLEST_BATCH = 8
 Repaired = tuple[str, Recipe]
@@ -26,7 +26,14 @@ def _is_embedder(recipe: Recipe) -> bool:
     return edit.family(edit.main_stage(recipe)) == "embedder"
 
 
+def _is_language_model(recipe: Recipe) -> bool:
+    return edit.main_stage(recipe).backend == language.BACKEND
+
+
 def _slower_learning(recipe: Recipe) -> Repaired | None:
+    if _is_language_model(recipe):
+        rate = round(edit.number(edit.main_stage(recipe), "lr") / 10, 10)
+        return f"a tenth of the learning rate ({rate:.2g})", edit.with_main(recipe, lr=rate, warmup=0.3)
     if not _is_embedder(recipe):
         return None
     stage = edit.main_stage(recipe)
@@ -36,6 +43,14 @@ def _slower_learning(recipe: Recipe) -> Repaired | None:
 
 
 def _less_memory(recipe: Recipe) -> Repaired | None:
+    if _is_language_model(recipe):
+        batch = int(edit.number(edit.main_stage(recipe), "batch_size"))
+        if not edit.setting(edit.main_stage(recipe), "gradient_checkpointing"):
+            words = "activations worked out twice instead of kept (gradient checkpointing)"
+            return words, edit.with_main(recipe, gradient_checkpointing=True)
+        if batch > 1:
+            return f"batches of {batch // 2} in place of {batch}", edit.with_main(recipe, batch_size=batch // 2)
+        return _one_member_less(recipe)
     if not _is_embedder(recipe):
         return _smaller_vocabulary(recipe)
     stage = edit.main_stage(recipe)
@@ -55,6 +70,11 @@ def _smaller_vocabulary(recipe: Recipe) -> Repaired | None:
 
 def _less_time(recipe: Recipe) -> Repaired | None:
     stage = edit.main_stage(recipe)
+    if _is_language_model(recipe):
+        epochs = int(edit.number(stage, "epochs"))
+        if epochs < 2 or edit.setting(stage, "tune") == "none":
+            return _fewer_shots(recipe) or _one_member_less(recipe)
+        return f"{epochs // 2} epochs in place of {epochs}", edit.with_main(recipe, epochs=epochs // 2)
     if edit.is_soup(stage):
         return "one training in place of several with their weights averaged", edit.without_soup(recipe)
     if stage.backend != "embedder" or edit.setting(stage, "tune") == "frozen":
@@ -65,6 +85,14 @@ def _less_time(recipe: Recipe) -> Repaired | None:
     return "the encoder left as it is", edit.with_main(
         recipe, tune="frozen", head="logistic", contrastive_epochs=0, epochs=1
     )
+
+
+def _fewer_shots(recipe: Recipe) -> Repaired | None:
+    """Examples fill the prompt."""
+    shots = int(edit.number(edit.main_stage(recipe), "shots")) if _is_language_model(recipe) else 0
+    if not shots:
+        return None
+    return f"{shots // 2} examples in the prompt in place of {shots}", edit.with_main(recipe, shots=shots // 2)
 
 
 def _one_member_less(recipe: Recipe) -> Repaired | None:
@@ -87,6 +115,8 @@ REPAIRS: dict[str, Repair] = {
     "oom": _less_memory,
     "timeout": _less_time,
     "hung": _less_time,
+    "prompt": _fewer_shots,
+    "truncation": _fewer_shots,
     "empty": _without_last_step,
     "data": _without_last_step,
 }
