@@ -28,8 +28,10 @@ from postgrad.metrics import TEXT_METRICS
 from postgrad.metrics.base import Graded
 from postgrad.metrics.items import Items, dump_items, join, load_items, shared_items
 from postgrad.records import DataSpec, Failure, Generation, JobSpec, Limits, Recipe, Row, Stage, TaskSpec
+from postgrad.research import edit
 from postgrad.research.drafts import starts_of
 from postgrad.research.moves import PLAYS
+from postgrad.research.options import PlaybookOptions
 from postgrad.research.references import reference_recipes
 from postgrad.research.repairs import repaired
 from postgrad.spec.load import load_task
@@ -87,6 +89,16 @@ def test_a_task_in_words_begins_with_answers_that_need_no_training() -> None:
     for play in fitting:
         after = play.apply(tuned, task_of()).stage
         BACKENDS.get(after.backend).Params.model_validate(after.params)
+
+
+def test_answers_in_words_are_never_averaged() -> None:
+    options = PlaybookOptions(task_of(), lambda recipe: 1.0)
+    recipes = [start.recipe for start in options.starts()]
+    found = [mixed.recipe for one in recipes for two in recipes for mixed in options.both(one, two)]
+    found += [change.recipe for recipe in recipes for change in options.changes(recipe)]
+    assert found and all(recipe.stage.backend != "ensemble" for recipe in found)
+    untouched = next(each.recipe for each in reference_recipes(task_of()) if each.kind == "reference.base_model")
+    assert not edit.seeded(untouched) and all(edit.seeded(recipe) for recipe in recipes[:3])
 
 
 def test_metrics_of_a_run_are_its_own_and_those_beside_it() -> None:

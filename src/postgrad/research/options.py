@@ -85,7 +85,7 @@ class PlaybookOptions:
         """The method of one with the rest of the other, and both answering together."""
         if not (edit.valid(first) and edit.valid(second)):
             return ()
-        return _both(_Pair(first.hash, second.hash, first, second))
+        return _both(_Pair(first.hash, second.hash, self.task.kind == "classification", first, second))
 
     def features(self, recipe: Recipe) -> Features:
         """Settings, members, data steps, base model, inference rule and cost as parts; places of tunable numbers. A
@@ -173,6 +173,7 @@ class _Pair:
 
     first_hash: str
     second_hash: str
+    together: bool
     first: Recipe = field(compare=False)
     second: Recipe = field(compare=False)
 
@@ -181,7 +182,7 @@ class _Pair:
 def _both(pair: _Pair) -> tuple[Option, ...]:
     return tuple(
         Option(Move.COMBINE, "combine", features(mixed), partial(_same, mixed))
-        for mixed in mixtures(pair.first, pair.second)
+        for mixed in mixtures(pair.first, pair.second, together=pair.together)
         if edit.valid(mixed)
     )
 

@@ -20,7 +20,7 @@ def combine(ask: Ask) -> Idea | None:
     if first is None or name is None or ask.tree[name].score is None:
         return None
     second = ask.tree[name]
-    for kind, change, combined in _combinations(first, second):
+    for kind, change, combined in _combinations(first, second, ask.task.kind == "classification"):
         if (recipe := ask.fresh(combined)) is not None:
             why = f"What raised {first.id} and what raised {second.id} are different changes, so they should add up."
             return Idea(
@@ -36,21 +36,27 @@ def combine(ask: Ask) -> Idea | None:
     return None
 
 
-def mixtures(one: Recipe, two: Recipe) -> Iterator[Recipe]:
-    """The method of one recipe with the rest of the other, both ways; both together, where their base models allow."""
+def mixtures(one: Recipe, two: Recipe, *, together: bool = True) -> Iterator[Recipe]:
+    """The method of one recipe with the rest of the other, both ways; both together, where their base models allow.
+
+    Args:
+        together: answers can be averaged, as those in words cannot.
+    """
     yield _method_and_rest(one, two)
     yield _method_and_rest(two, one)
-    if one.base_model == two.base_model or None in (one.base_model, two.base_model):
+    if together and (one.base_model == two.base_model or None in (one.base_model, two.base_model)):
         yield _together(one, two)
 
 
-def _combinations(first: Experiment, second: Experiment) -> Iterator[tuple[str, str, Recipe]]:
+def _combinations(first: Experiment, second: Experiment, together: bool) -> Iterator[tuple[str, str, Recipe]]:
     words = (
         ("combine.recipes", f"the method of {first.id} with the data steps and rejection of {second.id}"),
         ("combine.recipes", f"the method of {second.id} with the data steps and rejection of {first.id}"),
         ("combine.answers", f"the models of {first.id} and {second.id} answer together"),
     )
-    for (kind, change), recipe in zip(words, mixtures(recipe_of(first), recipe_of(second)), strict=False):
+    for (kind, change), recipe in zip(
+        words, mixtures(recipe_of(first), recipe_of(second), together=together), strict=False
+    ):
         yield kind, change, recipe
 
 

@@ -53,6 +53,11 @@ class CausalLM:
             found["lora_dropout"] = Dimension(low=0.0, high=0.2)
         return found
 
+    def seeded(self, params: Mapping[str, Value]) -> bool:
+        """False for a model that is asked as it is, without examples that are drawn."""
+        given = CausalLMParams.model_validate(dict(params))
+        return given.tune != "none" or given.shots > 0
+
     def nominal_cost(self, params: Mapping[str, Value], rows: int, texts: int) -> float:
         given = CausalLMParams.model_validate(dict(params))
         fp32 = given.precision == "fp32"
