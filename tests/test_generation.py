@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from postgrad.admission import refusal
+from postgrad.analyze.badcases import worst
 from postgrad.data.sources import load_rows
 from postgrad.errors import UserError
 from postgrad.evaluate.evaluator import all_metrics, items_of, read_outputs
@@ -27,7 +30,7 @@ from postgrad.execute.texts import TextAnswers, read_text_answers, text_disagree
 from postgrad.metrics import TEXT_METRICS
 from postgrad.metrics.base import Graded
 from postgrad.metrics.items import Items, dump_items, join, load_items, shared_items
-from postgrad.records import DataSpec, Failure, Generation, JobSpec, Limits, Recipe, Row, Stage, TaskSpec
+from postgrad.records import DataSpec, Failure, Generation, Guard, JobSpec, Limits, Recipe, Row, Stage, TaskSpec
 from postgrad.research import edit
 from postgrad.research.drafts import starts_of
 from postgrad.research.moves import PLAYS
@@ -131,6 +134,7 @@ def test_answers_in_words_come_back_in_the_referees_order() -> None:
         (lines(tokens=11), "longer than the limit"),
         (lines(text="x" * 10_000), "longer than the limit"),
         (lines(tokens=-1), "count of tokens"),
+        (lines(tokens=0), "fewer tokens than its text"),
         (lines(tokens=True), "count of tokens"),
         (lines(text=["a"]), "a text"),
         (lines(id="q000007"), "not to the questions"),
@@ -245,6 +249,40 @@ def test_the_sealed_read_pairs_two_models_in_words() -> None:
     assert agreement(outputs[0], outputs[1])["same_answer"] == pytest.approx(0.6)
 
 
+def test_guards_of_other_metrics_are_graded_too() -> None:
+    task = task_of(metric="token_f1", guards=(Guard(metric="rougeL", min=0.1), Guard(metric="json_valid", min=0.5)))
+    plan, _ = split_task(task, Parts(train=tuple(orders(60)), test=tuple(orders(20, seed=1))))
+    assert plan.graded[0] == "token_f1" and {"rougeL", "json_valid", "exact_match"} <= set(plan.graded)
+
+
+def test_parts_of_an_experiment_are_compared_on_columns_of_their_own() -> None:
+    """After a race only some folds were answered: columns that depend on all references are made again."""
+    rows = {f"r{i}": Row(f"r{i}", f"text {i}", f"{chr(97 + i % 5)}; x") for i in range(10)}
+    plan = PLAN.model_copy(update={"graded": ("label_set_macro_f1",)})
+    said = {name: row.label for name, row in rows.items()}
+    whole = items_of("s0", UnitTexts(tuple(rows), tuple(said.values()), (1,) * 10), rows, plan)
+    some = items_of("s0", UnitTexts(tuple(rows)[:2], ("a", "nothing"), (1, 1)), rows, plan)
+    first, second = shared_items(some, whole)
+    gap = difference(TEXT_METRICS.get("label_set_macro_f1"), second, first)
+    assert gap.n == 2 and gap.value > 0.4
+
+
+def test_bad_cases_are_answers_that_are_wrong() -> None:
+    items, rows = answered(3), {row.id: row for row in orders(40)}
+    metric = TEXT_METRICS.get("json_field_f1")
+    found = worst(items, contributions(metric, items.answers), rows, metric.high)
+    assert len(found) == 3 and all(case.predicted == '{"item": "stone"}' != case.truth for case in found)
+
+
+def test_a_backend_of_the_other_form_is_not_tried() -> None:
+    classic, nearest = Recipe(stage=Stage(backend="classic")), Recipe(stage=Stage(backend="nearest"))
+    assert refusal(nearest, task_of()) is None and refusal(Recipe(stage=Stage(backend="constant")), task_of()) is None
+    wrong = refusal(classic, task_of())
+    assert wrong is not None and "does not answer with words" in wrong.message
+    labels = task_of(kind="classification", metric="mcc")
+    assert refusal(classic, labels) is None and refusal(nearest, labels) is not None
+
+
 # --- answers without a language model ---------------------------------------------------------------------------------
 
 
@@ -262,6 +300,10 @@ def test_answers_without_training_are_saved_and_read_back(backend: str, tmp_path
     loaded = made.load(tmp_path / "model").predict(["7 green nut", "", "💶"])
     assert isinstance(loaded, Texts) and loaded.texts == model.predict(["7 green nut", "", "💶"]).texts  # type: ignore[union-attr]
     assert isinstance(model.predict([]), Texts)
+    short = made.fit(replace(job, generation=Generation(max_new_tokens=2))).predict(["7 green nut"])
+    assert isinstance(short, Texts) and len(short.texts[0].split()) == 2 == short.tokens[0], (
+        "within the limit of others"
+    )
 
 
 # --- the task file ----------------------------------------------------------------------------------------------------

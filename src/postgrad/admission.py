@@ -17,6 +17,7 @@ from postgrad.errors import UserError
 from postgrad.evaluate.threshold import check_inference
 from postgrad.execute.boundary import classified
 from postgrad.records import Choice, Failure, Proposal, Recipe, Stage, TaskSpec, Value
+from postgrad.research import edit
 from postgrad.train import BACKENDS
 from postgrad.tree import Tree
 
@@ -26,6 +27,8 @@ LARGEST = 64_000
 LONGEST = 200_000
 # Stands for a recipe that could not be recorded. No backend has this name.
 UNREADABLE = "unreadable"
+# What a backend answers with that does not say so.
+LABELS = frozenset({"labels"})
 
 
 def recordable(proposal: Proposal) -> Proposal:
@@ -73,6 +76,16 @@ def refusal(recipe: Recipe, task: TaskSpec) -> Failure | None:
         check_inference(recipe.inference)
     except (UserError, ValidationError) as wrong:
         return classified("recipe", wrong).model_copy(update={"evidence": ""})
+    return _other_answers(recipe, task)
+
+
+def _other_answers(recipe: Recipe, task: TaskSpec) -> Failure | None:
+    """Why a backend cannot answer in the form that the task wants, or None."""
+    wanted = "words" if task.kind == "generation" else "labels"
+    for name in (recipe.stage.backend, *(stage.backend for stage in edit.stages(recipe))):
+        if wanted not in getattr(BACKENDS.get(name), "answers", LABELS):
+            said = f"The backend '{name}' does not answer with {wanted}, and this task's kind is {task.kind}."
+            return Failure(boundary="recipe", kind="scope", message=said)
     return None
 
 

@@ -12,6 +12,7 @@ from postgrad.events import DataPrepared
 from postgrad.recall import recall
 from postgrad.records import Row, TaskSpec
 from postgrad.session import Session
+from postgrad.train.models import resolve_model
 
 
 def load_parts(task: TaskSpec) -> Parts:
@@ -51,6 +52,8 @@ def plan_guards(
 def prepare(session: Session) -> None:
     """Load, look, split, store."""
     task = session.task
+    for base in task.base_models:  # What kind a model is, and so what is tried, can be read once it is here.
+        resolve_model(base)
     parts = load_parts(task)
     plan, stored = split_task(task, parts)
     put = session.store.artifacts.put_bytes

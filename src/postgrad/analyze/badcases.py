@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHOWN, LETTERS = 12, 600
+# Values of items are worked out by finite differences.
+TOLERANCE = 1e-3
 EXAMPLES = 3
 UNKNOWN = "(a label without train rows)"
 
@@ -50,9 +52,11 @@ def worst(items: Items, values: NDArray[np.float64], wanted: Mapping[str, Row], 
     found: dict[str, Confusion] = {}
     for at in sorted(range(len(items)), key=lambda at: (values[at], str(items.keys[at]))):
         name = str(items.keys[at]).split("/", 1)[1]
-        if len(found) == SHOWN or not values[at] < high:
+        if len(found) == SHOWN or not values[at] < high - TOLERANCE:
             break
         said = items.answers.texts[at]
+        if said == wanted[name].label:
+            continue
         found.setdefault(
             str(items.groups[at]),
             Confusion(truth=wanted[name].label[:LETTERS], predicted=said[:LETTERS], count=1, ids=(name,)),

@@ -105,10 +105,12 @@ def read_sealed(
 def gaps(metric: Metric | TextMetric, first: Items, second: Items) -> NDArray[np.float64]:
     """(N,) how far one model is ahead of another on each item: right against wrong where answers are labels, else what
     the metric makes of the answers."""
+    import numpy as np
+
     if isinstance(first.answers, Graded):
         ahead = contributions(metric, first.answers) - contributions(metric, second.answers)
         # Equal answers are equal, whatever rounding made of their values.
-        found: NDArray[np.float64] = ahead * differing(metric, first, second)
+        found: NDArray[np.float64] = np.nan_to_num(ahead) * differing(metric, first, second)
         return found
     right = [(one.predicted == one.truth).astype(float) for one in (first.labelled, second.labelled)]
     more_right: NDArray[np.float64] = right[0] - right[1]

@@ -268,7 +268,7 @@ def split_task(task: TaskSpec, parts: Parts) -> tuple[SplitPlan, dict[str, tuple
         mode=mode,
         labels=labels,
         out_of_scope=oos,
-        graded=metrics_of(task.metric) if words else (),
+        graded=_graded(task) if words else (),
         rows={},
         search=search_units,
         select=select_units,
@@ -298,6 +298,11 @@ def metrics_of(metric: str) -> tuple[str, ...]:
     found = {name: TEXT_METRICS.get(name) for name in TEXT_METRICS.names()}
     beside = [name for name, one in found.items() if type(one).__module__ == type(own).__module__ and not one.dear]
     return tuple(dict.fromkeys((metric, *beside, *ALWAYS)))
+
+
+def _graded(task: TaskSpec) -> tuple[str, ...]:
+    """What answers of a task are graded by: what its metric brings along, and the metrics of its guards."""
+    return tuple(dict.fromkeys((*metrics_of(task.metric), *(g.metric for g in task.guards if g.metric is not None))))
 
 
 def _check_labels(labels: tuple[str, ...]) -> None:

@@ -25,6 +25,8 @@ from postgrad.store.artifacts import Artifacts
 
 PROGRESS_BYTES = 1 << 14
 RECHECKED = 256
+# Answers in words take longer.
+RECHECKED_WORDS = 32
 RECHECK_S = 600.0
 SAVED = "saved"
 _NAME = re.compile(r"[A-Za-z0-9][\w.@+=,-]*")
@@ -105,7 +107,8 @@ class Recheck:
         asked, answers = handed.asked[unit.name], first.answers[unit.name]
         outputs = next(done.outputs for done in first.result.units if done.name == unit.name)
         rng = Random(f"{outputs}/{first.result.model}")
-        chosen = sorted(rng.sample(range(len(asked.ids)), min(RECHECKED, len(asked.ids))))
+        most = RECHECKED if spec.labels else RECHECKED_WORDS
+        chosen = sorted(rng.sample(range(len(asked.ids)), min(most, len(asked.ids))))
         self._first = first
         self._form = form_of(spec)
         self._expected = self._form.only(answers, chosen)

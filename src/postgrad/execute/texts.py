@@ -15,6 +15,8 @@ TOKEN_BYTES, LINE_BYTES = 256, 4096
 #: The share of questions on which two reckonings of one model may differ: answers are asked in other batches, and one
 #: token that is nearly a tie changes the rest of an answer.
 SLACK = 0.1
+#: Below so many questions no answer may differ.
+FEW = 5
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def read_text_answers(data: bytes, asked: Questions, most_tokens: int) -> TextAn
             raise BadAnswers("an answer was expected to have a text and a count of tokens")
         if used > most_tokens or len(text) > TOKEN_BYTES * most_tokens:
             raise BadAnswers(f"an answer is longer than the limit of {most_tokens} tokens")
+        if len(text) > TOKEN_BYTES * used:
+            raise BadAnswers("an answer is said to have fewer tokens than its text can have")
         texts[place], tokens[place] = _plain(text), used
     return TextAnswers(tuple(texts), tuple(tokens))
 
@@ -71,7 +75,7 @@ def written_texts(ids: Sequence[str], answers: TextAnswers) -> bytes:
 def text_disagreement(mine: TextAnswers, theirs: TextAnswers) -> str:
     """How two models' answers to the same questions differ, in words; "" when it is one model twice."""
     apart = sum(one != other for one, other in zip(mine.texts, theirs.texts, strict=True))
-    if apart <= max(1, math.floor(SLACK * len(mine.texts))):
+    if apart <= math.ceil(SLACK * len(mine.texts)) - (len(mine.texts) < FEW):
         return ""
     return f"{apart} of {len(mine.texts)} answers differ"
 

@@ -75,7 +75,8 @@ def brought(tree: Tree) -> dict[str, Brought]:
     """Kind of change -> what it brought; a draft is measured over the classic reference. References, repairs, repeated
     trainings and recipes that a policy named itself say nothing about a kind."""
     known = merits(tree)
-    anchor = next((node.id for node in tree.roots() if node.proposed.proposal.kind == DRAFTS_AGAINST), None)
+    anchors = (DRAFTS_AGAINST, "reference.nearest")
+    anchor = next((node.id for node in tree.roots() if node.proposed.proposal.kind in anchors), None)
     found: dict[str, Brought] = {}
     measured: list[tuple[tuple[str, ...], Effect]] = []
     for node in tree.all():

@@ -157,4 +157,12 @@ def shared_items(first: Items, second: Items) -> tuple[Items, Items]:
     import numpy as np
 
     _, left, right = np.intersect1d(first.keys, second.keys, assume_unique=True, return_indices=True)
-    return first.take(left), second.take(right)
+    return _taken(first, left), _taken(second, right)
+
+
+def _taken(items: Items, index: NDArray[np.int64]) -> Items:
+    """Some of the items, graded anew where they are not all: what a column is depends on what was graded together."""
+    taken = items.take(index)
+    if not isinstance(taken.answers, Graded) or len(taken) == len(items):
+        return taken
+    return Items(taken.keys, taken.groups, grade(taken.answers.answered, tuple(taken.answers.parts)))

@@ -58,7 +58,8 @@ def model_card(view: RunView, loading: str) -> str:
             front=Written(_front_matter(view, score)),
             loading=Written(block(loading.strip()).replace("```text\n", "```python\n", 1)),
             rejects=view.task.data.out_of_scope is not None and score.threshold is not None,
-            pairs=[case.confusion for case in view.bad_cases[:PAIRS_SHOWN]],
+            words=_in_words(view),
+            pairs=[] if _in_words(view) else [case.confusion for case in view.bad_cases[:PAIRS_SHOWN]],
         )
     )
     return re.sub(r"\n{3,}", "\n\n", rendered).strip() + "\n"
@@ -68,8 +69,8 @@ def _front_matter(view: RunView, score: SealedScore) -> str:
     assert view.champion is not None
     recipe = view.champion.proposed.proposal.recipe
     facts: dict[str, Any] = {
-        "pipeline_tag": "text-classification",
-        "tags": ["text-classification", "intent-detection", "postgrad"],
+        "pipeline_tag": _pipeline(view),
+        "tags": [_pipeline(view), *(() if _in_words(view) else ("intent-detection",)), "postgrad"],
         "metrics": list(dict.fromkeys(HUB_NAMES.get(name, name) for name in (view.metric, *sorted(score.metrics)))),
     }
     if view.task.data.out_of_scope is not None:
@@ -83,10 +84,18 @@ def _front_matter(view: RunView, score: SealedScore) -> str:
     return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=1000).strip()
 
 
+def _in_words(view: RunView) -> bool:
+    return view.task.kind == "generation"
+
+
+def _pipeline(view: RunView) -> str:
+    return "text-generation" if _in_words(view) else "text-classification"
+
+
 def _results(view: RunView, score: SealedScore) -> dict[str, Any]:
     found = {view.metric: score.estimate.value, **score.metrics}
     return {
-        "task": {"type": "text-classification"},
+        "task": {"type": _pipeline(view)},
         "dataset": {"name": f"{view.task.name}, sealed split", "type": view.task.name, "split": "test"},
         "metrics": [
             {"type": HUB_NAMES.get(name, name), "name": wording.metric_name(name), "value": round(value, 4)}

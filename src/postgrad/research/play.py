@@ -10,6 +10,7 @@ from typing import Callable
 
 from postgrad.records import Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
+from postgrad.train.models import model_kind
 
 Applies = Callable[[Recipe, TaskSpec], bool]
 Apply = Callable[[Recipe, TaskSpec], Recipe]
@@ -132,11 +133,12 @@ def _tuning(stage: Stage) -> Value:
 
 
 def other_base(recipe: Recipe, task: TaskSpec) -> str | None:
-    """The next base model of the task, where there is another."""
-    names = task.base_models
-    if recipe.base_model not in names or len(names) < 2:
+    """The next base model of the task of the same kind, where there is another."""
+    if recipe.base_model not in task.base_models:
         return None
-    return names[(names.index(recipe.base_model) + 1) % len(names)]
+    kind = model_kind(recipe.base_model)
+    names = [name for name in task.base_models if model_kind(name) == kind]
+    return names[(names.index(recipe.base_model) + 1) % len(names)] if len(names) > 1 else None
 
 
 trained = main_is_not("embedder", "tune", "frozen")

@@ -20,7 +20,7 @@ from typing import Any, Callable, Mapping
 
 from postgrad.records import Dimension, Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
-from postgrad.research.drafts import drafts
+from postgrad.research.drafts import starts_of
 from postgrad.research.moves import PLAYS
 from postgrad.research.play import Play
 from postgrad.search.base import Coordinate, Point
@@ -86,7 +86,7 @@ class RecipeSpace:
         """The fixed starting points of every base model, each structure once."""
         found: dict[str, Recipe] = {}
         for base in self.task.base_models or (None,):
-            for draft in drafts(base):
+            for draft in starts_of(self.task, base):
                 found.setdefault(edit.structure_of(draft.recipe), draft.recipe)
         return tuple(found.values())
 

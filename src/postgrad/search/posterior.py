@@ -23,7 +23,7 @@ from postgrad.records import Choice, Move, Recipe, Record
 from postgrad.search import legal
 from postgrad.search.base import Option, Options
 from postgrad.search.prospects import Prospects, known
-from postgrad.tree import Experiment, Tree
+from postgrad.tree import Experiment, State, Tree
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +131,8 @@ class _Weighing:
     def choice(self, broken: Sequence[Experiment]) -> Choice:
         """Weigh everything, once a few starting points were tried: before, changes of the first are a gamble."""
         starts = self._starts()
-        if starts and len(legal.drafts(self.prospects.tree)) < self.params.drafts:
+        tried = [node for node in legal.drafts(self.prospects.tree) if node.state is not State.FAILED]
+        if starts and len(tried) < self.params.drafts:
             return self._chosen(starts[0])
         width = self.params.width + int(len(self.prospects.seen) ** 0.5 / 3)
         leading = self.prospects.leading(width)
@@ -201,6 +202,7 @@ class _Weighing:
         return Found(gain, self._worth(gain, _recipe(node)), None, node, (), Move.REPLICATE)
 
     def _repaired(self, broken: Sequence[Experiment]) -> list[Found]:
+        broken = [node for node in broken if self._affordable(_recipe(node))]
         gains = self.prospects.of_repairs(broken) if broken else []
         return [
             Found(gain, self._worth(gain, _recipe(node)), None, node, (), Move.REPAIR)

@@ -99,8 +99,8 @@ def check_values(sections: dict[str, Any], root: Path, problems: list[str]) -> N
     _check_data(sections, root, problems)
     _check_names(sections, problems)
     _check_numbers(sections, problems)
-    _check_models(sections, root, problems)
     _check_generation(sections, problems)
+    _check_models(sections, root, problems)
     check_guards(sections, root, problems)
 
 

@@ -39,6 +39,12 @@ class Texts:
     tokens: NDArray[np.int64]
 
 
+def cut(answer: str, most_tokens: int) -> str:
+    """An answer that was not generated, within the limit of those that are: so many words."""
+    words = answer.split(" ")
+    return answer if len(words) <= most_tokens else " ".join(words[:most_tokens])
+
+
 def labelled(found: Outputs | Texts) -> Outputs:
     """What a model says of a job with labels."""
     assert isinstance(found, Outputs), "a job with labels is answered with them"
@@ -106,7 +112,8 @@ class Backend(Protocol):
     """Trains one kind of model.
 
     A backend may have `seeded`: False, or a function of the parameters that is, where training with another seed gives
-    the same model. Without it, every training is taken to depend on its seed.
+    the same model. Without it, every training is taken to depend on its seed. It may have `answers`: a set of "labels"
+    and "words", where it is not labels alone.
     """
 
     @property

@@ -35,6 +35,7 @@ class CausalLM:
     """The backend."""
 
     Params = CausalLMParams
+    answers = frozenset({"labels", "words"})
 
     def space(self, params: Mapping[str, Value]) -> dict[str, Dimension]:
         given = CausalLMParams.model_validate(dict(params))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 from postgrad.records import Dimension, Record, Value
-from postgrad.train.base import FitJob, Fitted, Outputs, Texts
+from postgrad.train.base import FitJob, Fitted, Outputs, Texts, cut
 
 FILE = "constant.json"
 
@@ -57,6 +57,7 @@ class Constant:
     """The backend."""
 
     seeded = False
+    answers = frozenset({"labels", "words"})
     Params = ConstantParams
 
     def space(self, params: Mapping[str, Value]) -> dict[str, Dimension]:
@@ -68,7 +69,8 @@ class Constant:
     def fit(self, job: FitJob) -> Fitted:
         counts = Counter(row.label for row in job.rows if row.label != job.out_of_scope)
         if not job.labels:
-            return ConstantText(min(counts, key=lambda text: (-counts[text], text), default=""))
+            most = min(counts, key=lambda text: (-counts[text], text), default="")
+            return ConstantText(cut(most, job.generation.max_new_tokens))
         total = sum(counts.values()) or 1
         return ConstantModel(tuple(counts[label] / total for label in job.labels))
 

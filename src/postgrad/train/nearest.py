@@ -15,7 +15,7 @@ from typing import Any, Mapping, Sequence
 from pydantic import Field
 
 from postgrad.records import Dimension, Record, Value
-from postgrad.train.base import FitJob, Fitted, Texts
+from postgrad.train.base import FitJob, Fitted, Texts, cut
 
 ROWS = "rows.json"
 
@@ -64,6 +64,7 @@ class Nearest:
     """The backend."""
 
     seeded = False
+    answers = frozenset({"words"})
     Params: type[Record] = NearestParams
 
     def space(self, params: Mapping[str, Value]) -> dict[str, Dimension]:
@@ -74,7 +75,8 @@ class Nearest:
 
     def fit(self, job: FitJob) -> Fitted:
         params = NearestParams.model_validate(job.params.model_dump())
-        return NearestModel(params, tuple(row.text for row in job.rows), tuple(row.label for row in job.rows))
+        answers = tuple(cut(row.label, job.generation.max_new_tokens) for row in job.rows)
+        return NearestModel(params, tuple(row.text for row in job.rows), answers)
 
     def load(self, folder: Path) -> Fitted:
         facts = json.loads((folder / ROWS).read_text(encoding="utf-8"))

@@ -61,7 +61,7 @@ def side_rows(task: TaskSpec) -> SideRows:
         key = (guard.data, column, (guard.target or task.data.target) if labelled else None)
         if key not in known:
             try:
-                rows = _rows(guard.data, column, key[2])
+                rows = _rows(guard.data, column, key[2], task.kind == "generation")
             except UserError as wrong:
                 raise UserError(f"The guard '{name}': {wrong}") from wrong
             mark = f"~side{len(known)}"
@@ -70,7 +70,7 @@ def side_rows(task: TaskSpec) -> SideRows:
     return SideRows(of=found)
 
 
-def _rows(source: str, input: str, target: str | None) -> tuple[Row, ...]:
+def _rows(source: str, input: str, target: str | None, words: bool) -> tuple[Row, ...]:
     """The rows of a side set; those that need no label get one that nothing reads."""
     if Path(source).suffix.lower() == PROMPTS:
         lines = tuple((number, {input: text}) for number, text in read_lines(Path(source)))
@@ -78,7 +78,7 @@ def _rows(source: str, input: str, target: str | None) -> tuple[Row, ...]:
     else:
         table = read_source(source)
     if target is not None:
-        return to_rows(table, input=input, target=target)
+        return to_rows(table, input=input, target=target, words=words)
     empty = f"{input} "  # No file has it: names of columns are stripped.
     records = tuple((line, {**cells, empty: NO_LABEL}) for line, cells in table.records)
     return to_rows(Table(table.name, (*table.columns, empty), records, table.unit), input=input, target=empty)
@@ -143,7 +143,8 @@ def _source_of(task: TaskSpec, split: str) -> str:
 
 
 def _members(task: TaskSpec, table: Table, wanted: Slice) -> set[str]:
-    rows = to_rows(table, input=task.data.input, target=task.data.target)
+    words = task.kind == "generation"
+    rows = to_rows(table, input=task.data.input, target=task.data.target, words=words)
     pairs = zip(rows, table.records, strict=True)
     return {row.id for row, (_, cells) in pairs if cell_text(cells.get(wanted.column)) == cell_text(wanted.equals)}
 
