@@ -178,7 +178,7 @@ def test_bleu_and_chrf_are_those_of_sacrebleu(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_rouge_is_that_of_rouge_score(seed: int) -> None:
-    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+    from rouge_score.rouge_scorer import RougeScorer
 
     draws = random.Random(seed)
     # Two words of letters in front, so that every item has what each metric needs.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Protocol, Sequence, TypeVar
+from typing import Generic, Protocol, Sequence, TypeVar, cast
 
 from postgrad.execute.answers import Answers, Questions, disagreement, largest_file, read_answers, written
 from postgrad.execute.texts import (
@@ -96,5 +96,5 @@ AnyAnswers = Answers | TextAnswers
 
 def form_of(spec: JobSpec) -> Form[AnyAnswers]:
     """A job with labels answers with them, one without in words."""
-    found: Form[AnyAnswers] = LabelForm(len(spec.labels)) if spec.labels else TextForm(spec.generation.max_new_tokens)  # type: ignore[assignment]
-    return found
+    found = LabelForm(len(spec.labels)) if spec.labels else TextForm(spec.generation.max_new_tokens)
+    return cast(Form[AnyAnswers], found)

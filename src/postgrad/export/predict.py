@@ -156,7 +156,7 @@ def load_ensemble(folder: Path) -> Model:
 
 def load_language(folder: Path) -> Model:
     """Labels by a causal language model; `predict_language.py` lies beside this file."""
-    from predict_language import load_labels  # type: ignore[import-not-found]
+    from predict_language import load_labels
 
     found: Model = load_labels(folder)
     return found

@@ -16,7 +16,7 @@ from postgrad.metrics.texts import Floats, MeanMetric, SumsMetric, ratio
 
 def _stems() -> Callable[[str], list[str]]:
     """The tokenizer of rouge_score, with its Porter stemmer."""
-    from rouge_score.tokenizers import DefaultTokenizer  # type: ignore[import-untyped]
+    from rouge_score.tokenizers import DefaultTokenizer
 
     stems: Callable[[str], list[str]] = DefaultTokenizer(use_stemmer=True).tokenize
     return stems
@@ -29,7 +29,7 @@ class _RougeN(MeanMetric):
     n: int
 
     def __init__(self) -> None:
-        from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+        from rouge_score.rouge_scorer import RougeScorer
 
         self._stems = _stems()
         self._scorer: Any = RougeScorer([f"rouge{self.n}"], use_stemmer=True)

@@ -9,6 +9,7 @@ nothing is relevant or the reference cannot be read.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Mapping, Sequence
 
 from postgrad.metrics.base import Answered
@@ -43,9 +44,9 @@ def _lines(text: str) -> list[str]:
 class RankedMetric(MeanMetric):
     """A mean over ranked lists."""
 
+    @abstractmethod
     def of_ranking(self, ranked: Sequence[str], gains: Mapping[str, float]) -> float:
         """The value of distinct ids, the best first, under positive gains."""
-        raise NotImplementedError
 
     def score(self, item: Answered) -> float | None:
         gains = _gains(item.reference)

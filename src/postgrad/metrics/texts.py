@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import string
+from abc import ABC, abstractmethod
 from collections import Counter
 from typing import Sequence
 
@@ -32,7 +33,7 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     return out
 
 
-class SumsMetric:
+class SumsMetric(ABC):
     """A function of weighted sums over items.
 
     Attributes:
@@ -45,14 +46,14 @@ class SumsMetric:
     dear = False
     size = 1
 
+    @abstractmethod
     def row(self, item: Answered) -> Sequence[float] | None:
         """The (S,) finite numbers of one item; None where the reference cannot be read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """(B,) values from the (B, S) weighted sums of the rows and the (B,) weights of the scored items. Where that
         weight is zero the value is not used."""
-        raise NotImplementedError
 
     def grade(self, items: Sequence[Answered]) -> Floats:
         unscored = (np.nan,) * self.size
@@ -69,9 +70,9 @@ class SumsMetric:
 class MeanMetric(SumsMetric):
     """A weighted mean of one number an item."""
 
+    @abstractmethod
     def score(self, item: Answered) -> float | None:
         """The item's number in [low, high]; None where the reference cannot be read."""
-        raise NotImplementedError
 
     def row(self, item: Answered) -> Sequence[float] | None:
         found = self.score(item)

@@ -83,7 +83,7 @@ def _convert(file: Path, folder: Path) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
         model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **where)
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as wrong:
+    except (ValueError, KeyError, RuntimeError) as wrong:
         first = str(wrong).strip().split("\n")[0].rstrip(".")
         raise UserError(
             f"The model {file} cannot be read: {first}. Take the same model in safetensors, or a GGUF file of an "
