@@ -21,14 +21,14 @@ FEW_SHOT = ("reference.few_shot", "the untouched language model with eight examp
 def reference_recipes(task: TaskSpec) -> tuple[Proposal, ...]:
     """The constant answer, the cheapest classic model, and the untouched base model: an encoder with a
     nearest-prototype answer, a language model as it is and with answered examples in its prompt."""
-    found = [(*CONSTANT, Recipe(stage=Stage(backend="constant"), inference={"threshold": "reject_all"}))]
+    constant = Stage(backend="constant")
     if task.kind == "generation":
-        found = [
-            (*CONSTANT, Recipe(stage=Stage(backend="constant"))),
-            (*NEAREST, Recipe(stage=Stage(backend="nearest"))),
-        ]
+        found = [(*CONSTANT, Recipe(stage=constant)), (*NEAREST, Recipe(stage=Stage(backend="nearest")))]
     else:
-        found.append((*CLASSIC, Recipe(stage=Stage(backend="classic"))))
+        found = [
+            (*CONSTANT, Recipe(stage=constant, inference={"threshold": "reject_all"})),
+            (*CLASSIC, Recipe(stage=Stage(backend="classic"))),
+        ]
     if task.base_models and speaks(task, task.base_models[0]):
         found += [
             (*UNTOUCHED_LM, lm_recipe(task.base_models[0], UNTOUCHED)),
