@@ -1,7 +1,7 @@
 """What can go wrong, and who has to act.
 
 `UserError` is for the person at the keyboard: a message, never a traceback, exit code 2. `PostgradError` is ours: exit
-code 1. Everything that happens inside an experiment is neither: it is a `Failure` value (see `records.py`), and the
+code 1. Everything that happens inside an experiment is neither: it is a `Failure` value (see `records/job.py`), and the
 loop goes on.
 """
 

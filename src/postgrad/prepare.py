@@ -26,7 +26,8 @@ def load_parts(task: TaskSpec) -> Parts:
     def read(source: str | None, part: str) -> tuple[Row, ...]:
         if source is None:
             return ()
-        return load_source(source, part=part, input=data.input, target=data.target, words=task.kind == "generation")
+        words = task.kind == "generation"
+        return load_source(source, part=part, input=data.input, target=data.target, check=data.check, words=words)
 
     given = {part: read(getattr(data, part), part) for part in ("train", "dev", "test")}
     return Parts(**given, side=side_rows(task).all)

@@ -334,6 +334,7 @@ class Session:
                 for u in job.units
             ),
             generation=self.task.generation,
+            metric="" if self.plan.labels else self.task.metric,
             limits=Limits(wall_s=wall, memory_mb=self.task.engine.memory_mb, threads=self.executor.engine.threads),
             save_model=job.save_model,
         )

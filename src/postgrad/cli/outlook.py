@@ -104,7 +104,9 @@ def _read(task: TaskSpec, found: list[str]) -> Parts | None:
             continue
         try:
             words = task.kind == "generation"
-            rows[part] = load_rows(source, part=part, input=data.input, target=data.target, words=words)
+            rows[part] = load_rows(
+                source, part=part, input=data.input, target=data.target, check=data.check, words=words
+            )
         except UserError as problem:
             found.append(f"data.{part}: {problem}")
     try:

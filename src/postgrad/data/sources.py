@@ -40,7 +40,14 @@ def resolve_source(source: str, root: Path, part: str = "train") -> str:
 
 
 def load_rows(
-    source: str, *, input: str, target: str, root: Path | None = None, part: str = "train", words: bool = False
+    source: str,
+    *,
+    input: str,
+    target: str,
+    check: str | None = None,
+    root: Path | None = None,
+    part: str = "train",
+    words: bool = False,
 ) -> tuple[Row, ...]:
     """Read the rows of a source, in file order.
 
@@ -49,6 +56,7 @@ def load_rows(
             or `hub:FOLDER`.
         input: column of the text.
         target: column of the label. Numbers become strings.
+        check: column of what answers are graded with, where that is more than the target.
         root: where relative paths start; the current folder by default.
         part: "train", "dev" or "test": which file or split of a named data set.
         words: the target is an answer in words; lists and objects are taken as JSON.
@@ -56,7 +64,9 @@ def load_rows(
     Raises:
         UserError: the source cannot be read, a column is missing, or a row has no usable text or label.
     """
-    return to_rows(_read(source, root or Path(), part, (input, target)), input=input, target=target, words=words)
+    columns = (input, target) if check is None else (input, target, check)
+    table = _read(source, root or Path(), part, columns)
+    return to_rows(table, input=input, target=target, check=check, words=words)
 
 
 def read_source(source: str, *, root: Path | None = None, part: str = "train") -> Table:
@@ -93,15 +103,17 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def to_rows(table: Table, *, input: str, target: str, words: bool = False) -> tuple[Row, ...]:
-    """Turn a table into rows: outer spaces go, labels become strings, ids are `row_ids`.
+def to_rows(table: Table, *, input: str, target: str, check: str | None = None, words: bool = False) -> tuple[Row, ...]:
+    """Turn a table into rows: outer spaces go, labels become strings, ids are `row_ids`. Every row has its check where
+    there is a column of them, a text or an object, which becomes JSON.
 
     Raises:
         UserError: a column is missing, or rows have no usable text or label: how many, and the first line.
     """
-    _need_columns(table, input, target)
+    _need_columns(table, input, target, check)
     texts: list[str] = []
     labels: list[str] = []
+    checks: list[str] = []
     wrong: dict[str, list[int]] = defaultdict(list)
     for line, cells in table.records:
         text, text_problem = _text(cells.get(input))
@@ -112,18 +124,24 @@ def to_rows(table: Table, *, input: str, target: str, words: bool = False) -> tu
             wrong[f"'{target}' {label_problem}"].append(line)
         texts.append(text)
         labels.append(label)
+        if check is not None:
+            found, problem = _answer(cells.get(check))
+            checks.append(found)
+            if problem:
+                wrong[f"'{check}' {problem}"].append(line)
     if wrong:
         raise UserError(_wrong_cells(table, wrong))
-    return tuple(Row(*each) for each in zip(row_ids(texts), texts, labels, strict=True))
+    every = checks or [""] * len(texts)
+    return tuple(Row(*each) for each in zip(row_ids(texts), texts, labels, every, strict=True))
 
 
-def _need_columns(table: Table, input: str, target: str) -> None:
+def _need_columns(table: Table, input: str, target: str, check: str | None) -> None:
     if input == target:
         raise UserError(f"{table.name}: input and target are both '{input}'. Name two different columns.")
     problems = [
         f"there is no column '{name}' (the task's {key}).{near_miss(name, table.columns)}"
-        for key, name in (("input", input), ("target", target))
-        if name not in table.columns
+        for key, name in (("input", input), ("target", target), ("check", check))
+        if name is not None and name not in table.columns
     ]
     if not problems:
         return

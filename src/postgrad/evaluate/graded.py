@@ -47,12 +47,12 @@ def graded_items(unit: str, outputs: UnitTexts, rows: Mapping[str, Row], metrics
     """Join a unit's answers with what was to be answered, and let metrics grade them.
 
     Args:
-        rows: row id -> row; its label is what was to be answered.
+        rows: row id -> row; its label is what was to be answered, and its check what grades it where that is more.
     """
     import numpy as np
 
     answered = [
-        Answered(rows[name].text, rows[name].label, text, tokens)
+        Answered(rows[name].text, rows[name].label, text, tokens, rows[name].check)
         for name, text, tokens in zip(outputs.ids, outputs.texts, outputs.tokens, strict=True)
     ]
     keys = np.array([f"{unit}/{name}" for name in outputs.ids])

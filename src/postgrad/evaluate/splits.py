@@ -91,15 +91,15 @@ def group_of(row_id: str) -> str:
 
 
 def dump_rows(rows: Iterable[Row]) -> bytes:
-    """JSON lines of id, text and label."""
-    lines = (json.dumps({"id": r.id, "text": r.text, "label": r.label}, ensure_ascii=False) for r in rows)
+    """JSON lines of id, text, label and, where there is one, check."""
+    lines = (json.dumps(row.told, ensure_ascii=False) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def load_rows(data: bytes) -> tuple[Row, ...]:
     """Read what `dump_rows` wrote."""
     parsed = (json.loads(line) for line in data.decode().split("\n") if line)
-    return tuple(Row(row["id"], row["text"], row["label"]) for row in parsed)
+    return tuple(Row(**row) for row in parsed)
 
 
 class Near:

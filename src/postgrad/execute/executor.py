@@ -228,7 +228,7 @@ def _handed(spec: JobSpec, inputs: Inputs) -> tuple[Handed, dict[str, bytes]]:
         train, rows = inputs[unit.name]
         asked[unit.name] = questions(unit.name, rows)
         if unit.train:
-            files[unit.train] = _lines(row._asdict() for row in train)
+            files[unit.train] = _lines(row.told for row in train)
         files[unit.predict] = _lines({"id": name, "text": text} for name, text in asked[unit.name].shown)
     files["job.json"] = spec.model_dump_json(indent=1).encode()
     return Handed({name: Fingerprint.of(data) for name, data in files.items()}, asked), files

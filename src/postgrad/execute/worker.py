@@ -24,9 +24,12 @@ import postgrad
 from postgrad.data import OPERATORS
 from postgrad.data.steps import training_rows
 from postgrad.execute.boundary import JobFailed, boundary
+from postgrad.metrics import TEXT_METRICS
+from postgrad.metrics.base import Answered
+from postgrad.metrics.items import each
 from postgrad.records import Failure, JobResult, JobSpec, Record, Row, StepReport, Unit, UnitResult
 from postgrad.train import BACKENDS
-from postgrad.train.base import FitJob, Fitted, Outputs, Texts
+from postgrad.train.base import FitJob, Fitted, Grade, Outputs, Texts
 
 MODEL_FORMAT = 1
 TRAINED = "trained.jsonl"
@@ -140,7 +143,7 @@ class Worker:
             with boundary("data"):
                 rows, steps = self._rows(unit)
                 if self.spec.save_model:
-                    write_whole(self.folder / TRAINED, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
+                    write_whole(self.folder / TRAINED, "".join(json.dumps(row.told) + "\n" for row in rows))
             with boundary("train"):
                 model = self._fit(rows, params, unit)
         with boundary("predict"):
@@ -193,6 +196,7 @@ class Worker:
             checkpoint=self.folder / "checkpoint" / unit.name,
             report=self.progress.report,
             generation=spec.generation,
+            grade=grader(spec.metric) if spec.metric else None,
         )
         self.progress.say(f"training {spec.recipe.stage.backend} on {len(rows)} rows")
         return BACKENDS.get(spec.recipe.stage.backend).fit(job)
@@ -224,6 +228,17 @@ class Worker:
             "seed": unit.seed,
         }
         write_whole(folder / "postgrad.json", json.dumps(facts, indent=1, ensure_ascii=False))
+
+
+def grader(metric: str) -> Grade:
+    """What answers to train rows are worth, each by itself, on the metric's scale brought to [0, 1]."""
+    own = TEXT_METRICS.get(metric)
+
+    def grade(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
+        answered = [Answered(r.text, r.label, a, check=r.check) for r, a in zip(rows, answers, strict=True)]
+        return [(value - own.low) / (own.high - own.low) for value in each(own, answered).tolist()]
+
+    return grade
 
 
 def _write_arrays(file: IO[bytes], ids: Sequence[str], outputs: Outputs) -> None:

@@ -58,12 +58,14 @@ class Answered(NamedTuple):
 
     Attributes:
         tokens: how many tokens the answer took.
+        check: what the answer is graded with where that is more than `reference` (`Row.check`), else "".
     """
 
     input: str
     reference: str
     answer: str
     tokens: int = 0
+    check: str = ""
 
 
 @dataclass(frozen=True)

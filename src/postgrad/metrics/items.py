@@ -90,6 +90,14 @@ def grade(answered: Sequence[Answered], metrics: Sequence[str]) -> Graded:
     return Graded(tuple(answered), {name: TEXT_METRICS.get(name).grade(answered) for name in metrics})
 
 
+def each(metric: TextMetric, answered: Sequence[Answered]) -> NDArray[np.float64]:
+    """(N,) what a metric makes of each answer by itself, graded alone; NaN where it has nothing to say."""
+    import numpy as np
+
+    one = np.ones((1, 1))
+    return np.array([metric.values(metric.grade([answer]), one)[0] for answer in answered], dtype=np.float64)
+
+
 # --- joining, and the file --------------------------------------------------------------------------------------------
 
 

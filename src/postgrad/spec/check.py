@@ -124,6 +124,10 @@ def _check_data(sections: dict[str, Any], root: Path, problems: list[str]) -> No
             problems.append(f"data.{first} and data.{second} are the same file. Measure on rows of their own.")
     if data.input == data.target:
         problems.append(f"data.input and data.target are both '{data.input}'. Name two different columns.")
+    if data.check is not None and sections.get("kind") != "generation":
+        problems.append("data.check is set, and labels are graded by themselves. Remove it, or set kind: generation.")
+    if data.check in (data.input, data.target):
+        problems.append(f"data.check is the column '{data.check}' too. Name a column of its own, or leave it out.")
     sections["data"] = data.model_copy(update=found)
 
 

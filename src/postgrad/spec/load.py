@@ -140,7 +140,7 @@ def _with_defaults(fields: dict[str, Any], path: Path, problems: list[str]) -> d
 def _as_label(key: str, value: Any) -> Any:
     """Labels and column names that YAML took for numbers are texts."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number and key in ("input", "target", "out_of_scope") else value
+    return str(value) if is_number and key in ("input", "target", "check", "out_of_scope") else value
 
 
 def _budget_fields(value: Any, problems: list[str]) -> Any:

@@ -51,6 +51,9 @@ def labelled(found: Outputs | Texts) -> Outputs:
     return found
 
 
+Grade = Callable[[Sequence[Row], Sequence[str]], Sequence[float]]
+
+
 @dataclass(frozen=True)
 class FitJob:
     """Everything a backend may use to train one model.
@@ -67,6 +70,8 @@ class FitJob:
         checkpoint: folder for checkpoints; a killed training that is started again with the same folder goes on.
         report: called with (step, loss) now and then.
         generation: how a language model is asked.
+        grade: what answers in words to some of the rows are worth, in [0, 1], as the task's metric has it for each by
+            itself; NaN where it has nothing to say. None where answers are labels.
     """
 
     rows: tuple[Row, ...]
@@ -79,6 +84,7 @@ class FitJob:
     checkpoint: Path
     report: Callable[[int, float], None] = field(default=lambda step, loss: None)
     generation: Generation = Generation()
+    grade: Grade | None = None
 
 
 class Fitted(Protocol):

@@ -1,0 +1,180 @@
+"""What was measured, what it means, and what is remembered of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from postgrad.records.base import Record, Split
+
+
+class Estimate(Record):
+    """A number with its 95 % interval. `n` counts items."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Difference(Record):
+    """A paired difference (first minus second) with its 95 % interval and two-sided p value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+class Evaluation(Record):
+    """What the referee measured of one experiment on one split. Per-item results are in the artefact `items`.
+
+    `guards` holds the guards that answers decide, by `guard_names`; none in runs of older versions.
+    """
+
+    experiment: str
+    split: Split
+    seed: int
+    metric: str
+    estimate: Estimate
+    metrics: dict[str, float]
+    threshold: float | None
+    items: str
+    units: int
+    units_planned: int
+    guards: dict[str, Estimate] = Field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """False when racing stopped the experiment after its first units."""
+        return self.units == self.units_planned
+
+
+class Confusion(Record):
+    """A bad case: items of `truth` that were answered `predicted`, with the ids of some."""
+
+    truth: str
+    predicted: str
+    count: int
+    ids: tuple[str, ...]
+
+
+class Prior(Record):
+    """What is believed of the effect of a kind of change before a run: normal, from `runs` finished runs.
+
+    Attributes:
+        mean, sd: with what the playbook believed before them.
+        effect, error: what they say alone, for who believes something else before them; None in older logs.
+    """
+
+    mean: float
+    sd: float
+    runs: int
+    effect: float | None = None
+    error: float | None = None
+
+
+class Remembered(Record):
+    """What a run took from finished runs when it began, once and for all. `notes` say what could not be read."""
+
+    runs: int = 0
+    priors: dict[str, Prior] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Lesson(Record):
+    """A claim with the experiments that support it."""
+
+    claim: str
+    experiments: tuple[str, ...]
+    effect: Estimate
+    scope: str
+
+
+class Race(Record):
+    """What an experiment that was stopped early would have come to.
+
+    Attributes:
+        share: the part of it that was run.
+        chance: the probability that it would have beaten, or come near, the champion it was proposed against.
+        expected: the whole score that was to be expected, with a 95 % interval; `n` counts the items it was asked.
+        correlation: rank correlation of the score after that part with the whole one, over `ended` experiments.
+    """
+
+    share: float
+    chance: float
+    expected: Estimate
+    correlation: float
+    ended: int
+
+
+class Analysis(Record):
+    """What happened and why. Every experiment ends in one, failures too.
+
+    Attributes:
+        verdict: keep, discard, retest and tie are the decision rule's; `better` and `worse` are of older versions.
+        against, difference: the paired difference to the parent (raced: to the champion), its interval with seed noise.
+        rival, gain: the posterior of the true gain over the champion it was proposed against, with a 95 % interval.
+        subject: the first experiment with this recipe, where this one only trained it again with another seed.
+        seed_sd: standard deviation of a whole score over training seeds, as known then.
+        race: of an experiment that was stopped early.
+    """
+
+    verdict: Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "better", "worse"]
+    against: str | None
+    difference: Difference | None
+    cause: str
+    rival: str | None = None
+    gain: Estimate | None = None
+    subject: str | None = None
+    seed_sd: float | None = None
+    race: Race | None = None
+    confusions: tuple[Confusion, ...] = ()
+    lesson: Lesson | None = None
+
+
+class SealedScore(Record):
+    """One model in the sealed read."""
+
+    role: Literal["champion", "baseline", "base_model", "few_shot", "constant"]
+    experiment: str
+    estimate: Estimate
+    metrics: dict[str, float]
+    threshold: float | None
+    outputs: str
+    guards: dict[str, Estimate] = Field(default_factory=dict)
+
+
+class SealedRead(Record):
+    """One read of the sealed split: champion and baselines together.
+
+    `confidence` is that of its intervals: 0.95 for a first read, more for a later one. `texts` counts different texts
+    among the `n` rows; `smallest_effect` is the difference they show four times in five, `discordant`
+    the share of rows on which exactly one of champion and baseline is right. `refused` says why the result
+    is not certified; the numbers are there all the same.
+    """
+
+    metric: str
+    scores: tuple[SealedScore, ...]
+    difference: Difference
+    mcnemar_p: float
+    n: int
+    confidence: float = 0.95
+    texts: int | None = None
+    smallest_effect: float | None = None
+    discordant: float | None = None
+    refused: str | None = None
+
+
+class DataCard(Record):
+    """What the data looks like, made before anything is spent."""
+
+    rows: dict[str, int]
+    labels: dict[str, int]
+    out_of_scope: dict[str, int]
+    duplicates: int
+    leaked: dict[str, int]
+    words_median: float
+    warnings: tuple[str, ...]

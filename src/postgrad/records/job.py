@@ -1,0 +1,110 @@
+"""What a worker is told, and what it gives back."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from postgrad.records.base import SCHEMA, Record
+from postgrad.records.recipe import Recipe
+from postgrad.records.task import Generation
+
+
+class Failure(Record):
+    """Something that did not work, with its address. Never a score."""
+
+    boundary: Literal[
+        "task", "data", "recipe", "train", "predict", "evaluate", "engine", "resource", "isolation", "controller"
+    ]
+    kind: str
+    message: str
+    evidence: str = ""
+
+
+class Usage(Record):
+    """What one job used."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    usd: float = 0.0
+    max_rss_mb: float = 0.0
+
+
+class Limits(Record):
+    """What one job may use. A job that neither computes nor reports for `hung_s` is ended."""
+
+    wall_s: float
+    memory_mb: int
+    threads: int
+    hung_s: float = 300.0
+    disk_mb: int = 20_000
+
+
+class Unit(Record):
+    """One train-and-predict inside a job: files are relative to the job folder; `train` is "" where none is needed."""
+
+    name: str
+    train: str
+    predict: str
+    seed: int
+
+
+class JobSpec(Record):
+    """What a worker is told. Holds no label of an item to be predicted.
+
+    `loads` names a folder of the job with a saved model: that is to answer, and nothing is trained. `metric` is what
+    grades answers in words to train rows, for methods that learn from grades; "" where answers are labels.
+    """
+
+    schema_version: int = SCHEMA
+    job: str
+    experiment: str
+    recipe: Recipe
+    labels: tuple[str, ...]
+    out_of_scope: str | None
+    base_model: str | None
+    units: tuple[Unit, ...]
+    limits: Limits
+    generation: Generation = Generation()
+    metric: str = ""
+    save_model: bool = False
+    loads: str | None = None
+
+
+class StepReport(Record):
+    """What an operator did to the rows. `removed` maps a reason to the ids of the rows that went for it."""
+
+    op: str
+    rows_in: int
+    rows_out: int
+    dropped: int = 0
+    added: int = 0
+    note: str = ""
+    removed: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class UnitResult(Record):
+    """What one unit gave back. `outputs` is an artefact hash once the executor has stored the file."""
+
+    name: str
+    outputs: str
+    steps: tuple[StepReport, ...] = ()
+    history: tuple[tuple[int, float], ...] = ()
+    wall_s: float = 0.0
+
+
+class JobResult(Record):
+    """What one job gave back: its units, or the failure that ended it. A job can hold both.
+
+    Where a model was saved, `model` is its artefact and `trained` that of the rows it was trained on, as JSON lines.
+    """
+
+    job: str
+    units: tuple[UnitResult, ...] = ()
+    model: str | None = None
+    trained: str | None = None
+    usage: Usage = Usage()
+    failure: Failure | None = None
+    log_tail: str = ""

@@ -1,0 +1,127 @@
+"""What the user asked for: the task, its data, guards, budget and engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from postgrad.records.base import Record, Value
+
+
+class DataSpec(Record):
+    """Where the rows are and what their columns mean.
+
+    `check` is the column of what answers in words are graded with, where that is more than `target`.
+    """
+
+    train: str
+    dev: str | None = None
+    test: str | None = None
+    input: str = "text"
+    target: str = "label"
+    check: str | None = None
+    out_of_scope: str | None = None
+
+
+class Budget(Record):
+    """What may be spent. `None` is no limit of that kind."""
+
+    wall_s: float | None = None
+    experiments: int | None = None
+    cpu_hours: float | None = None
+    gpu_hours: float | None = None
+    usd: float | None = None
+
+
+class Slice(Record):
+    """The rows whose `column` of the data files holds `equals`, compared as texts."""
+
+    column: str
+    equals: bool | int | float | str
+
+
+class Guard(Record):
+    """What a champion may not break: one of `metric`, `measure`, `forbidden` and `required`, within `min` and `max`.
+
+    Attributes:
+        name: what the report calls it; without one, what it measures.
+        metric: a metric over answers, as the task's own.
+        measure: a property of the saved model, such as its size.
+        forbidden, required: patterns (RE2 syntax); the value is the share of answers that match one of them.
+        data: a file of the user's own rows to be asked, instead of the search items.
+        input, target: columns of `data`; those of the task where left out.
+        slice: only these search items count.
+    """
+
+    name: str | None = None
+    metric: str | None = None
+    measure: str | None = None
+    forbidden: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    data: str | None = None
+    input: str | None = None
+    target: str | None = None
+    slice: Slice | None = None
+    min: float | None = None
+    max: float | None = None
+
+
+class EngineSpec(Record):
+    """Where jobs run, and the limits of one job."""
+
+    kind: str = "local"
+    workers: int | None = None
+    threads: int | None = None
+    memory_mb: int = 6000
+    job_wall_s: float = 1800.0
+    sandbox: Literal["auto", "bubblewrap", "sandlock", "none"] = "auto"
+
+
+class SearchSpec(Record):
+    """Which policy chooses, and its own settings. `pare` is the share of the budget that may be spent on leaving out
+    changes of the champion before it is certified; 0 leaves all of them in."""
+
+    policy: str = "posterior"
+    params: dict[str, Value] = Field(default_factory=dict)
+    pare: float = 0.1
+
+
+class Generation(Record):
+    """How a language model is asked, and what it may answer: the referee's, the same for every model of a run.
+
+    Attributes:
+        system: the system message; "" for none.
+        prompt: the user's message; `{input}` stands for the row's text.
+        max_prompt_tokens: what is longer loses tokens from the middle of the input.
+        max_new_tokens: of an answer; what is longer is cut there.
+        stop: texts at which an answer ends. They are no part of it.
+        json_schema: what an answer has to conform to (JSON schema); None for free text.
+    """
+
+    system: str = ""
+    prompt: str = "{input}"
+    max_prompt_tokens: int = 1024
+    max_new_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    json_schema: dict[str, Value] | None = None
+
+
+class TaskSpec(Record):
+    """What the user wrote, resolved: every default filled in, every path absolute."""
+
+    name: str
+    objective: str
+    kind: Literal["classification", "generation"] = "classification"
+    data: DataSpec
+    metric: str
+    min_effect: float = 0.02
+    guards: tuple[Guard, ...] = ()
+    base_models: tuple[str, ...] = ()
+    budget: Budget = Budget()
+    researcher: str = "playbook"
+    search: SearchSpec = SearchSpec()
+    engine: EngineSpec = EngineSpec()
+    memory: bool = True
+    seed: int = 0
+    generation: Generation = Generation()
