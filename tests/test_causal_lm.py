@@ -19,7 +19,7 @@ from postgrad.execute.boundary import classified
 from postgrad.records import Generation, Row
 from postgrad.testing.backend import LABELS, OUT_OF_SCOPE, WORDS, BackendContract, example_rows, negative_rows
 from postgrad.testing.language import make_tiny_lm
-from postgrad.train import lm_checks, lm_plan, lm_train
+from postgrad.train import lm_checks, lm_plan, lm_watch
 from postgrad.train.base import CheckFailed, FitJob, Texts, TrainingDiverged
 from postgrad.train.causal_lm import CausalLM
 from postgrad.train.chat import Example, renderer
@@ -145,8 +145,8 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     tune: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed by a signal that no one can catch; the answers are those of a training that was left alone."""
-    monkeypatch.setattr(lm_train, "CHECKPOINT_PAUSE_S", 0.0)
-    monkeypatch.setattr(lm_train, "CHECKPOINT_MB_A_SECOND", 1e9)
+    monkeypatch.setattr(lm_watch, "CHECKPOINT_PAUSE_S", 0.0)
+    monkeypatch.setattr(lm_watch, "CHECKPOINT_MB_A_SECOND", 1e9)
     told: list[int] = []
     job = _job(tiny, tmp_path, {**SHORT, "tune": tune, "lora_dropout": 0.2}, _mapping(), labels=COLOURS)
     job = replace(job, report=lambda step, loss: told.append(step))
@@ -195,7 +195,7 @@ def test_a_training_tells_no_one_and_writes_into_its_folder_only(
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda *given, **more: told.append(given))
-    monkeypatch.setattr(lm_train, "CHECKPOINT_PAUSE_S", 0.0)
+    monkeypatch.setattr(lm_watch, "CHECKPOINT_PAUSE_S", 0.0)
     monkeypatch.chdir(tmp_path)
     CausalLM().fit(_job(tiny, tmp_path, SHORT, _mapping(), labels=COLOURS))
     assert not told and [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

@@ -72,6 +72,7 @@ class FitJob:
         generation: how a language model is asked.
         grade: what answers in words to some of the rows are worth, in [0, 1], as the task's metric has it for each by
             itself; NaN where it has nothing to say. None where answers are labels.
+        models: folders of other models that the recipe names, by their names.
     """
 
     rows: tuple[Row, ...]
@@ -85,6 +86,7 @@ class FitJob:
     report: Callable[[int, float], None] = field(default=lambda step, loss: None)
     generation: Generation = Generation()
     grade: Grade | None = None
+    models: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Fitted(Protocol):

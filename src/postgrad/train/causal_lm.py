@@ -17,10 +17,11 @@ from postgrad.train.base import FitJob, Fitted
 from postgrad.train.lm_params import CausalLMParams
 
 if TYPE_CHECKING:
-    from postgrad.train.chat import Renderer
+    from postgrad.train.chat import Example, Renderer
     from postgrad.train.lm_checks import Tokens
     from postgrad.train.lm_model import Adapter, LanguageModel
     from postgrad.train.lm_plan import Plan
+    from postgrad.train.lm_stages import Ground, Passed
 
 # CPU seconds a token, measured with SmolLM2 (135M) in bf16 on shared cores of a server with instructions for it: 235
 # tokens a second in training with LoRA, 750 in scoring. The tokens of a row and of its answers are a guess.
@@ -91,8 +92,16 @@ def fit_language_model(job: FitJob, params: CausalLMParams) -> LanguageModel:
     """
     import torch
 
-    from postgrad.train.lm_model import LanguageModel, answering_type, load_tokenizer, load_weights, rounded
+    from postgrad.train.lm_model import (
+        LanguageModel,
+        answering_type,
+        load_tokenizer,
+        load_weights,
+        rounded,
+        uses_bf16,
+    )
     from postgrad.train.lm_plan import plan_of
+    from postgrad.train.lm_stages import Ground
     from postgrad.train.tuning import repeatable
 
     if job.base_model is None:
@@ -101,10 +110,9 @@ def fit_language_model(job: FitJob, params: CausalLMParams) -> LanguageModel:
     with repeatable(job.seed, job.threads):
         tokenizer = load_tokenizer(job.base_model)
         model = load_weights(job.base_model, torch.float32)
-        renderer, rows = _checked(job, params, plan, tokenizer, model)
-        adapter = None
-        if params.tune != "none" and rows:
-            model, adapter = _trained(job, params, model, tokenizer, rows)
+        renderer, rows, examples = _checked(job, params, plan, tokenizer, model)
+        ground = Ground(job, params, tokenizer, renderer, examples, plan.candidates, uses_bf16(params))
+        model, adapter, passed = _trained(ground, model, rows)
         # The weights that answer are those that are saved.
         model = rounded(model, answering_type(params)).eval()
         fitted = LanguageModel(
@@ -117,6 +125,7 @@ def fit_language_model(job: FitJob, params: CausalLMParams) -> LanguageModel:
             columns=plan.columns,
             adapter=adapter,
             base=job.base_model,
+            passed=tuple((one.method, one.weights) for one in passed),
         )
         if job.labels and params.calibrate:
             fitted = replace(fitted, offsets=fitted.content_free())
@@ -125,8 +134,8 @@ def fit_language_model(job: FitJob, params: CausalLMParams) -> LanguageModel:
 
 def _checked(
     job: FitJob, params: CausalLMParams, plan: Plan, tokenizer: Any, model: Any
-) -> tuple[Renderer, list[Tokens]]:
-    """What prompts are made with, and the training rows, once nothing speaks against them."""
+) -> tuple[Renderer, list[Tokens], tuple[Example, ...]]:
+    """What prompts are made with, and the training rows as tokens and as texts, once nothing speaks against them."""
     from postgrad.train import lm_checks as checks
     from postgrad.train.chat import plain, renderer
 
@@ -149,26 +158,35 @@ def _checked(
     if rows:
         notes.append(f"Loss is taken on what stands in [[...]]: {checks.shown(tokenizer, rows[0])}")
     print("\n".join(notes), flush=True)
-    return found, rows
+    return found, rows, examples
 
 
-def _trained(
-    job: FitJob, params: CausalLMParams, model: Any, tokenizer: Any, rows: list[Tokens]
-) -> tuple[Any, Adapter | None]:
-    """The trained model, adapters merged into it, and the adapters by themselves."""
+def _trained(ground: Ground, model: Any, rows: list[Tokens]) -> tuple[Any, Adapter | None, tuple[Passed, ...]]:
+    """The trained model, adapters merged into it; the adapters by themselves, where nothing came after them; and the
+    stages that it went through, where there was more than one."""
+    from postgrad.train.lm_model import load_weights
+    from postgrad.train.lm_stages import go_through
+
+    if not rows or not ground.params.then:
+        return *_tuned(ground, model, rows), ()
+    base = ground.job.base_model
+    assert base is not None, "fit_language_model has checked that"
+    model, passed = go_through(ground, lambda: _tuned(ground, model, rows)[0], lambda: load_weights(base, model.dtype))
+    return model, None, passed
+
+
+def _tuned(ground: Ground, model: Any, rows: list[Tokens]) -> tuple[Any, Adapter | None]:
+    """The model after supervised fine-tuning, and the adapters by themselves."""
     from postgrad.train.lm_checks import check_overfit
-    from postgrad.train.lm_model import uses_bf16
-    from postgrad.train.lm_train import adapter_of, tune, with_adapters
+    from postgrad.train.lm_train import adapter_of, merged, tune, with_adapters
 
+    job, params = ground.job, ground.params
+    if params.tune == "none" or not rows:
+        return model, None
     tuned = with_adapters(model, params) if params.adapters else model
     if params.overfit_check:
         check_overfit(tuned, rows, params.lr)
     tuned.train()
-    tune(job, params, tuned, tokenizer, rows, uses_bf16(params))
+    tune(job, params, tuned, ground.tokenizer, rows, ground.bf16, params.packing)
     adapter = adapter_of(tuned, job) if params.adapters else None
-    if params.adapters:
-        model = tuned.merge_and_unload()
-    # TRL has put its own forward pass in front of the model's.
-    model.__dict__.pop("forward", None)
-    model.config.use_cache = True
-    return model, adapter
+    return merged(tuned, params), adapter

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
 from postgrad.errors import UserError
-from postgrad.records import Generation
+from postgrad.records import Generation, Row
 from postgrad.train.base import CheckFailed
 
 INPUT = "{input}"
@@ -23,10 +23,11 @@ _SLOT = re.compile(r"@@slot-(\d+)@@")
 
 @dataclass(frozen=True)
 class Example:
-    """A question with its answer, for prompts and for training."""
+    """A question with its answer, for prompts and for training; `row` is what it was made of."""
 
     text: str
     answer: str
+    row: Row | None = None
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,29 @@ def generate(model: Any, renderer: Renderer, generation: Generation, texts: Sequ
     for batch in _batches(order, [len(prompt) + generation.max_new_tokens for prompt in prompts]):
         made = _batch(model, renderer, generation, [prompts[number] for number in batch], held)
         for number, ids in zip(batch, made, strict=True):
-            answers[number], tokens[number] = _answer(renderer, generation, ids)
+            answers[number], tokens[number] = read_answer(renderer, generation, ids)
     return Texts(tuple(answers), tokens)
+
+
+def sample(
+    model: Any, renderer: Renderer, generation: Generation, prompts: Sequence[Sequence[int]], temperature: float
+) -> list[list[int]]:
+    """Token ids of one drawn answer to each prompt, the end token included where it came: from all tokens, as likely as
+    the model has them at this temperature. What is drawn hangs on the state of torch's generator.
+
+    Raises:
+        UserError: as `generate`.
+    """
+    held = None
+    if generation.json_schema is not None:
+        held = schema_processors(renderer, generation, model.get_output_embeddings().weight.shape[0])
+    found: list[list[int]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    for batch in _batches(order, [len(prompt) + generation.max_new_tokens for prompt in prompts]):
+        made = _batch(model, renderer, generation, [prompts[number] for number in batch], held, temperature)
+        for number, ids in zip(batch, made, strict=True):
+            found[number] = ids
+    return found
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
@@ -58,8 +79,9 @@ def _batch(
     generation: Generation,
     prompts: Sequence[Sequence[int]],
     held: Callable[[], Any] | None,
+    temperature: float | None = None,
 ) -> list[list[int]]:
-    """New token ids of each prompt, the end token included where one came."""
+    """New token ids of each prompt, the end token included where one came; the likeliest ones without a temperature."""
     import torch
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
@@ -70,8 +92,9 @@ def _batch(
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     # What the makers of a model advise (sampling, penalties) is set aside: the same question has the same answer.
     config: Any = GenerationConfig
+    drawn = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature, "top_k": 0}
     model.generation_config = config(
-        max_new_tokens=generation.max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=pad
+        max_new_tokens=generation.max_new_tokens, eos_token_id=ends, pad_token_id=pad, **drawn
     )
     allowed = LogitsProcessorList()
     if held is not None:
@@ -86,7 +109,7 @@ def _batch(
     return found
 
 
-def _answer(renderer: Renderer, generation: Generation, ids: Sequence[int]) -> tuple[str, int]:
+def read_answer(renderer: Renderer, generation: Generation, ids: Sequence[int]) -> tuple[str, int]:
     """The text without stop texts, and the tokens that it took."""
     text = _decoded(renderer, ids)
     stops = [place for stop in generation.stop if (place := text.find(stop)) >= 0]

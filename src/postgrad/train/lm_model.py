@@ -48,6 +48,7 @@ class LanguageModel:
         offsets: what is taken from the log-likelihood of each candidate; empty for nothing.
         adapter: what was trained, where it was adapters.
         base: folder of the base model, and what is told of it: name and hash.
+        passed: the stages of its training with the hash of the weights that each left, where there were several.
     """
 
     model: Any
@@ -60,6 +61,7 @@ class LanguageModel:
     offsets: tuple[float, ...] = ()
     adapter: Adapter | None = None
     base: Path | None = None
+    passed: tuple[tuple[str, str], ...] = ()
 
     def predict(self, texts: Sequence[str]) -> Outputs | Texts:
         if not self.labels:
@@ -106,6 +108,7 @@ class LanguageModel:
             "end": self.renderer.end,
             "limit": self.renderer.limit,
             "base": self._told(),
+            "passed": self.passed,
         }
         (folder / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
         self._check_saved(folder)
@@ -204,6 +207,7 @@ def load_language_model(folder: Path) -> LanguageModel:
         columns=tuple(facts["columns"]),
         offsets=tuple(facts["offsets"]),
         adapter=_read_adapter(folder / ADAPTER),
+        passed=tuple((method, weights) for method, weights in facts.get("passed", ())),
     )
 
 

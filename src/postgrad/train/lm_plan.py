@@ -11,6 +11,7 @@ from postgrad.records import Row
 from postgrad.train.base import FitJob
 from postgrad.train.chat import Example
 from postgrad.train.lm_params import CausalLMParams
+from postgrad.train.lm_tuning import Tuning
 
 # Rows are sorted by length within this many batches, and the batches are shuffled again.
 BATCHES_A_GROUP = 16
@@ -57,7 +58,7 @@ def plan_of(job: FitJob, params: CausalLMParams) -> Plan:
     held = {row.id for row in chosen}
 
     def example(row: Row) -> Example:
-        return Example(row.text, written(row.label, params) if number else row.label)
+        return Example(row.text, written(row.label, params) if number else row.label, row)
 
     return Plan(
         shots=tuple(example(row) for row in chosen),
@@ -113,7 +114,7 @@ def order_of(lengths: Sequence[int], batch: int, epochs: int, seed: int) -> list
     return order + waiting
 
 
-def micro_batch(params: CausalLMParams, batch: int, model: Any, tokens: int, asked: int) -> int:
+def micro_batch(params: Tuning, batch: int, model: Any, tokens: int, asked: int) -> int:
     """The most rows of a batch that go through the model at once: the largest divisor of `batch` that fits.
 
     Args:

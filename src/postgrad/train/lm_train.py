@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import time
-from pathlib import Path
 from typing import Any, Sequence
 
-from postgrad.records import content_hash
 from postgrad.train.base import FitJob, TrainingDiverged
-from postgrad.train.curve import hopeless
 from postgrad.train.lm_checks import NO_LOSS, Tokens
 from postgrad.train.lm_model import Adapter
-from postgrad.train.lm_params import CausalLMParams
 from postgrad.train.lm_plan import micro_batch, order_of
-
-# As in tuning.py: checkpoints may write this much for each second of training.
-CHECKPOINT_MB_A_SECOND = 10.0
-CHECKPOINT_PAUSE_S = 1.0
-# Written last into a checkpoint: one without it was cut off while it was written.
-WHOLE = "whole.json"
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+from postgrad.train.lm_tuning import Tuning
+from postgrad.train.lm_watch import Watch, settings, watched
 
 
-def with_adapters(model: Any, params: CausalLMParams) -> Any:
+def with_adapters(model: Any, params: Tuning) -> Any:
     """The model with new low-rank adapters, which alone are trained."""
     from peft import LoraConfig, get_peft_model
 
@@ -52,13 +40,16 @@ def adapter_of(model: Any, job: FitJob) -> Adapter:
     return Adapter(tensors, json.dumps(facts, indent=1, sort_keys=True, default=str))
 
 
-def tune(job: FitJob, params: CausalLMParams, model: Any, tokenizer: Any, rows: Sequence[Tokens], bf16: bool) -> None:
+def tune(
+    job: FitJob, params: Tuning, model: Any, tokenizer: Any, rows: Sequence[Tokens], bf16: bool, packing: bool = False
+) -> None:
     """Train the weights of `model` that require a gradient.
 
     Raises:
         TrainingDiverged: a loss or a weight is not finite, or the loss has only risen.
     """
     import torch
+    from trl.trainer.sft_config import SFTConfig
 
     lengths = [len(row.ids) for row in rows]
     batch = min(params.batch_size, len(rows))
@@ -66,13 +57,39 @@ def tune(job: FitJob, params: CausalLMParams, model: Any, tokenizer: Any, rows: 
     asked = max(sum(label != NO_LOSS for label in row.labels) for row in rows)
     micro = micro_batch(params, batch, model, max(lengths), asked if job.labels else max(lengths))
     steps = math.ceil(len(order) / batch)
-    watch = Watch(job, params, model, steps)
-    trainer = _trainer(
-        job, params, model, tokenizer, _dataset(rows, order), watch, (micro, batch // micro, steps), bf16
+    told = SFTConfig(
+        **settings(job, params, model, (micro, batch // micro, steps), bf16),
+        padding_free=packing,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="sequential",
     )
-    trainer.train(resume_from_checkpoint=watch.latest())
+    torch.manual_seed(job.seed)
+    trainer = _trainer_class()(model=model, args=told, train_dataset=_dataset(rows, order), processing_class=tokenizer)
+    run(trainer, Watch(job, model, steps), model)
+
+
+def run(trainer: Any, watch: Watch, model: Any) -> None:
+    """Train from the newest checkpoint.
+
+    Raises:
+        TrainingDiverged: a loss or a weight is not finite, or the loss has only risen.
+    """
+    import torch
+
+    watched(trainer, watch).train(resume_from_checkpoint=watch.latest())
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
         raise TrainingDiverged("a weight is not finite after the last step")
+
+
+def merged(model: Any, params: Tuning) -> Any:
+    """The plain model of a trained one, adapters merged into it."""
+    if params.adapters:
+        model = model.merge_and_unload()
+    # TRL has put its own forward pass in front of the model's.
+    model.__dict__.pop("forward", None)
+    model.config.use_cache = True
+    return model
 
 
 def _dataset(rows: Sequence[Tokens], order: Sequence[int]) -> Any:
@@ -81,127 +98,6 @@ def _dataset(rows: Sequence[Tokens], order: Sequence[int]) -> Any:
 
     columns = {"input_ids": [list(row.ids) for row in rows], "labels": [list(row.labels) for row in rows]}
     return Dataset.from_dict(columns).select(order, keep_in_memory=True)
-
-
-class Watch:
-    """Reports, keeps and finds checkpoints, and gives a training up that goes nowhere."""
-
-    def __init__(self, job: FitJob, params: CausalLMParams, model: Any, steps: int) -> None:
-        self.job, self.steps = job, steps
-        facts = [job.params.model_dump(mode="json"), job.rows, job.labels, job.out_of_scope, str(job.base_model)]
-        self.identity = content_hash([*facts, job.seed, job.generation.model_dump(mode="json")])
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self.pause_s = max(CHECKPOINT_PAUSE_S, 12 * trained / 1e6 / CHECKPOINT_MB_A_SECOND)
-        self.next = time.monotonic() + CHECKPOINT_PAUSE_S
-        self.losses: list[float] = []
-
-    def latest(self) -> str | None:
-        """The newest whole checkpoint of this training; others are removed."""
-        found = None
-        for folder in sorted(self.job.checkpoint.glob("checkpoint-*"), key=_step):
-            mark = folder / WHOLE
-            if mark.exists() and json.loads(mark.read_text(encoding="utf-8")).get("identity") == self.identity:
-                found = folder
-        self.only(found)
-        return str(found) if found else None
-
-    def only(self, kept: Path | None) -> None:
-        """Remove all other checkpoints."""
-        for folder in self.job.checkpoint.glob("checkpoint-*"):
-            if folder != kept:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def due(self) -> bool:
-        """True when it is time for a checkpoint."""
-        return time.monotonic() >= self.next
-
-    def saved(self, step: int) -> None:
-        """A checkpoint is on the disk: mark it, and let the older ones go."""
-        folder = self.job.checkpoint / f"checkpoint-{step}"
-        unfinished = folder / f"{WHOLE}.part"
-        for path in folder.iterdir():
-            _flush(path)
-        unfinished.write_text(json.dumps({"identity": self.identity}), encoding="utf-8")
-        os.replace(unfinished, folder / WHOLE)
-        self.only(folder)
-        self.next = time.monotonic() + self.pause_s
-
-    def logged(self, step: int, loss: float) -> None:
-        """Called after every step."""
-        if not math.isfinite(loss):
-            raise TrainingDiverged(f"the loss is {loss} at step {step}")
-        self.losses.append(loss)
-        self.job.report(step, loss)
-        if (why := hopeless(self.losses, self.steps)) is not None:
-            raise TrainingDiverged(why)
-
-
-def _step(folder: Path) -> int:
-    number = folder.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
-
-
-def _flush(path: Path) -> None:
-    if path.is_file():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-
-
-def _trainer(
-    job: FitJob,
-    params: CausalLMParams,
-    model: Any,
-    tokenizer: Any,
-    dataset: Any,
-    watch: Watch,
-    sizes: tuple[int, int, int],
-    bf16: bool,
-) -> Any:
-    """TRL's trainer, which writes nothing but checkpoints and reaches no network.
-
-    Args:
-        sizes: rows at once, how often before a step, and steps.
-    """
-    import torch
-    from transformers import PrinterCallback
-    from trl.trainer.sft_config import SFTConfig
-
-    at_once, accumulated, steps = sizes
-    settings = SFTConfig(
-        output_dir=str(job.checkpoint),
-        use_cpu=model.device.type == "cpu",
-        seed=job.seed % 2**32,
-        per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=accumulated,
-        num_train_epochs=1,
-        learning_rate=params.lr,
-        lr_scheduler_type=SCHEDULES[params.scheduler],
-        warmup_steps=round(params.warmup * steps),
-        weight_decay=params.weight_decay,
-        max_grad_norm=params.max_grad_norm,
-        optim="adamw_torch",
-        bf16=bf16,
-        fp16=False,
-        gradient_checkpointing=params.gradient_checkpointing,
-        padding_free=params.packing,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        train_sampling_strategy="sequential",
-        dataloader_pin_memory=False,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        push_to_hub=False,
-        disable_tqdm=True,
-    )
-    torch.manual_seed(job.seed)
-    trainer = _trainer_class()(
-        model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[_callback(watch)]
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def _trainer_class() -> Any:
@@ -231,24 +127,3 @@ def _trainer_class() -> Any:
             return total / (num_items_in_batch if num_items_in_batch is not None else (labels != NO_LOSS).sum())
 
     return AnswerTrainer
-
-
-def _callback(watch: Watch) -> Any:
-    from transformers import TrainerCallback
-
-    class Watcher(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            watch.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
-            control.should_save = watch.due() and state.global_step < watch.steps
-            return control
-
-        def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            watch.saved(state.global_step)
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
-            if "loss" in (logs or {}):
-                watch.logged(state.global_step, logs["loss"])
-
-    return Watcher()

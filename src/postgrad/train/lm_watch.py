@@ -1,0 +1,180 @@
+"""What goes on beside a training by TRL: checkpoints, progress, giving up; and the settings that all share."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from postgrad.records import content_hash
+from postgrad.train.base import FitJob, TrainingDiverged
+from postgrad.train.curve import hopeless
+from postgrad.train.lm_tuning import Tuning
+
+# As in tuning.py: checkpoints may write this much for each second of training.
+CHECKPOINT_MB_A_SECOND = 10.0
+CHECKPOINT_PAUSE_S = 1.0
+# Written last into a checkpoint: one without it was cut off while it was written.
+WHOLE = "whole.json"
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+Read = Callable[[Mapping[str, Any]], float | None]
+
+
+def loss_of(logs: Mapping[str, Any]) -> float | None:
+    """What a trainer logged as its loss."""
+    found: float | None = logs.get("loss")
+    return found
+
+
+class Watch:
+    """Reports, keeps and finds checkpoints, and gives a training up that goes nowhere."""
+
+    def __init__(self, job: FitJob, model: Any, steps: int, read: Read = loss_of) -> None:
+        """Watch a training of so many steps.
+
+        Args:
+            read: the number to follow in what is logged. A training whose number is not its loss is never given up.
+        """
+        self.job, self.steps, self.read = job, steps, read
+        self.identity = identity_of(job)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.pause_s = max(CHECKPOINT_PAUSE_S, 12 * trained / 1e6 / CHECKPOINT_MB_A_SECOND)
+        self.next = time.monotonic() + CHECKPOINT_PAUSE_S
+        self.losses: list[float] = []
+
+    def latest(self) -> str | None:
+        """The newest whole checkpoint of this training; others are removed."""
+        found = None
+        for folder in sorted(self.job.checkpoint.glob("checkpoint-*"), key=_step):
+            if is_whole(folder, self.identity):
+                found = folder
+        self.only(found)
+        return str(found) if found else None
+
+    def only(self, kept: Path | None) -> None:
+        """Remove all other checkpoints."""
+        for folder in self.job.checkpoint.glob("checkpoint-*"):
+            if folder != kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def due(self) -> bool:
+        """True when it is time for a checkpoint."""
+        return time.monotonic() >= self.next
+
+    def saved(self, step: int) -> None:
+        """A checkpoint is on the disk: mark it, and let the older ones go."""
+        folder = self.job.checkpoint / f"checkpoint-{step}"
+        mark_whole(folder, self.identity)
+        self.only(folder)
+        self.next = time.monotonic() + self.pause_s
+
+    def logged(self, step: int, value: float) -> None:
+        """Called after every step."""
+        if not math.isfinite(value):
+            raise TrainingDiverged(f"the loss is {value} at step {step}")
+        self.losses.append(value)
+        self.job.report(step, value)
+        if self.read is loss_of and (why := hopeless(self.losses, self.steps)) is not None:
+            raise TrainingDiverged(why)
+
+
+def identity_of(job: FitJob) -> str:
+    """What a checkpoint has to be of to be gone on from."""
+    facts = [job.params.model_dump(mode="json"), job.rows, job.labels, job.out_of_scope, str(job.base_model)]
+    return content_hash([*facts, job.seed, job.generation.model_dump(mode="json")])
+
+
+def is_whole(folder: Path, identity: str) -> bool:
+    """True for a checkpoint that was written to its end, by the training of this identity."""
+    mark = folder / WHOLE
+    return mark.exists() and json.loads(mark.read_text(encoding="utf-8")).get("identity") == identity
+
+
+def mark_whole(folder: Path, identity: str) -> None:
+    """Flush what lies in the folder to the disk, then say that it is whole."""
+    unfinished = folder / f"{WHOLE}.part"
+    for path in folder.iterdir():
+        _flush(path)
+    unfinished.write_text(json.dumps({"identity": identity}), encoding="utf-8")
+    os.replace(unfinished, folder / WHOLE)
+
+
+def _step(folder: Path) -> int:
+    number = folder.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def _flush(path: Path) -> None:
+    if path.is_file():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def settings(job: FitJob, params: Tuning, model: Any, sizes: tuple[int, int, int], bf16: bool) -> dict[str, Any]:
+    """What every trainer of TRL is told: it writes nothing but checkpoints and reaches no network.
+
+    Args:
+        sizes: rows at once, how often before a step, and steps.
+    """
+    at_once, accumulated, steps = sizes
+    return {
+        "output_dir": str(job.checkpoint),
+        "use_cpu": model.device.type == "cpu",
+        "seed": job.seed % 2**32,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": accumulated,
+        "num_train_epochs": 1,
+        "learning_rate": params.lr,
+        "lr_scheduler_type": SCHEDULES[params.scheduler],
+        "warmup_steps": round(params.warmup * steps),
+        "weight_decay": params.weight_decay,
+        "max_grad_norm": params.max_grad_norm,
+        "optim": "adamw_torch",
+        "bf16": bf16,
+        "fp16": False,
+        "gradient_checkpointing": params.gradient_checkpointing,
+        "dataloader_pin_memory": False,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "push_to_hub": False,
+        "disable_tqdm": True,
+    }
+
+
+def watched(trainer: Any, watch: Watch) -> Any:
+    """The trainer, watched and silent."""
+    from transformers import PrinterCallback
+
+    trainer.add_callback(_callback(watch))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _callback(watch: Watch) -> Any:
+    from transformers import TrainerCallback
+
+    class Watcher(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            found = (watch.read(entry) for entry in state.log_history)
+            watch.losses = [value for value in found if value is not None]
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
+            control.should_save = watch.due() and state.global_step < watch.steps
+            return control
+
+        def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            watch.saved(state.global_step)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
+            if (value := watch.read(logs or {})) is not None:
+                watch.logged(state.global_step, value)
+
+    return Watcher()
