@@ -391,6 +391,9 @@ def test_a_run_in_words_goes_the_whole_way(place: Path) -> None:
     shown = postgrad("show", "last", "e0004")
     assert "causal_lm" in json.dumps(shown)
     assert postgrad("replay", "last")["reproduced"]
+    screen = [sys.executable, "-m", "postgrad", "resume", "last"]
+    told = subprocess.run(screen, cwd=place, capture_output=True, text=True, timeout=100)
+    assert told.returncode == 0 and "few-shot" in told.stdout, told.stderr + told.stdout
     postgrad("report", "last")
     page = (place / "runs" / "orders-001" / "report.html").read_text()
     assert "few-shot" in page and "sign test" in page and "stone" not in page

@@ -26,6 +26,7 @@ from postgrad.testing.trees import Node, tree_of
 from postgrad.tree import Tree
 
 TWO_BASES = REJECTING.model_copy(update={"base_models": (BASE, "package:another_encoder")})
+IN_WORDS = TWO_BASES.model_copy(update={"kind": "generation", "metric": "exact_match"})
 DRAFTS = {draft.kind: draft.recipe for draft in drafts(BASE)}
 CLASSIC = DRAFTS["draft.classic"]
 
@@ -47,7 +48,9 @@ def improve(parent: str) -> Choice:
 def grown_recipes() -> list[Recipe]:
     """References and drafts, and each of them after one and after two moves."""
     found = [*DRAFTS.values(), *(proposal.recipe for proposal in reference_recipes(REJECTING)[1:])]
-    found += [draft.recipe for draft in spoken("any") if draft.recipe.stage.backend == "causal_lm"]
+    spoken_of = [draft.recipe for draft in spoken("any") if draft.recipe.stage.backend == "causal_lm"]
+    said = [play for play in PLAYS if play.kind.startswith("lm.")]
+    found += [*spoken_of, *(p.apply(r, IN_WORDS) for r in spoken_of for p in said if p.applies(r, IN_WORDS))]
     for depth in range(2):
         for recipe in list(found):
             rng = Random(f"{recipe.hash}{depth}")
@@ -74,10 +77,10 @@ def test_kinds_are_unique_and_every_entry_is_filled_in() -> None:
 
 @pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.kind)
 def test_a_move_gives_a_valid_new_recipe_and_is_of_use_somewhere(play: Any) -> None:
-    fitting = [recipe for recipe in grown_recipes() if play.applies(recipe, TWO_BASES)]
+    fitting = [(r, task) for r in grown_recipes() for task in (TWO_BASES, IN_WORDS) if play.applies(r, task)]
     assert fitting, "applies to no recipe"
-    for recipe in fitting:
-        changed = play.apply(recipe, TWO_BASES)
+    for recipe, task in fitting:
+        changed = play.apply(recipe, task)
         assert edit.valid(changed), f"{recipe.stage} became {changed.stage}"
         assert changed.hash != recipe.hash
 
@@ -85,7 +88,7 @@ def test_a_move_gives_a_valid_new_recipe_and_is_of_use_somewhere(play: Any) -> N
 def test_no_move_but_more_of_the_same_applies_twice() -> None:
     for recipe in (recipe for recipe in grown_recipes() if len(edit.members(recipe)) == 1):
         for play in PLAYS:
-            more = ("lm.longer", "lm.shorter", "lm.smaller_batch")
+            more = ("lm.longer", "lm.shorter", "lm.smaller_batch", "lm.last_stage_off")
             if play.kind not in ("ensemble.seeds", "train.longer", "train.shorter", "base.next", *more):
                 once = play.apply(recipe, REJECTING) if play.applies(recipe, REJECTING) else None
                 assert once is None or not play.applies(once, REJECTING), f"{play.kind} on {recipe.stage}"

@@ -76,6 +76,9 @@ def refusal(recipe: Recipe, task: TaskSpec) -> Failure | None:
         check_inference(recipe.inference)
     except (UserError, ValidationError) as wrong:
         return classified("recipe", wrong).model_copy(update={"evidence": ""})
+    if others := [name for name in edit.teachers(recipe) if name not in task.base_models]:
+        said = f"The teacher {others[0]!r} is none of the task's base models ({', '.join(task.base_models)})."
+        return Failure(boundary="recipe", kind="scope", message=f"{said} Add it to base_models, or take one of them.")
     return _other_answers(recipe, task)
 
 

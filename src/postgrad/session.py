@@ -51,6 +51,7 @@ from postgrad.records import (
     Unit,
     content_hash,
 )
+from postgrad.research import edit
 from postgrad.store.base import Store
 from postgrad.train import BACKENDS
 from postgrad.train.models import model_hash, resolve_model
@@ -335,6 +336,7 @@ class Session:
             ),
             generation=self.task.generation,
             metric="" if self.plan.labels else self.task.metric,
+            models={name: str(resolve_model(name)) for name in edit.teachers(job.recipe)},
             limits=Limits(wall_s=wall, memory_mb=self.task.engine.memory_mb, threads=self.executor.engine.threads),
             save_model=job.save_model,
         )

@@ -6,19 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postgrad.cli.output import span
+from postgrad.report.wording import ROLE_NAMES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from postgrad.records import SealedRead
     from postgrad.report.view import RunView
-
-ROLES = {
-    "champion": "champion",
-    "baseline": "classic baseline",
-    "base_model": "untouched base model",
-    "constant": "constant answer",
-}
 
 
 def closing(view: RunView, folder: Path) -> RenderableType:
@@ -64,7 +58,7 @@ def _table(read: SealedRead, times: int) -> RenderableType:
     for score in read.scores:
         found = score.estimate
         table.add_row(
-            f"{ROLES[score.role]} ({score.experiment})",
+            f"{ROLE_NAMES[score.role].lower()} ({score.experiment})",
             f"{found.value:.3f}",
             f"[{found.low:.3f}, {found.high:.3f}]".replace("[", "\\["),
             *(f"{score.metrics[name]:.3f}" if name in score.metrics else "-" for name in extra),

@@ -95,8 +95,8 @@ def job_reach(places: Places, folder: Path, command: Sequence[str]) -> Reach:
         facts = json.loads(job.read_text(encoding="utf-8"))
         names = ["job.json", facts.get("loads"), *(u[key] for u in facts["units"] for key in ("train", "predict"))]
         inputs = [folder / name for name in dict.fromkeys(names) if name and (folder / name).exists()]
-        if facts.get("base_model"):
-            reads += _model(Path(facts["base_model"]))
+        for model in (facts.get("base_model"), *facts.get("models", {}).values()):
+            reads += _model(Path(model)) if model else ()
     return Reach(folder, tuple(inputs), outermost(reads), places.links, places.lists)
 
 

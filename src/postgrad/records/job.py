@@ -55,7 +55,8 @@ class JobSpec(Record):
     """What a worker is told. Holds no label of an item to be predicted.
 
     `loads` names a folder of the job with a saved model: that is to answer, and nothing is trained. `metric` is what
-    grades answers in words to train rows, for methods that learn from grades; "" where answers are labels.
+    grades answers in words to train rows, for methods that learn from grades; "" where answers are labels. `models`
+    are folders of further models that the recipe names, by their names.
     """
 
     schema_version: int = SCHEMA
@@ -69,6 +70,7 @@ class JobSpec(Record):
     limits: Limits
     generation: Generation = Generation()
     metric: str = ""
+    models: dict[str, str] = Field(default_factory=dict)
     save_model: bool = False
     loads: str | None = None
 

@@ -82,6 +82,17 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     return tuple(Stage.model_validate(member["stage"]) for member in members(recipe))
 
 
+@remembered
+def teachers(recipe: Recipe) -> tuple[str, ...]:
+    """The models that a recipe learns from beside its base model, in the order in which it names them."""
+    later = [stage for own in stages(recipe) for stage in _dicts(own.params.get("then"))]
+    return tuple(dict.fromkeys(str(stage["teacher"]) for stage in later if stage.get("teacher")))
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list | tuple) else []
+
+
 def with_members(recipe: Recipe, found: list[dict[str, Any]]) -> Recipe:
     """A recipe of these members; one member alone is no ensemble."""
     if len(found) == 1:

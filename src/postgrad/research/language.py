@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from postgrad.records import Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
+from postgrad.research.language_stages import STAGE_PLAYS
 from postgrad.research.play import Applies, Apply, Play, every, main_is, main_is_not, set_main
 from postgrad.train.models import model_kind
 
@@ -202,4 +203,5 @@ PLAYS: tuple[Play, ...] = (
     _scored_by("mass", "the likelihood of any label", "A question of another kind makes every label unlikely."),
     _scored_by("max_prob", "the share of the best label among all", "A question between two labels is no clear one."),
     _scored_by("margin", "the lead of the best label over the next", "A question between two labels is no clear one."),
+    *STAGE_PLAYS,
 )
