@@ -42,6 +42,10 @@ class Registry(Generic[T]):
         """True for a plug-in of the project itself, False for one that another package brings."""
         return name in self._table
 
+    def module(self, name: str) -> str:
+        """The dotted path of the module that a known name is in; nothing is imported."""
+        return self._paths()[name].partition(":")[0]
+
     def get(self, name: str) -> T:
         """Return the plug-in called `name`, an instance.
 

@@ -7,6 +7,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     "benchmark",
     "postgrad.benchmarks",
     {
+        "ftbench": "postgrad.bench.ftbench:FtBench",
         "hint3": "postgrad.bench.hint3:Hint3",
         "ledger": "postgrad.bench.ledger:Ledger",
         "lessons": "postgrad.bench.lessons:Lessons",

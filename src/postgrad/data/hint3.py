@@ -7,12 +7,9 @@ paper's table, v2 the corrected ones: scores on the two must not be compared.
 
 from __future__ import annotations
 
-import hashlib
-import os
-from contextlib import suppress
 from pathlib import Path
-from urllib.request import urlopen
 
+from postgrad.data.homes import Home
 from postgrad.errors import UserError, near_miss
 
 PREFIX = "hint3:"
@@ -21,7 +18,12 @@ HINT3_INPUT = "sentence"
 HINT3_TARGET = "label"
 COMMIT = "99965c8"
 DOWNLOAD = f"https://raw.githubusercontent.com/hellohaptik/HINT3/{COMMIT}"
-MAX_BYTES = 10_000_000
+HOME = Home(
+    "HINT3",
+    "hint3",
+    "clone github.com/hellohaptik/HINT3 and put the content of its dataset folder into a folder hint3 under "
+    "$POSTGRAD_DATA.",
+)
 
 # sha256 of the files at COMMIT, by (bot/version, part)
 HASHES: dict[tuple[str, str], str] = {
@@ -98,32 +100,7 @@ def published_file(system: str, bot: str) -> Path:
 
 
 def _find(relative: Path, remote: str, expected: str) -> Path:
-    for folder in _folders():
-        if (folder / relative).is_file():
-            return _verified(folder / relative, expected)
-    return download(f"{DOWNLOAD}/{remote}", cache_folder() / relative, expected)
-
-
-def _folders() -> tuple[Path, ...]:
-    set_by_user = os.environ.get("POSTGRAD_DATA")
-    named = (Path(set_by_user) / "hint3",) if set_by_user else ()
-    return (*named, Path("../shared/data/hint3"), cache_folder())
-
-
-def cache_folder() -> Path:
-    """Where downloaded files are kept: $XDG_CACHE_HOME/postgrad/hint3, else ~/.cache/postgrad/hint3."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "postgrad" / "hint3"
-
-
-def _verified(path: Path, expected: str) -> Path:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise UserError(
-            f"{path} is not the published file: its sha256 is {found[:12]}..., and {expected[:12]}... was expected. "
-            f"Scores on it could not be compared with anyone's. Delete it, and it will be downloaded again."
-        )
-    return path
+    return HOME.find(relative, f"{DOWNLOAD}/{remote}", expected)
 
 
 def download(url: str, target: Path, expected: str) -> Path:
@@ -132,31 +109,4 @@ def download(url: str, target: Path, expected: str) -> Path:
     Raises:
         UserError: it cannot be downloaded or kept, or it has another hash than expected.
     """
-    try:
-        with urlopen(url, timeout=30) as reply:
-            content = reply.read(MAX_BYTES)
-    except OSError as offline:
-        raise UserError(
-            f"HINT3 is not on this machine, and {url} cannot be downloaded: {getattr(offline, 'reason', offline)}. "
-            f"Connect to the internet once, or clone github.com/hellohaptik/HINT3 and put the content of its dataset "
-            f"folder into a folder hint3 under $POSTGRAD_DATA."
-        ) from offline
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        _verified(partial, expected)
-        partial.replace(target)
-    except OSError as refused:
-        raise UserError(
-            f"{target} cannot be written: {refused.strerror or refused}. Set XDG_CACHE_HOME to a folder with space "
-            f"that you may write to."
-        ) from refused
-    finally:
-        _discard(partial)
-    return target
-
-
-def _discard(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
+    return HOME.download(url, target, expected)

@@ -11,9 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Sequence
 
-from postgrad.data import hint3
 from postgrad.data.files import MAX_LINE, SUFFIXES, Table, check_file, read_file
-from postgrad.data.hub import HubReference, parse_hub, read_hub
+from postgrad.data.named import HUB, SOURCES, NamedSource
 from postgrad.data.text import row_ids
 from postgrad.errors import UserError, near_miss
 from postgrad.records import Row
@@ -28,12 +27,9 @@ def resolve_source(source: str, root: Path, part: str = "train") -> str:
     Raises:
         UserError: the file is missing or of an unknown format, or the name or its part is not known. Nothing is read.
     """
-    if source.startswith(hint3.PREFIX):
-        hint3.check_hint3(source, part)
-        return source
-    reference = _hub_reference(source, root)
-    if reference is not None:
-        return str(reference)
+    named = _named(source, root)
+    if named is not None:
+        return named.check(source, root, part)
     path = _absolute(source, root)
     check_file(path)
     return str(path)
@@ -52,8 +48,8 @@ def load_rows(
     """Read the rows of a source, in file order.
 
     Args:
-        source: a csv, tsv, jsonl or parquet file; `hint3:BOT/VERSION`; `ORG/NAME` or `hub:ORG/NAME[@REV][:CONFIG]`;
-            or `hub:FOLDER`.
+        source: a csv, tsv, jsonl or parquet file; `ORG/NAME` or `hub:ORG/NAME[@REV][:CONFIG]`; `hub:FOLDER`; or
+            another name of the table in `named.py`, such as `hint3:BOT/VERSION`.
         input: column of the text.
         target: column of the label. Numbers become strings.
         check: column of what answers are graded with, where that is more than the target.
@@ -75,11 +71,9 @@ def read_source(source: str, *, root: Path | None = None, part: str = "train") -
 
 
 def _read(source: str, root: Path, part: str, columns: Sequence[str] | None) -> Table:
-    if source.startswith(hint3.PREFIX):
-        return read_file(hint3.hint3_file(source, part), columns)
-    reference = _hub_reference(source, root)
-    if reference is not None:
-        return read_hub(reference, part)
+    named = _named(source, root)
+    if named is not None:
+        return named.read(source, root, part, columns)
     return read_file(_absolute(source, root), columns)
 
 
@@ -87,13 +81,17 @@ def _absolute(source: str, root: Path) -> Path:
     return (root / Path(source).expanduser()).absolute()
 
 
-def _hub_reference(source: str, root: Path) -> HubReference | None:
-    """A name with the suffix of a data file, or of something that exists, is a path and not a Hub id."""
-    if not source.startswith("hub:"):
-        path = Path(source)
-        if path.suffix.lower() in SUFFIXES or _exists(_absolute(source, root)):
-            return None
-    return parse_hub(source, root)
+def _named(source: str, root: Path) -> NamedSource | None:
+    """The kind of name that `source` is, by its prefix; None for a path.
+
+    A Hub id may go without its prefix. A name with the suffix of a data file, or of something that exists, is a path.
+    """
+    for prefix, named in SOURCES.items():
+        if source.startswith(prefix):
+            return named
+    if Path(source).suffix.lower() in SUFFIXES or _exists(_absolute(source, root)):
+        return None
+    return HUB if HUB.is_one(source, root) else None
 
 
 def _exists(path: Path) -> bool:

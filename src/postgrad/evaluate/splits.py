@@ -294,9 +294,11 @@ def _holdout_parts(
 def metrics_of(metric: str) -> tuple[str, ...]:
     """The metrics that a run with this one computes of answers in words: this one, those beside it in its file where
     they are cheap, and how often answers are right to the letter and how long they are."""
-    own = TEXT_METRICS.get(metric)
-    found = {name: TEXT_METRICS.get(name) for name in TEXT_METRICS.names()}
-    beside = [name for name, one in found.items() if type(one).__module__ == type(own).__module__ and not one.dear]
+    TEXT_METRICS.get(metric)  # One that needs a library says so here, before anything is spent.
+    module = TEXT_METRICS.module(metric)
+    # Others are not even made: they may need libraries that are not installed.
+    found = [name for name in TEXT_METRICS.names() if TEXT_METRICS.module(name) == module]
+    beside = [name for name in found if not TEXT_METRICS.get(name).dear]
     return tuple(dict.fromkeys((metric, *beside, *ALWAYS)))
 
 

@@ -52,6 +52,15 @@ TEXT_METRICS: Registry[TextMetric] = Registry(
         "ndcg_at_10": "postgrad.metrics.retrieval:NdcgAt10",
         "cost_error": "postgrad.metrics.costs:CostError",
         "brevity": "postgrad.metrics.costs:Brevity",
+        "law_label": "postgrad.metrics.lawbench:LawLabel",
+        "law_label_f1": "postgrad.metrics.lawbench:LawLabelF1",
+        "law_article_f1": "postgrad.metrics.lawbench:LawArticleF1",
+        "law_reading_f1": "postgrad.metrics.lawbench:LawReadingF1",
+        "law_rougeL": "postgrad.metrics.lawbench:LawRougeL",
+        "mechanism_steps": "postgrad.metrics.mechanisms:MechanismSteps",
+        "mechanism_score": "postgrad.metrics.molecules:MechanismScore",
+        "molecule_valid": "postgrad.metrics.molecules:MoleculeValid",
+        "tomg_success": "postgrad.metrics.molecules:TomgSuccess",
     },
 )
 

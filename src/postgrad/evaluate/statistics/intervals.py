@@ -39,6 +39,14 @@ def _resampled(
     return np.concatenate(parts, axis=1)
 
 
+def paired_draws(
+    metric: Metric | TextMetric, first: Items, second: Items, *, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(B,) bootstrap values of a metric on each of two models' answers to the same items, under the same weights."""
+    pairs = _resampled([first.answers, second.answers], metric, first.groups, seed)
+    return pairs[0], pairs[1]
+
+
 def point(metric: Metric | TextMetric, answers: Answers | Graded) -> float:
     """The plain metric; NaN where it is not defined."""
     import numpy as np
