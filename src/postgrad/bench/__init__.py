@@ -17,5 +17,6 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "record": "postgrad.bench.record:Record",
         "scale": "postgrad.bench.scale:Scale",
         "search": "postgrad.bench.search:Search",
+        "throughput": "postgrad.bench.throughput:Throughput",
     },
 )

@@ -41,9 +41,16 @@ def adapter_of(model: Any, job: FitJob) -> Adapter:
 
 
 def tune(
-    job: FitJob, params: Tuning, model: Any, tokenizer: Any, rows: Sequence[Tokens], bf16: bool, packing: bool = False
+    job: FitJob,
+    params: Tuning,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Tokens],
+    bf16: bool,
+    packing: bool = False,
+    in_order: bool = False,
 ) -> None:
-    """Train the weights of `model` that require a gradient.
+    """Train the weights of `model` that require a gradient; `in_order` takes the rows as they come, once.
 
     Raises:
         TrainingDiverged: a loss or a weight is not finite, or the loss has only risen.
@@ -53,7 +60,7 @@ def tune(
 
     lengths = [len(row.ids) for row in rows]
     batch = min(params.batch_size, len(rows))
-    order = order_of(lengths, batch, params.epochs, job.seed)
+    order = list(range(len(rows))) if in_order else order_of(lengths, batch, params.epochs, job.seed)
     asked = max(sum(label != NO_LOSS for label in row.labels) for row in rows)
     micro = micro_batch(params, batch, model, max(lengths), asked if job.labels else max(lengths))
     steps = math.ceil(len(order) / batch)
