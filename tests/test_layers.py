@@ -26,6 +26,7 @@ LAYERS = (
     {"research", "execute", "evaluate", "analyze"},
     {
         "admission",
+        "isolated",
         "session",
         "recall",
         "prepare",

@@ -14,6 +14,7 @@ from postgrad.records import Choice, Failure, Move, Proposal, Recipe, Stage, Tas
 from postgrad.research import RESEARCHERS, edit
 from postgrad.research.base import Context
 from postgrad.research.drafts import drafts, spoken, starting_points
+from postgrad.research.hub import starts
 from postgrad.research.learning import Belief, belief, effect_of, worth
 from postgrad.research.moves import PLAYS
 from postgrad.research.playbook import Playbook
@@ -51,6 +52,7 @@ def grown_recipes() -> list[Recipe]:
     spoken_of = [draft.recipe for draft in spoken("any") if draft.recipe.stage.backend == "causal_lm"]
     said = [play for play in PLAYS if play.kind.startswith("lm.")]
     found += [*spoken_of, *(p.apply(r, IN_WORDS) for r in spoken_of for p in said if p.applies(r, IN_WORDS))]
+    found += [recipe for _, _, recipe in starts(REJECTING, BASE)]
     for depth in range(2):
         for recipe in list(found):
             rng = Random(f"{recipe.hash}{depth}")
@@ -88,7 +90,7 @@ def test_a_move_gives_a_valid_new_recipe_and_is_of_use_somewhere(play: Any) -> N
 def test_no_move_but_more_of_the_same_applies_twice() -> None:
     for recipe in (recipe for recipe in grown_recipes() if len(edit.members(recipe)) == 1):
         for play in PLAYS:
-            more = ("lm.longer", "lm.shorter", "lm.smaller_batch", "lm.last_stage_off")
+            more = ("lm.longer", "lm.shorter", "lm.smaller_batch", "lm.last_stage_off", "hub.longer", "hub.shorter")
             if play.kind not in ("ensemble.seeds", "train.longer", "train.shorter", "base.next", *more):
                 once = play.apply(recipe, REJECTING) if play.applies(recipe, REJECTING) else None
                 assert once is None or not play.applies(once, REJECTING), f"{play.kind} on {recipe.stage}"

@@ -16,9 +16,11 @@ from postgrad.data import OPERATORS
 from postgrad.errors import UserError
 from postgrad.evaluate.threshold import check_inference
 from postgrad.execute.boundary import classified
+from postgrad.isolated import needed, unable
 from postgrad.records import Choice, Failure, Proposal, Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
 from postgrad.train import BACKENDS
+from postgrad.train.environments import find
 from postgrad.tree import Tree
 
 MOST_STEPS = 20
@@ -79,7 +81,7 @@ def refusal(recipe: Recipe, task: TaskSpec) -> Failure | None:
     if others := [name for name in edit.teachers(recipe) if name not in task.base_models]:
         said = f"The teacher {others[0]!r} is none of the task's base models ({', '.join(task.base_models)})."
         return Failure(boundary="recipe", kind="scope", message=f"{said} Add it to base_models, or take one of them.")
-    return _other_answers(recipe, task)
+    return _other_answers(recipe, task) or _unable(recipe)
 
 
 def _other_answers(recipe: Recipe, task: TaskSpec) -> Failure | None:
@@ -89,6 +91,21 @@ def _other_answers(recipe: Recipe, task: TaskSpec) -> Failure | None:
         if wanted not in getattr(BACKENDS.get(name), "answers", LABELS):
             said = f"The backend '{name}' does not answer with {wanted}, and this task's kind is {task.kind}."
             return Failure(boundary="recipe", kind="scope", message=said)
+    return None
+
+
+def _unable(recipe: Recipe) -> Failure | None:
+    """Why this machine cannot train a recipe, where its backends know: a GPU or an environment is missing."""
+    if (why := unable(recipe)) is not None:
+        return Failure(boundary="recipe", kind="machine", message=why)
+    for stage in edit.stages(recipe):
+        for environment in needed(stage):
+            if find(environment) is None:
+                said = (
+                    f"The backend '{stage.backend}' runs in the environment {environment.name}, which is not built. "
+                    f"Name it in the task file, so that it is built before the run: backends: [{stage.backend}]"
+                )
+                return Failure(boundary="recipe", kind="environment", message=said)
     return None
 
 

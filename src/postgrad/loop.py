@@ -70,7 +70,7 @@ class Loop:
         session = self.session
         if session.prepared is None:
             self.tick("preparing data", ())
-            prepare(session)
+            prepare(session, lambda line: self.tick(line, ()))
         self.referee = Referee(session, session.store.events())
         self.parer = Parer(session, self.referee)
         self.racer = Racer(session, self._view)

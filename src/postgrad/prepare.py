@@ -9,6 +9,7 @@ from postgrad.data.sources import load_rows as load_source
 from postgrad.evaluate.guards.rows import GuardPlan, SideRows, check_labels, side_rows, slice_rows
 from postgrad.evaluate.splits import Parts, dump_rows, split_task
 from postgrad.events import DataPrepared
+from postgrad.isolated import build_environments
 from postgrad.recall import recall
 from postgrad.records import Row, TaskSpec
 from postgrad.session import Session
@@ -50,11 +51,12 @@ def plan_guards(
     )
 
 
-def prepare(session: Session) -> None:
-    """Load, look, split, store."""
+def prepare(session: Session, say: Callable[[str], None] = lambda line: None) -> None:
+    """Load, look, split, store. `say` is told what takes long."""
     task = session.task
     for base in task.base_models:  # What kind a model is, and so what is tried, can be read once it is here.
         resolve_model(base)
+    build_environments(task, say)
     parts = load_parts(task)
     plan, stored = split_task(task, parts)
     put = session.store.artifacts.put_bytes

@@ -35,6 +35,7 @@ from postgrad.events import (
     remember,
 )
 from postgrad.execute.executor import Executor, RunningJob
+from postgrad.isolated import built
 from postgrad.metrics.items import Items, load_items
 from postgrad.records import (
     Estimate,
@@ -334,6 +335,7 @@ class Session:
                 )
                 for u in job.units
             ),
+            environments=tuple(str(folder) for folder in built(job.recipe)),
             generation=self.task.generation,
             metric="" if self.plan.labels else self.task.metric,
             models={name: str(resolve_model(name)) for name in edit.teachers(job.recipe)},

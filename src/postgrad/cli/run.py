@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from postgrad.cli.output import RUNS_DIR, JsonOption, RunsDirOption, UnsandboxedOption
+from postgrad.cli.output import RUNS_DIR, JsonOption, RunsDirOption, UnsandboxedOption, console
 
 
 def command(
@@ -29,6 +29,7 @@ def command(
     Ctrl-C once ends the search and certifies what there is; twice stops at once. `postgrad resume` goes on.
     """
     from postgrad.cli.driving import drive_with_screen
+    from postgrad.isolated import build_environments
     from postgrad.runner import start_run
     from postgrad.spec import load_task
 
@@ -37,4 +38,6 @@ def command(
     engine |= {"sandbox": "none"} if unsandboxed else {}
     changes |= {"search": policy, "engine": engine or None}
     spec = load_task(task, {key: value for key, value in changes.items() if value is not None})
+    # In front of the run, so that a download of minutes is not taken from its budget.
+    build_environments(spec, lambda line: console(error=True).print(line, style="dim", markup=False))
     drive_with_screen(start_run(spec, runs_dir, task, memory=True), as_json=as_json)

@@ -11,6 +11,7 @@ import os
 import site
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -97,6 +98,8 @@ def job_reach(places: Places, folder: Path, command: Sequence[str]) -> Reach:
         inputs = [folder / name for name in dict.fromkeys(names) if name and (folder / name).exists()]
         for model in (facts.get("base_model"), *facts.get("models", {}).values()):
             reads += _model(Path(model)) if model else ()
+        for name in facts.get("environments", ()):
+            reads += _environment(Path(name))
     return Reach(folder, tuple(inputs), outermost(reads), places.links, places.lists)
 
 
@@ -144,6 +147,17 @@ def _of_plugins() -> Iterator[Path]:
                 yield from (Path(place) for place in found.submodule_search_locations)
             elif found is not None and found.origin:
                 yield Path(found.origin)
+
+
+def _environment(folder: Path) -> Iterator[Path]:
+    """A virtual environment, and the Python that it was made with, which can be another one than ours."""
+    yield folder
+    with suppress(OSError):
+        for line in (folder / "pyvenv.cfg").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition("=")
+            prefix = Path(value.strip()).parent
+            if key.strip() == "home" and str(prefix) not in SHARED_PREFIXES:
+                yield prefix
 
 
 def _model(folder: Path) -> Iterator[Path]:

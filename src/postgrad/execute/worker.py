@@ -198,6 +198,7 @@ class Worker:
             generation=spec.generation,
             grade=grader(spec.metric) if spec.metric else None,
             models={name: Path(folder) for name, folder in spec.models.items()},
+            environments=tuple(map(Path, spec.environments)),
         )
         self.progress.say(f"training {spec.recipe.stage.backend} on {len(rows)} rows")
         return BACKENDS.get(spec.recipe.stage.backend).fit(job)

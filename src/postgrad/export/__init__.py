@@ -20,6 +20,7 @@ REQUIREMENTS = {
     "embedder": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
     "nearest": ("numpy", "scipy", "scikit-learn"),
     "causal_lm": ("numpy", "safetensors", "torch", "transformers"),
+    "training_hub": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
     "soup": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
 }
 
@@ -84,6 +85,8 @@ def uses_language_model(stage: dict[str, object]) -> bool:
     """True where a stage, or a member of it, is a causal language model."""
     params = stage["params"]
     members = params.get("members", []) if isinstance(params, dict) and stage["backend"] == "ensemble" else []
+    if stage["backend"] == "training_hub" and isinstance(params, dict):
+        return bool(params.get("algorithm", "embedding_sft") != "embedding_sft")
     return stage["backend"] == "causal_lm" or any(uses_language_model(member["stage"]) for member in members)
 
 

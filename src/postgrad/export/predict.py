@@ -184,6 +184,11 @@ def load_nearest(folder: Path) -> Writer:
     return answer
 
 
+def load_trained_elsewhere(folder: Path) -> Model:
+    """An encoder with a head, or a language model: Training Hub trains both."""
+    return load_embedder(folder) if (folder / "head.json").is_file() else load_language(folder)
+
+
 def load_language_texts(folder: Path) -> Writer:
     """Answers in words by a causal language model; `predict_language.py` lies beside this file."""
     from predict_language import load_texts
@@ -197,6 +202,7 @@ WRITERS: dict[str, Callable[[Path], Writer]] = {
     "constant": load_constant_text,
     "nearest": load_nearest,
     "causal_lm": load_language_texts,
+    "training_hub": load_language_texts,
 }
 LOADERS: dict[str, Callable[[Path], Model]] = {
     "causal_lm": load_language,
@@ -205,6 +211,7 @@ LOADERS: dict[str, Callable[[Path], Model]] = {
     "embedder": load_embedder,
     "ensemble": load_ensemble,
     "soup": load_embedder,
+    "training_hub": load_trained_elsewhere,
 }
 
 

@@ -56,7 +56,8 @@ class JobSpec(Record):
 
     `loads` names a folder of the job with a saved model: that is to answer, and nothing is trained. `metric` is what
     grades answers in words to train rows, for methods that learn from grades; "" where answers are labels. `models`
-    are folders of further models that the recipe names, by their names.
+    are folders of further models that the recipe names, by their names, and `environments` those of the isolated
+    environments that its backends run in.
     """
 
     schema_version: int = SCHEMA
@@ -71,6 +72,7 @@ class JobSpec(Record):
     generation: Generation = Generation()
     metric: str = ""
     models: dict[str, str] = Field(default_factory=dict)
+    environments: tuple[str, ...] = ()
     save_model: bool = False
     loads: str | None = None
 

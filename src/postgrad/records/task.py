@@ -118,6 +118,7 @@ class TaskSpec(Record):
     min_effect: float = 0.02
     guards: tuple[Guard, ...] = ()
     base_models: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
     budget: Budget = Budget()
     researcher: str = "playbook"
     search: SearchSpec = SearchSpec()

@@ -27,7 +27,12 @@ HUB_NAMES = {
     "accuracy": "accuracy",
     "auroc": "roc_auc",
 }
-LIBRARIES = {"embedder": "sentence-transformers", "soup": "sentence-transformers", "classic": "sklearn"}
+LIBRARIES = {
+    "embedder": "sentence-transformers",
+    "soup": "sentence-transformers",
+    "training_hub": "sentence-transformers",
+    "classic": "sklearn",
+}
 PAIRS_SHOWN = 5
 
 

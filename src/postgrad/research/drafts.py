@@ -12,7 +12,7 @@ from random import Random
 from typing import Iterable, Iterator, Mapping
 
 from postgrad.records import Prior, Recipe, Stage, TaskSpec
-from postgrad.research import edit
+from postgrad.research import edit, hub
 from postgrad.research.language import STARTS, lm_recipe, speaks
 from postgrad.research.learning import Belief, prior_of
 from postgrad.research.moves import plays_of
@@ -66,6 +66,8 @@ def spoken(base_model: str | None) -> tuple[Draft, ...]:
 
 def starts_of(task: TaskSpec, base_model: str | None) -> tuple[Draft, ...]:
     """The fixed starting points of one base model of a task."""
+    if hub.wanted(task) and (found := hub.starts(task, base_model)):
+        return tuple(Draft(*each) for each in found)
     if not speaks(task, base_model):
         return drafts(base_model)
     *tuned, nearest = spoken(base_model)

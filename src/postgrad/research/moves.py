@@ -8,7 +8,7 @@ small intent sets, not fitted to any benchmark. To add a move, add an entry.
 from __future__ import annotations
 
 from postgrad.records import TaskSpec
-from postgrad.research import edit, language
+from postgrad.research import edit, hub, language
 from postgrad.research.play import (
     CLASSIC,
     FROZEN,
@@ -375,10 +375,11 @@ DATA: tuple[Play, ...] = (
 )
 
 ENCODER: tuple[Play, ...] = (*METHOD, *SCORE, *SOUP, *ENSEMBLE, *DATA)
-PLAYS: tuple[Play, ...] = (*ENCODER, *language.PLAYS)
+PLAYS: tuple[Play, ...] = (*ENCODER, *language.PLAYS, *hub.PLAYS)
 
 
 def plays_of(task: TaskSpec) -> tuple[Play, ...]:
-    """The moves of a task: those on language models only where it has one."""
+    """The moves of a task: those on language models only where it has one, and Training Hub's where it asks for it."""
     bases = task.base_models or (None,)
-    return PLAYS if any(language.speaks(task, base) for base in bases) else ENCODER
+    spoken = language.PLAYS if any(language.speaks(task, base) for base in bases) else ()
+    return (*ENCODER, *spoken, *(hub.PLAYS if hub.wanted(task) else ()))

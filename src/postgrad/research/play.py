@@ -63,7 +63,10 @@ def rejects(recipe: Recipe, task: TaskSpec) -> bool:
 
 def learns(recipe: Recipe, task: TaskSpec) -> bool:
     """The main member is trained on rows; the constant answer is not."""
-    return edit.family(edit.main_stage(recipe)) in ("classic", "embedder")
+    stage = edit.main_stage(recipe)
+    # Training Hub's encoders get a head over rows, as the embedder's do; its language models do not.
+    hub_encoder = stage.backend == "training_hub" and edit.setting(stage, "algorithm") == "embedding_sft"
+    return hub_encoder or edit.family(stage) in ("classic", "embedder")
 
 
 def main_is(backend: str, **wanted: Value) -> Applies:

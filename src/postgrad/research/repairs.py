@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Callable
 
 from postgrad.records import Failure, Recipe
-from postgrad.research import edit, language
+from postgrad.research import edit, hub, language
 
 SMALLEST_BATCH = 8
 Repaired = tuple[str, Recipe]
@@ -30,7 +30,13 @@ def _is_language_model(recipe: Recipe) -> bool:
     return edit.main_stage(recipe).backend == language.BACKEND
 
 
+def _is_hub(recipe: Recipe) -> bool:
+    return edit.main_stage(recipe).backend == hub.BACKEND
+
+
 def _slower_learning(recipe: Recipe) -> Repaired | None:
+    if _is_hub(recipe):
+        return hub.slower(recipe)
     if _is_language_model(recipe):
         rate = round(edit.number(edit.main_stage(recipe), "lr") / 10, 10)
         return f"a tenth of the learning rate ({rate:.2g})", edit.with_main(recipe, lr=rate, warmup=0.3)
@@ -43,6 +49,8 @@ def _slower_learning(recipe: Recipe) -> Repaired | None:
 
 
 def _less_memory(recipe: Recipe) -> Repaired | None:
+    if _is_hub(recipe):
+        return hub.smaller(recipe) or _one_member_less(recipe)
     if _is_language_model(recipe):
         batch = int(edit.number(edit.main_stage(recipe), "batch_size"))
         if not edit.setting(edit.main_stage(recipe), "gradient_checkpointing"):
@@ -70,6 +78,8 @@ def _smaller_vocabulary(recipe: Recipe) -> Repaired | None:
 
 def _less_time(recipe: Recipe) -> Repaired | None:
     stage = edit.main_stage(recipe)
+    if _is_hub(recipe):
+        return hub.shorter(recipe) or _one_member_less(recipe)
     if _is_language_model(recipe):
         epochs = int(edit.number(stage, "epochs"))
         if epochs < 2 or edit.setting(stage, "tune") == "none":

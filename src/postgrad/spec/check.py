@@ -23,6 +23,7 @@ from postgrad.research import RESEARCHERS
 from postgrad.search import POLICIES
 from postgrad.spec.guards import check_guards
 from postgrad.spec.keys import BUDGET_KEYS, HELP
+from postgrad.train import BACKENDS
 from postgrad.train.models import absolute_reference
 
 SECTIONS: dict[str, type[Record]] = {
@@ -141,6 +142,11 @@ def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
                 problems.append(f"search: {missing}")
             except ValidationError as wrong:
                 problems.extend(_messages("search.params", POLICIES.get(search.policy).Params, wrong))
+    for name in sections.get("backends", ()):
+        if _is_known(BACKENDS, name, "backends", problems) and not hasattr(BACKENDS.get(name), "environments"):
+            problems.append(
+                f"backends: '{name}' has no environment of its own: it takes part wherever it fits. Remove it."
+            )
     if "engine" in sections:
         _is_known(ENGINES, sections["engine"].kind, "engine", problems)
     if "researcher" in sections:

@@ -34,6 +34,8 @@ HELP = {
     "rows of your own or slice: {column: ..., equals: ...}; {measure: latency_p95_ms} or model_mb; {forbidden: [...]} "
     "or {required: [...]}, the share of answers that match a pattern.",
     "base_models": "hf:ORG/NAME@REVISION, path:FOLDER or package:NAME; [] for models without a pretrained base.",
+    "backends": "Optional. Backends with an environment of their own that the search starts from, as [training_hub], "
+    "in place of those that fit the base models. What they need is downloaded before the run.",
     "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', or several with commas.",
     "researcher": "Who turns a choice into a proposal.",
     "search": "The policy that chooses which experiment to extend, or {policy: ..., params: {...}, pare: 0.1}; pare is "
@@ -59,6 +61,7 @@ EXAMPLES = {
     "data.check": "tests",
     "data.out_of_scope": "out_of_scope",
     "guards": "[{metric: macro_f1, min: 0.6}]",
+    "backends": "[training_hub]",
     "researcher": "playbook",
     "memory": "off",
     "generation": "{system: Answer in JSON., prompt: '{input}', max_new_tokens: 128}",
@@ -83,6 +86,7 @@ def task_schema() -> dict[str, Any]:
     for key in ("budget", "search", "engine"):
         keys[key] = {"anyOf": [{"type": "string"}, {"$ref": keys[key]["$ref"]}]}
     keys["memory"] = {"default": True, "anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]}
+    keys["backends"] = {"default": [], "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     keys["base_models"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     keys["budget"]["default"], keys["base_models"]["default"] = DEFAULT_BUDGET, [DEFAULT_BASE_MODEL]
     for key, registry in (("metric", METRICS), ("search", POLICIES), ("engine", ENGINES), ("researcher", RESEARCHERS)):

@@ -117,8 +117,9 @@ def _with_shorthands(fields: Mapping[str, Any]) -> dict[str, Any]:
     for key, inner in (("search", "policy"), ("engine", "kind")):
         if isinstance(full.get(key), str):
             full[key] = {inner: full[key]}
-    if isinstance(full.get("base_models"), str):
-        full["base_models"] = [full["base_models"]]
+    for key in ("base_models", "backends"):
+        if isinstance(full.get(key), str):
+            full[key] = [full[key]]
     for key in ("data", "budget", "search", "engine", "generation"):
         if isinstance(full.get(key), Mapping):
             full[key] = {str(name): value for name, value in full[key].items() if value is not None}

@@ -14,5 +14,6 @@ BACKENDS: Registry[Backend] = Registry(
         "ensemble": "postgrad.train.ensemble:Ensemble",
         "nearest": "postgrad.train.nearest:Nearest",
         "soup": "postgrad.train.soup:Soup",
+        "training_hub": "postgrad.train.training_hub:TrainingHub",
     },
 )

@@ -73,6 +73,7 @@ class FitJob:
         grade: what answers in words to some of the rows are worth, in [0, 1], as the task's metric has it for each by
             itself; NaN where it has nothing to say. None where answers are labels.
         models: folders of other models that the recipe names, by their names.
+        environments: folders of the isolated environments that were built for the recipe.
     """
 
     rows: tuple[Row, ...]
@@ -87,6 +88,7 @@ class FitJob:
     generation: Generation = Generation()
     grade: Grade | None = None
     models: Mapping[str, Path] = field(default_factory=dict)
+    environments: tuple[Path, ...] = ()
 
 
 class Fitted(Protocol):
@@ -121,7 +123,8 @@ class Backend(Protocol):
 
     A backend may have `seeded`: False, or a function of the parameters that is, where training with another seed gives
     the same model. Without it, every training is taken to depend on its seed. It may have `answers`: a set of "labels"
-    and "words", where it is not labels alone.
+    and "words", where it is not labels alone; `environments`, a function of the parameters, where it needs isolated
+    ones (see `environments.py`); and `unable`, another, that says why this machine cannot train it, or returns None.
     """
 
     @property
