@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 TOKENS_A_BATCH = 8192
 ROWS_A_BATCH = 32
+# Tokens that a common beginning has at least, and prompts that share it, to be worth computing by itself.
+LEAST_SHARED, LEAST_SHARING = 16, 4
 
 
 def generate(model: Any, renderer: Renderer, generation: Generation, texts: Sequence[str]) -> Texts:
@@ -34,8 +38,9 @@ def generate(model: Any, renderer: Renderer, generation: Generation, texts: Sequ
     held = None
     if generation.json_schema is not None:
         held = schema_processors(renderer, generation, model.get_output_embeddings().weight.shape[0])
+    shared = shared_prefix(model, renderer, prompts)
     for batch in _batches(order, [len(prompt) + generation.max_new_tokens for prompt in prompts]):
-        made = _batch(model, renderer, generation, [prompts[number] for number in batch], held)
+        made = _batch(model, renderer, generation, [prompts[number] for number in batch], held, shared)
         for number, ids in zip(batch, made, strict=True):
             answers[number], tokens[number] = read_answer(renderer, generation, ids)
     return Texts(tuple(answers), tokens)
@@ -54,12 +59,46 @@ def sample(
     if generation.json_schema is not None:
         held = schema_processors(renderer, generation, model.get_output_embeddings().weight.shape[0])
     found: list[list[int]] = [[] for _ in prompts]
+    shared = shared_prefix(model, renderer, prompts)
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     for batch in _batches(order, [len(prompt) + generation.max_new_tokens for prompt in prompts]):
-        made = _batch(model, renderer, generation, [prompts[number] for number in batch], held, temperature)
+        made = _batch(model, renderer, generation, [prompts[number] for number in batch], held, shared, temperature)
         for number, ids in zip(batch, made, strict=True):
             found[number] = ids
     return found
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all prompts begin with, gone through the model once: keys and values of so many tokens."""
+
+    cache: Any
+    length: int
+
+    def of(self, rows: int) -> Any:
+        """The keys and values for a batch of rows."""
+        own = copy.deepcopy(self.cache)
+        own.batch_repeat_interleave(rows)
+        return own
+
+
+def shared_prefix(model: Any, renderer: Renderer, prompts: Sequence[Sequence[int]]) -> Shared | None:
+    """What prompts have in common at their beginning, where that is worth while and the model can go on from it."""
+    import torch
+    from transformers import DynamicCache
+
+    prefix = renderer.prefix
+    if len(prefix) < LEAST_SHARED or len(prompts) < LEAST_SHARING:
+        return None
+    # A cut prompt is cut in the text, behind the prefix; that every prompt has it is what the cache relies on.
+    if any(tuple(prompt[: len(prefix)]) != prefix or len(prompt) == len(prefix) for prompt in prompts):
+        return None
+    with torch.inference_mode():
+        found = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True, logits_to_keep=1)
+    cache = found.past_key_values
+    # Layers with windows or states of their own keep other things than all keys.
+    plain_layers = type(cache) is DynamicCache and all(type(layer).__name__ == "DynamicLayer" for layer in cache.layers)
+    return Shared(cache, len(prefix)) if plain_layers else None
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
@@ -79,17 +118,21 @@ def _batch(
     generation: Generation,
     prompts: Sequence[Sequence[int]],
     held: Callable[[], Any] | None,
+    shared: Shared | None,
     temperature: float | None = None,
 ) -> list[list[int]]:
     """New token ids of each prompt, the end token included where one came; the likeliest ones without a temperature."""
     import torch
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
+    # What all prompts begin with stands in front of the padding, where it has been computed already.
+    front = 0 if shared is None else shared.length
     width = max(len(prompt) for prompt in prompts)
     ends = sorted({renderer.end, renderer.tokenizer.eos_token_id or renderer.end})
     pad = next(token for token in (renderer.tokenizer.pad_token_id, renderer.end) if token is not None)
-    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    rows = [[*p[:front], *[pad] * (width - len(p)), *p[front:]] for p in prompts]
+    seen = [[1] * front + [0] * (width - len(p)) + [1] * (len(p) - front) for p in prompts]
+    ids, mask = torch.tensor(rows, device=model.device), torch.tensor(seen, device=model.device)
     # What the makers of a model advise (sampling, penalties) is set aside: the same question has the same answer.
     config: Any = GenerationConfig
     drawn = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature, "top_k": 0}
@@ -100,8 +143,11 @@ def _batch(
     if held is not None:
         allowed.append(held())
     stopping = StoppingCriteriaList([_Stopped(renderer, generation.stop, width)]) if generation.stop else None
+    more = {} if shared is None else {"past_key_values": shared.of(len(prompts))}
     with torch.inference_mode():
-        made = model.generate(input_ids=ids, attention_mask=mask, logits_processor=allowed, stopping_criteria=stopping)
+        made = model.generate(
+            input_ids=ids, attention_mask=mask, logits_processor=allowed, stopping_criteria=stopping, **more
+        )
     found = []
     for row in made[:, width:].tolist():
         end = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
