@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 
 import pytest
 
 from postgrad.errors import UserError
-from postgrad.metrics import TEXT_METRICS
+from postgrad.metrics import TEXT_METRICS, code_box
 from postgrad.metrics.base import TextMetric
 from postgrad.testing.text_metric import TextCase, TextMetricContract
 
@@ -388,6 +389,41 @@ class TestMechanismSteps(TextMetricContract):
     )
 
 
+@pytest.mark.skipif(find_spec("reasoning_gym") is None, reason="the extra gym is not installed")
+class TestReasoningGym(TextMetricContract):
+    metric = get("reasoning_gym")
+    references = ("5", "-12", "1234")
+    unreadable = ("", "  ")
+    cases = (
+        # Signs, zeros and white space do not matter; what only holds the answer is worth its share of the letters.
+        TextCase((("5", " 5\n"), ("5", "+05.0"), ("5", "6"), ("5", "")), value=2 / 4),
+        TextCase((("1234", "is 1234"), ("-12", "-12")), value=(4 / 7 + 3) / 4, weights=(1, 3)),
+    )
+
+    def check(self, reference: str) -> str:
+        return json.dumps({"generator": "chain_sum", "options": {}, "entry": {"answer": reference, "metadata": {}}})
+
+
+@pytest.mark.skipif(not any(not code_box._problem(box) for box in code_box._boxes()), reason="no sandbox works here")
+class TestCodeTests(TextMetricContract):
+    metric = get("code_tests")
+    references = ("f(-2) == 2", "f('ab') == 2")
+    unreadable = ("", "f(")
+    cases = (
+        TextCase(
+            (("f(-2) == 2", "f = abs"), ("f(-2) == 2", "```python\nf = abs\n```"), ("f('ab')", "f = abs")), value=2 / 3
+        ),
+        # Of two tests, one.
+        TextCase((("f(3) == 3; assert f('ab') == 2", "f = len"), ("", "f = len")), value=1 / 2),
+    )
+
+    def perfect(self, reference: str) -> str:
+        return "f = abs" if "-2" in reference else "f = len"
+
+    def check(self, reference: str) -> str:
+        return f"assert {reference}"
+
+
 def test_every_text_metric_goes_through_the_suite() -> None:
     tested = {value.metric.name for value in globals().values() if hasattr(value, "cases") and hasattr(value, "metric")}
     assert tested == set(TEXT_METRICS.names()) - CHEMICAL
@@ -396,7 +432,7 @@ def test_every_text_metric_goes_through_the_suite() -> None:
 def test_names_in_the_table_are_the_names_of_the_metrics() -> None:
     for name in set(TEXT_METRICS.names()) - CHEMICAL:
         assert get(name).name == name
-        assert not get(name).dear
+        assert get(name).dear == (name in ("code_tests", "reasoning_gym"))
 
 
 def test_an_unknown_text_metric_names_the_nearest() -> None:

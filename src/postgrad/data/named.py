@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
-from postgrad.data import ftbench, hint3, hub
+from postgrad.data import ftbench, gym, hint3, hub
 from postgrad.data.files import Table, read_file
 from postgrad.errors import UserError
 
@@ -51,11 +51,21 @@ def _read_hub(source: str, root: Path, part: str, columns: Sequence[str] | None)
     return hub.read_hub(_reference(source, root), part)
 
 
+def _check_gym(source: str, root: Path, part: str) -> str:
+    gym.check_gym(source, part)
+    return source
+
+
+def _read_gym(source: str, root: Path, part: str, columns: Sequence[str] | None) -> Table:
+    return gym.read_gym(source, part)
+
+
 HUB = NamedSource(_check_hub, _read_hub, is_one=lambda source, root: hub.parse_hub(source, root) is not None)
 
 #: prefix -> what is behind it
 SOURCES: Mapping[str, NamedSource] = {
     hint3.PREFIX: NamedSource(_check_hint3, _read_hint3),
     ftbench.PREFIX: NamedSource(ftbench.check_ftbench, ftbench.read_ftbench),
+    gym.PREFIX: NamedSource(_check_gym, _read_gym),
     hub.PREFIX: HUB,
 }

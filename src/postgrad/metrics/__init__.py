@@ -61,6 +61,8 @@ TEXT_METRICS: Registry[TextMetric] = Registry(
         "mechanism_score": "postgrad.metrics.molecules:MechanismScore",
         "molecule_valid": "postgrad.metrics.molecules:MoleculeValid",
         "tomg_success": "postgrad.metrics.molecules:TomgSuccess",
+        "code_tests": "postgrad.metrics.code:CodeTests",
+        "reasoning_gym": "postgrad.metrics.gym:ReasoningGym",
     },
 )
 

@@ -126,6 +126,13 @@ class TextMetricContract:
         """The best answer to a reference."""
         return reference
 
+    def check(self, reference: str) -> str:
+        """What grades an answer to a reference, for metrics that need more than the reference."""
+        return ""
+
+    def item(self, reference: str, answer: str) -> Answered:
+        return answered(reference, answer)._replace(check=self.check(reference))
+
     def items(self, seed: int) -> list[Answered]:
         """Random items: right answers, answers to other references, both in one, words, nothing, and among the
         references some that cannot be read."""
@@ -139,7 +146,7 @@ class TextMetricContract:
             other = right[int(rng.integers(len(right)))]
             mine = right[chosen] if chosen < len(right) else other
             mixed = f"{mine} {other}" if rng.random() < 0.5 else mine[: int(rng.integers(len(mine) + 1))]
-            items.append(answered(own[chosen], [mine, mine, other, mixed, "some words 7", ""][int(rng.integers(6))]))
+            items.append(self.item(own[chosen], [mine, mine, other, mixed, "some words 7", ""][int(rng.integers(6))]))
         return items
 
     def everything(self) -> Iterator[tuple[int, list[Answered], NDArray[np.float64]]]:
@@ -159,7 +166,8 @@ class TextMetricContract:
         assert self.cases, "give at least one case that was computed by hand"
         for case in self.cases:
             weights = case.weights if case.weights is not None else (1.0,) * len(case.pairs)
-            got = weighted(self.metric, case.items(), weights)
+            items = [item._replace(check=self.check(item.reference)) for item in case.items()]
+            got = weighted(self.metric, items, weights)
             assert self._same(got, case.value), f"{case}: got {got}"
 
     def test_grading_gives_one_row_an_item(self) -> None:
@@ -181,10 +189,10 @@ class TextMetricContract:
             assert ((values >= self.metric.low) & (values <= self.metric.high)).all()
 
     def test_perfect_answers_are_the_best(self) -> None:
-        items = [answered(one, self.perfect(one)) for one in self.references]
+        items = [self.item(one, self.perfect(one)) for one in self.references]
         assert self._same(plain(self.metric, items), self.metric.high)
         for _, items, _ in self.everything():
-            best = [answered(one.reference, self.perfect(one.reference)) for one in items if self._readable(one)]
+            best = [self.item(one.reference, self.perfect(one.reference)) for one in items if self._readable(one)]
             assert self._same(plain(self.metric, best), self.metric.high)
 
     def test_a_weight_counts_repeats(self) -> None:
@@ -219,7 +227,7 @@ class TextMetricContract:
     def test_two_models_have_parts_of_one_shape(self) -> None:
         """What answers there are changes no column: two models are compared on the same items."""
         items = self.items(0)
-        others = [answered(item.reference, "something else") for item in items]
+        others = [self.item(item.reference, "something else") for item in items]
         assert self.metric.grade(items).shape == self.metric.grade(others).shape
 
     def test_nothing_to_score_is_unscored(self) -> None:
@@ -228,9 +236,9 @@ class TextMetricContract:
         assert np.isnan(plain(self.metric, []))
 
     def test_unreadable_references_leave_the_metric(self) -> None:
-        scored = [answered(one, self.perfect(one)) for one in self.references]
+        scored = [self.item(one, self.perfect(one)) for one in self.references]
         for reference in self.unreadable:
-            item = answered(reference, self.perfect(self.references[0]))
+            item = self.item(reference, self.perfect(self.references[0]))
             assert np.isnan(self.metric.grade([item])).all(), f"{reference!r} was scored"
             assert np.isnan(plain(self.metric, [item]))
             assert self._same(plain(self.metric, [*scored, item]), plain(self.metric, scored))
@@ -254,7 +262,7 @@ class TextMetricContract:
         reference = self.references[0]
         for what, answer in HOSTILE.items():
             begun = process_time()
-            parts = self.metric.grade([answered(reference, answer)])
+            parts = self.metric.grade([self.item(reference, answer)])
             value = self.metric.values(parts, np.ones((1, 1)))[0]
             assert process_time() - begun < SECONDS, f"{what}: took {process_time() - begun:.1f} s"
             assert np.isnan(value) or self.metric.low <= value <= self.metric.high, what
@@ -263,6 +271,6 @@ class TextMetricContract:
         """Else a model could answer rubbish to the hard ones."""
         references = [*self.references, *self.unreadable]
         for answer in (text[:1_000] for text in HOSTILE.values()):
-            unscored = np.isnan(self.metric.grade([answered(one, answer) for one in references])).any(axis=1)
+            unscored = np.isnan(self.metric.grade([self.item(one, answer) for one in references])).any(axis=1)
             expected = [place >= len(self.references) for place in range(len(references))]
             assert unscored.tolist() == expected, answer[:40]
