@@ -23,6 +23,7 @@ LAYERS = (
     {"budget"},
     {"search", "data", "train", "metrics", "engines", "store"},
     {"spec", "memory"},
+    {"pace"},
     {"research", "execute", "evaluate", "analyze"},
     {
         "admission",

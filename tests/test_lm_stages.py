@@ -28,6 +28,7 @@ THINGS = ("car", "hat", "pen", "cup", "bag", "key")
 GENERATION = Generation(prompt="{input}", max_new_tokens=6)
 SFT: dict[str, Any] = {"tune": "full", "lr": 3e-3, "epochs": 12, "batch_size": 8, "precision": "fp32"}
 NONE: dict[str, Any] = {"tune": "none", "precision": "fp32"}
+NO_START = {"method": "grpo", "tune": "full", "beta": 0.1}
 ALL = {"tune": "full", "lr": 1e-3, "batch_size": 8}
 
 
@@ -214,6 +215,73 @@ def test_stages_follow_each_other_and_a_killed_one_begins_with_what_it_had(
 
 
 def test_settings_of_another_method_are_refused() -> None:
-    for stage in ({"method": "dpo", "steps": 3}, {"method": "magic"}, {"method": "sft", "tune": "none"}):
+    for stage in ({"method": "dpo", "steps": 3}, {"method": "magic"}, {"method": "sft", "tune": "none"}, NO_START):
         with pytest.raises(ValidationError):
             CausalLM.Params.model_validate({**SFT, "then": [stage]})
+
+
+# --- memory and time --------------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_goes_on_with_fewer_rows_at_once_to_the_same_weights(
+    half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    job = _job(half, tmp_path, {**SFT, "epochs": 2})
+    whole: Any = CausalLM().fit(replace(job, checkpoint=tmp_path / "whole"))
+    true, calls = LlamaForCausalLM.forward, []
+
+    def forward(self: Any, *args: Any, **more: Any) -> Any:
+        if self.training:
+            calls.append(len(more["input_ids"]))
+            if len(calls) > 3 and calls[-1] > 4:
+                raise torch.OutOfMemoryError("made up")
+        return true(self, *args, **more)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
+    told: list[int] = []
+    retried: Any = CausalLM().fit(replace(job, report=lambda step, loss: told.append(step)))
+    assert calls[:5] == [8, 8, 8, 8, 4] and told == [1, 2, 3, 4, 5, 6]
+    own = dict(retried.model.named_parameters())
+    for name, parameter in whole.model.named_parameters():
+        assert torch.allclose(own[name], parameter, atol=2e-3), name
+
+
+def test_memory_that_runs_out_twice_is_a_failure(half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaForCausalLM
+
+    tried: list[int] = []
+    true = LlamaForCausalLM.forward
+
+    def forward(self: Any, *args: Any, **more: Any) -> Any:
+        if not self.training:
+            return true(self, *args, **more)
+        tried.append(len(more["input_ids"]))
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
+    with pytest.raises(RuntimeError, match="allocate"):
+        CausalLM().fit(_job(half, tmp_path, SFT))
+    assert tried == [8, 4]
+
+
+def test_a_training_that_cannot_end_in_time_is_given_up_after_its_first_steps(half: Path, tmp_path: Path) -> None:
+    told: list[int] = []
+    measured: dict[str, float] = {}
+    job = _job(half, tmp_path, {**SFT, "epochs": 200})
+    job = replace(job, report=lambda step, loss: told.append(step), measure=measured.__setitem__, most_s=1.0)
+    with pytest.raises(CheckFailed, match="job_wall_s") as failed:
+        CausalLM().fit(job)
+    assert failed.value.kind == "too_slow" and len(told) == 5
+    assert measured["step_s"] > 0 and 0.5 <= measured["memory_factor"] <= 4.0
+
+
+def test_what_was_measured_changes_how_many_rows_go_through_at_once() -> None:
+    from postgrad.train.lm_memory import Needs
+
+    needs = Needs(model=500, moments=1000, row=100)
+    assert needs.micro(16, 3200) == 16
+    assert needs.micro(16, 3200, 1.5) == 8
+    assert needs.micro(16, 3200, 3.0) == 1

@@ -241,7 +241,7 @@ class Loop:
         wall = session.remaining().wall_s
         if wall is None:
             return None
-        return max(0.0, wall - self._reserve_s()) / session.speed()
+        return max(0.0, wall - self._reserve_s()) / session.pace.overall()
 
     # --- run ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
 from typing import Callable, Literal, Mapping, Sequence
 
 from postgrad.admission import refusal
@@ -37,6 +36,7 @@ from postgrad.events import (
 from postgrad.execute.executor import Executor, RunningJob
 from postgrad.isolated import built
 from postgrad.metrics.items import Items, load_items
+from postgrad.pace import Pace
 from postgrad.records import (
     Estimate,
     Evaluation,
@@ -115,10 +115,9 @@ class Session:
         self.finished: dict[str, JobFinished] = {}
         self.failures: Counter[str] = Counter()
         self.final_models: dict[str, FinalModel] = {}
-        self.speeds: list[float] = []
+        self.pace = Pace()
         self.seq = 0
         self.reads = 0
-        self._nominal: dict[str, float] = {}
         self._base_hashes: dict[str, str] = {}
         events = store.events()
         first = run_started(store, events)
@@ -140,12 +139,11 @@ class Session:
         if isinstance(body, FinalModel):
             self.final_models[body.experiment] = body
         if isinstance(body, JobStarted):
-            self._nominal[body.job] = body.reserved_s
+            self.pace.started(body.job, body.reserved_s)
         if isinstance(body, JobFinished):
             self.finished[body.job] = body
             self.failures[body.job] += body.result.failure is not None
-            if body.result.failure is None and self._nominal.get(body.job):
-                self.speeds.append(body.result.usage.wall_s / self._nominal[body.job])
+            self.pace.finished(body.job, self._backend(body.experiment), body.result)
 
     def append(self, body: Body) -> None:
         """Store an event, then derive from it."""
@@ -262,13 +260,13 @@ class Session:
         side = len(self.guards.side)
         return sum(backend.nominal_cost(params, len(u.train), len(u.items) + side) for u in units)
 
-    def speed(self) -> float:
-        """Measured wall seconds for each nominal second, the median over the run's jobs; 1 before the first."""
-        return median(self.speeds[-20:]) if self.speeds else 1.0
-
     def forecast_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
         """Expected wall seconds of these units in one job. Depends on the machine: for budgets only."""
-        return (START_UP_S + self.nominal_s(recipe, units)) * self.speed()
+        return (START_UP_S + self.nominal_s(recipe, units)) * self.pace.of(recipe.stage.backend)
+
+    def _backend(self, experiment: str) -> str:
+        node = self.tree.experiments.get(experiment)
+        return node.proposed.proposal.recipe.stage.backend if node else ""
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -338,6 +336,7 @@ class Session:
             environments=tuple(str(folder) for folder in built(job.recipe)),
             generation=self.task.generation,
             metric="" if self.plan.labels else self.task.metric,
+            calibration=self.pace.calibration(job.recipe.stage.backend),
             models={name: str(resolve_model(name)) for name in edit.teachers(job.recipe)},
             limits=Limits(wall_s=wall, memory_mb=self.task.engine.memory_mb, threads=self.executor.engine.threads),
             save_model=job.save_model,

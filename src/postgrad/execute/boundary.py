@@ -11,12 +11,11 @@ from pydantic import ValidationError
 
 from postgrad.errors import UserError
 from postgrad.records import Failure
-from postgrad.train.base import CheckFailed, TrainingDiverged
+from postgrad.train.base import CheckFailed, TrainingDiverged, is_out_of_memory
 
 Stage = Literal["recipe", "data", "train", "predict"]
 EVIDENCE_LINES = 20
 MESSAGE_LETTERS = 500
-_OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
 _OUT_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -69,13 +68,6 @@ def tail_of(error: Exception) -> str:
     """The last lines of the traceback, without the lines that only underline."""
     lines = "".join(traceback.format_exception(error)).splitlines()
     return "\n".join([line for line in lines if line.strip(" ^~")][-EVIDENCE_LINES:])
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """True for Python's, numpy's and torch's ways to say it. torch has no type for it on a CPU, only a text."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 def _invalid(error: ValidationError) -> str:

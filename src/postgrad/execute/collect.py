@@ -30,7 +30,7 @@ MODEL_MB = 8_000
 TRAINED_BYTES = 256 * MB
 TAIL_LINES, TAIL_BYTES = 20, 1 << 16
 EVIDENCE_LETTERS = 4_000
-HISTORY_POINTS = 1_000
+HISTORY_POINTS, MEASURED = 1_000, 20
 # What a job may say of itself. Everything else is for the controller to say.
 OWN_BOUNDARIES = ("recipe", "data", "train", "predict")
 OWN_RESOURCES = ("oom", "disk")
@@ -171,9 +171,16 @@ class Collector:
         """A unit with its outputs as an artefact. What it says of itself is kept for people, and made harmless."""
         history = tuple(point for point in unit.history if math.isfinite(point[1]))[-HISTORY_POINTS:]
         facts: dict[str, Any] = plain_value(unit.model_dump(mode="json", include={"name", "steps"}))
+        known = [(name, value) for name, value in unit.measured.items() if math.isfinite(value) and name.isidentifier()]
         wall = unit.wall_s if math.isfinite(unit.wall_s) and unit.wall_s >= 0 else 0.0
         return UnitResult.model_validate(
-            {**facts, "outputs": self.artifacts.put_bytes(data), "history": history, "wall_s": wall}
+            {
+                **facts,
+                "outputs": self.artifacts.put_bytes(data),
+                "history": history,
+                "wall_s": wall,
+                "measured": dict(known[:MEASURED]),
+            }
         )
 
     def _incomplete(self, said: JobResult) -> Failure | None:

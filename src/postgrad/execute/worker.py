@@ -54,11 +54,12 @@ class Progress:
     units: int
     unit: int = 0
     name: str = ""
+    measured: dict[str, float] = field(default_factory=dict)
     history: list[tuple[int, float]] = field(default_factory=list)
     _written: float = 0.0
 
     def start(self, unit: int, name: str) -> None:
-        self.unit, self.name, self.history = unit, name, []
+        self.unit, self.name, self.history, self.measured = unit, name, [], {}
         self.say("preparing")
 
     def report(self, step: int, loss: float) -> None:
@@ -67,6 +68,11 @@ class Progress:
             self.history.append((step, loss))
         if time.monotonic() - self._written >= PROGRESS_EVERY_S:
             self.say(f"step {step}, loss {loss:.4f}")
+
+    def measure(self, name: str, value: float) -> None:
+        """Called by the backend."""
+        if math.isfinite(value):
+            self.measured[name] = value
 
     def say(self, state: str) -> None:
         """Log a line and show it."""
@@ -88,6 +94,7 @@ class Worker:
         self.folder = folder
         self.spec = spec
         self.progress = Progress(folder, len(spec.units))
+        self.started = time.monotonic()
 
     def run(self) -> JobResult:
         """Do every unit that is not done yet; the result is on the disk when this returns."""
@@ -158,6 +165,7 @@ class Worker:
             steps=steps,
             history=self.progress.thinned(),
             wall_s=time.monotonic() - started,
+            measured=self.progress.measured,
         )
 
     def _rows(self, unit: Unit) -> tuple[tuple[Row, ...], tuple[StepReport, ...]]:
@@ -199,9 +207,18 @@ class Worker:
             grade=grader(spec.metric) if spec.metric else None,
             models={name: Path(folder) for name, folder in spec.models.items()},
             environments=tuple(map(Path, spec.environments)),
+            calibration=spec.calibration,
+            most_s=self._left_s(unit),
+            measure=self.progress.measure,
         )
         self.progress.say(f"training {spec.recipe.stage.backend} on {len(rows)} rows")
         return BACKENDS.get(spec.recipe.stage.backend).fit(job)
+
+    def _left_s(self, unit: Unit) -> float:
+        """What there is for this unit: the job's time that is left, divided among the units that are to come."""
+        names = [one.name for one in self.spec.units]
+        left = self.spec.limits.wall_s - (time.monotonic() - self.started)
+        return left / (len(names) - names.index(unit.name))
 
     def _answer(self, model: Fitted, unit: Unit) -> str:
         asked = [json.loads(line) for line in _lines(self.folder / unit.predict)]

@@ -57,7 +57,7 @@ class JobSpec(Record):
     `loads` names a folder of the job with a saved model: that is to answer, and nothing is trained. `metric` is what
     grades answers in words to train rows, for methods that learn from grades; "" where answers are labels. `models`
     are folders of further models that the recipe names, by their names, and `environments` those of the isolated
-    environments that its backends run in.
+    environments that its backends run in. `calibration` is what earlier jobs of its backend measured.
     """
 
     schema_version: int = SCHEMA
@@ -73,6 +73,7 @@ class JobSpec(Record):
     metric: str = ""
     models: dict[str, str] = Field(default_factory=dict)
     environments: tuple[str, ...] = ()
+    calibration: dict[str, float] = Field(default_factory=dict)
     save_model: bool = False
     loads: str | None = None
 
@@ -90,13 +91,15 @@ class StepReport(Record):
 
 
 class UnitResult(Record):
-    """What one unit gave back. `outputs` is an artefact hash once the executor has stored the file."""
+    """What one unit gave back. `outputs` is an artefact hash once the executor has stored the file; `measured` is what
+    its backend found out for later jobs."""
 
     name: str
     outputs: str
     steps: tuple[StepReport, ...] = ()
     history: tuple[tuple[int, float], ...] = ()
     wall_s: float = 0.0
+    measured: dict[str, float] = Field(default_factory=dict)
 
 
 class JobResult(Record):

@@ -125,6 +125,7 @@ REPAIRS: dict[str, Repair] = {
     "oom": _less_memory,
     "timeout": _less_time,
     "hung": _less_time,
+    "too_slow": _less_time,
     "prompt": _fewer_shots,
     "truncation": _fewer_shots,
     "empty": _without_last_step,

@@ -74,6 +74,9 @@ class FitJob:
             itself; NaN where it has nothing to say. None where answers are labels.
         models: folders of other models that the recipe names, by their names.
         environments: folders of the isolated environments that were built for the recipe.
+        calibration: what earlier jobs of this backend measured, by name, where it reckons with that.
+        most_s: seconds that there are for this training; None for no limit.
+        measure: called with (name, value) for what the next jobs are to reckon with.
     """
 
     rows: tuple[Row, ...]
@@ -89,6 +92,9 @@ class FitJob:
     grade: Grade | None = None
     models: Mapping[str, Path] = field(default_factory=dict)
     environments: tuple[Path, ...] = ()
+    calibration: Mapping[str, float] = field(default_factory=dict)
+    most_s: float | None = None
+    measure: Callable[[str, float], None] = field(default=lambda name, value: None)
 
 
 class Fitted(Protocol):
@@ -105,6 +111,14 @@ class Fitted(Protocol):
 
 class TrainingDiverged(Exception):
     """The loss or a weight is not a number any more, or the loss has only risen. Becomes Failure(train, nan)."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for Python's, numpy's and torch's ways to say it. torch has no type for it on a CPU, only a text."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in said)
 
 
 class CheckFailed(Exception):

@@ -6,11 +6,11 @@ from typing import Any, Mapping
 
 from postgrad.train.lm_generate import read_answer, sample
 from postgrad.train.lm_later import PolicyGradient
-from postgrad.train.lm_plan import micro_batch
+from postgrad.train.lm_memory import needs_of
 from postgrad.train.lm_sample import answering
 from postgrad.train.lm_stages import Ground
 from postgrad.train.lm_train import merged, run, with_adapters
-from postgrad.train.lm_watch import Watch, settings
+from postgrad.train.lm_watch import settings
 
 LOSS = {"batch": "dapo", "answer": "grpo"}
 
@@ -30,13 +30,16 @@ def reinforce(ground: Ground, stage: PolicyGradient, model: Any) -> Any:
 
     tuned = with_adapters(model, stage) if stage.adapters else model
     tuned.train()
-    torch.manual_seed(ground.job.seed)
     batch = stage.prompts * stage.samples
     prompts = [ground.renderer.prompt(example.text).ids for example in ground.examples]
     longest = max(len(prompt) for prompt in prompts) + ground.job.generation.max_new_tokens
-    micro = micro_batch(stage, batch, tuned, longest, ground.job.generation.max_new_tokens)
-    trainer = _trainer(ground, stage, tuned, prompts, (micro, batch // micro, stage.steps))
-    run(trainer, Watch(ground.job, tuned, stage.steps, missing_reward), tuned)
+    needs = needs_of(stage, tuned, longest, ground.job.generation.max_new_tokens)
+
+    def build(at_once: int) -> Any:
+        torch.manual_seed(ground.job.seed)
+        return _trainer(ground, stage, tuned, prompts, (at_once, batch // at_once, stage.steps))
+
+    run(ground.job, tuned, build, needs, (batch, stage.steps), missing_reward)
     return merged(tuned, stage)
 
 

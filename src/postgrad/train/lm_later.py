@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Union
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from postgrad.records import Record
 from postgrad.train.lm_tuning import Tuning
@@ -134,6 +134,12 @@ class PolicyGradient(Further):
     epsilon: float = Field(0.2, gt=0, lt=1)
     spread: bool = True
     whole: Literal["batch", "answer"] = "batch"
+
+    @model_validator(mode="after")
+    def _knows_where_it_began(self) -> PolicyGradient:
+        if self.beta and not self.adapters:
+            raise ValueError("beta needs adapters, which can be set aside to see where the stage began: tune: lora")
+        return self
 
 
 class Interpolation(Record):

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import resource
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Sequence
+from typing import Sequence
 
 from postgrad.records import Row
 from postgrad.train.base import FitJob
 from postgrad.train.chat import Example
 from postgrad.train.lm_params import CausalLMParams
-from postgrad.train.lm_tuning import Tuning
 
 # Rows are sorted by length within this many batches, and the batches are shuffled again.
 BATCHES_A_GROUP = 16
-# The engine sets the kernel's limit on a job's data at twice its memory and a gigabyte (engines/local.py).
-SPARE_MB = 1024
-MEMORY_SHARE = 0.6
-# Floats that a layer keeps for each token until the backward pass, by the widths of a Llama layer: inputs of two norms,
-# of four attention matrices, of attention and of its output; three intermediate values of the feed-forward part.
-HIDDEN_FLOATS, INNER_FLOATS, LOGIT_FLOATS = 12, 4, 3
 
 
 @dataclass(frozen=True)
@@ -112,37 +104,3 @@ def order_of(lengths: Sequence[int], batch: int, epochs: int, seed: int) -> list
         order += [row for rows in batches for row in rows]
         waiting = waiting[full:]
     return order + waiting
-
-
-def micro_batch(params: Tuning, batch: int, model: Any, tokens: int, asked: int) -> int:
-    """The most rows of a batch that go through the model at once: the largest divisor of `batch` that fits.
-
-    Args:
-        batch: rows a step.
-        model: its size and shape decide.
-        tokens: of the longest row.
-        asked: tokens of it that carry loss, at most.
-    """
-    config = model.config.get_text_config()
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    fixed = 4 * sum(p.numel() for p in model.parameters()) + 12 * trained
-    inner = getattr(config, "intermediate_size", 4 * config.hidden_size)
-    floats = HIDDEN_FLOATS * config.hidden_size + INNER_FLOATS * inner
-    if params.gradient_checkpointing:
-        floats = config.hidden_size
-    row = 4 * (tokens * config.num_hidden_layers * floats + asked * LOGIT_FLOATS * config.vocab_size)
-    fits = int((MEMORY_SHARE * memory_mb(model.device.type) * 1e6 - fixed) // row)
-    return max(size for size in range(1, batch + 1) if batch % size == 0 and size <= max(1, fits))
-
-
-def memory_mb(device: str) -> float:
-    """What a job may use on this machine: its own limit, or half of what there is."""
-    import psutil
-
-    if device == "cuda":
-        import torch
-
-        return float(torch.cuda.get_device_properties(0).total_memory / 1e6)
-    physical = float(psutil.virtual_memory().total / 2e6)
-    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    return physical if limit == resource.RLIM_INFINITY else min(physical, (limit / 2**20 - SPARE_MB) / 2)

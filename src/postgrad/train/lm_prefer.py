@@ -12,12 +12,13 @@ from typing import Any, Callable, Sequence
 from postgrad.train.base import CheckFailed
 from postgrad.train.chat import Example
 from postgrad.train.lm_later import Preference
-from postgrad.train.lm_plan import micro_batch, order_of
+from postgrad.train.lm_memory import needs_of
+from postgrad.train.lm_plan import order_of
 from postgrad.train.lm_sample import answering, chosen, drawn, mean_grade
 from postgrad.train.lm_score import log_likelihoods
 from postgrad.train.lm_stages import Ground
 from postgrad.train.lm_train import merged, run, with_adapters
-from postgrad.train.lm_watch import Watch, settings
+from postgrad.train.lm_watch import settings
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,21 @@ def prefer(ground: Ground, stage: Preference, model: Any) -> Any:
         )
     tuned = with_adapters(model, stage) if stage.adapters else model
     tuned.train()
-    torch.manual_seed(ground.job.seed)
     single = stage.method == "kto"
     batch = min(stage.batch_size, len(pairs))
     order = order_of([pair.longest for pair in pairs], batch, stage.epochs, ground.job.seed)
     steps = math.ceil(len(order) / batch)
     longest = max(pair.longest for pair in pairs)
-    # Two rows for each pair, and two more of the model as it was.
-    micro = max(1, micro_batch(stage, batch, tuned, 2 * longest, 2 * longest))
-    sizes = (2 * micro if single else micro, batch // micro, steps)
+    # Two rows a pair, each gone through by the model as it was as well.
+    needs = needs_of(stage, tuned, 2 * longest, 2 * longest)
     rows = [row for number in order for row in _SHAPES[stage.method](pairs[number])]
-    trainer = _TRAINERS[stage.method](ground, stage, tuned, sizes, rows)
-    run(trainer, Watch(ground.job, tuned, steps), tuned)
+
+    def build(at_once: int) -> Any:
+        torch.manual_seed(ground.job.seed)
+        sizes = (2 * at_once if single else at_once, batch // at_once, steps)
+        return _TRAINERS[stage.method](ground, stage, tuned, sizes, rows)
+
+    run(ground.job, tuned, build, needs, (batch, steps), again=stage.adapters or stage.method == "orpo")
     return merged(tuned, stage)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 from postgrad.train.base import FitJob, TrainingDiverged
 from postgrad.train.lm_checks import NO_LOSS, Tokens
+from postgrad.train.lm_memory import MEMORY, Needs, Probe, needs_of, room_mb, within_memory
 from postgrad.train.lm_model import Adapter
-from postgrad.train.lm_plan import micro_batch, order_of
+from postgrad.train.lm_plan import order_of
 from postgrad.train.lm_tuning import Tuning
-from postgrad.train.lm_watch import Watch, settings, watched
+from postgrad.train.lm_watch import Read, Watch, loss_of, settings, watched
 
 
 def with_adapters(model: Any, params: Tuning) -> Any:
@@ -62,29 +63,67 @@ def tune(
     batch = min(params.batch_size, len(rows))
     order = list(range(len(rows))) if in_order else order_of(lengths, batch, params.epochs, job.seed)
     asked = max(sum(label != NO_LOSS for label in row.labels) for row in rows)
-    micro = micro_batch(params, batch, model, max(lengths), asked if job.labels else max(lengths))
+    needs = needs_of(params, model, max(lengths), asked if job.labels else max(lengths))
     steps = math.ceil(len(order) / batch)
-    told = SFTConfig(
-        **settings(job, params, model, (micro, batch // micro, steps), bf16),
-        padding_free=packing,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        train_sampling_strategy="sequential",
-    )
-    torch.manual_seed(job.seed)
-    trainer = _trainer_class()(model=model, args=told, train_dataset=_dataset(rows, order), processing_class=tokenizer)
-    run(trainer, Watch(job, model, steps), model)
+    dataset = _dataset(rows, order)
+
+    def build(at_once: int) -> Any:
+        told = SFTConfig(
+            **settings(job, params, model, (at_once, batch // at_once, steps), bf16),
+            padding_free=packing,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            train_sampling_strategy="sequential",
+        )
+        torch.manual_seed(job.seed)
+        return _trainer_class()(model=model, args=told, train_dataset=dataset, processing_class=tokenizer)
+
+    run(job, model, build, needs, (batch, steps))
 
 
-def run(trainer: Any, watch: Watch, model: Any) -> None:
-    """Train from the newest checkpoint.
+def run(
+    job: FitJob,
+    model: Any,
+    build: Callable[[int], Any],
+    needs: Needs,
+    sizes: tuple[int, int],
+    read: Read = loss_of,
+    again: bool = True,
+) -> None:
+    """Train from the newest checkpoint, with as many rows at once as memory has room for.
+
+    Args:
+        build: makes TRL's trainer for so many rows at once.
+        sizes: rows a step, and steps.
+        read: the number to follow in what is logged.
+        again: whether a trainer can be made of a model that has moved: not where it looks at where training began.
 
     Raises:
+        CheckFailed: the training would take far longer than the job may.
         TrainingDiverged: a loss or a weight is not finite, or the loss has only risen.
     """
     import torch
 
-    watched(trainer, watch).train(resume_from_checkpoint=watch.latest())
+    batch, steps = sizes
+    device = model.device.type
+    trainers: list[Any] = []
+
+    def train(at_once: int) -> None:
+        watch = Watch(job, model, steps, read, Probe(job, needs, at_once, steps, device))
+        trainers[:] = [watched(build(at_once), watch), watch]
+        trainers[0].train(resume_from_checkpoint=watch.latest())
+
+    def keep() -> None:
+        trainer, watch = trainers
+        if trainer.state.global_step and not again:
+            raise MemoryError("out of memory, and the training cannot go on from its middle with fewer rows at once")
+        trainers.clear()
+        if trainer.state.global_step:
+            trainer._save_checkpoint(trainer.model, trial=None)
+            watch.saved(trainer.state.global_step)
+
+    first = needs.micro(batch, room_mb(device), job.calibration.get(MEMORY, 1.0))
+    within_memory(first, batch, train, keep)
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
         raise TrainingDiverged("a weight is not finite after the last step")
 

@@ -13,6 +13,7 @@ from typing import Any, Callable, Mapping
 from postgrad.records import content_hash
 from postgrad.train.base import FitJob, TrainingDiverged
 from postgrad.train.curve import hopeless
+from postgrad.train.lm_memory import Probe
 from postgrad.train.lm_tuning import Tuning
 
 # As in tuning.py: checkpoints may write this much for each second of training.
@@ -34,13 +35,14 @@ def loss_of(logs: Mapping[str, Any]) -> float | None:
 class Watch:
     """Reports, keeps and finds checkpoints, and gives a training up that goes nowhere."""
 
-    def __init__(self, job: FitJob, model: Any, steps: int, read: Read = loss_of) -> None:
+    def __init__(self, job: FitJob, model: Any, steps: int, read: Read, probe: Probe) -> None:
         """Watch a training of so many steps.
 
         Args:
             read: the number to follow in what is logged. A training whose number is not its loss is never given up.
+            probe: looks at the first steps.
         """
-        self.job, self.steps, self.read = job, steps, read
+        self.job, self.steps, self.read, self.probe = job, steps, read, probe
         self.identity = identity_of(job)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.pause_s = max(CHECKPOINT_PAUSE_S, 12 * trained / 1e6 / CHECKPOINT_MB_A_SECOND)
@@ -79,6 +81,7 @@ class Watch:
             raise TrainingDiverged(f"the loss is {value} at step {step}")
         self.losses.append(value)
         self.job.report(step, value)
+        self.probe.stepped()
         if self.read is loss_of and (why := hopeless(self.losses, self.steps)) is not None:
             raise TrainingDiverged(why)
 
