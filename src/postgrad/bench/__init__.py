@@ -17,6 +17,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "record": "postgrad.bench.record:Record",
         "scale": "postgrad.bench.scale:Scale",
         "search": "postgrad.bench.search:Search",
+        "stages": "postgrad.bench.stages:Stages",
         "throughput": "postgrad.bench.throughput:Throughput",
     },
 )
