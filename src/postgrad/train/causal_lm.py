@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, Mapping
 from postgrad.errors import UserError
 from postgrad.records import Dimension, Value
 from postgrad.train.base import FitJob, Fitted
-from postgrad.train.lm_later import Distillation, Interpolation, Later, PolicyGradient, Preference, Rejection
+from postgrad.train.lm_costs import (
+    ANSWER_TOKENS,
+    CHECKPOINTING,
+    FORWARD_TOKEN_S,
+    FP32_FACTOR,
+    ROW_TOKENS,
+    SHOT_TOKENS,
+    START_S,
+    TRAIN_TOKEN_S,
+    TUNE_SHARE,
+)
 from postgrad.train.lm_params import CausalLMParams
 
 if TYPE_CHECKING:
@@ -23,39 +33,6 @@ if TYPE_CHECKING:
     from postgrad.train.lm_model import Adapter, LanguageModel
     from postgrad.train.lm_plan import Plan
     from postgrad.train.lm_stages import Ground, Passed
-
-# CPU seconds a token, measured with SmolLM2 (135M) in bf16 on shared cores of a server with instructions for it: 235
-# tokens a second in training with LoRA, 750 in scoring. The tokens of a row and of its answers are a guess.
-TRAIN_TOKEN_S, FORWARD_TOKEN_S = 1 / 235, 1 / 750
-ROW_TOKENS, SHOT_TOKENS, ANSWER_TOKENS = 60, 30, 80
-START_S = 10.0
-# Drawing a token against scoring one: they come one by one, though in larger batches.
-DRAWN_FACTOR = 3.0
-TUNE_SHARE = {"none": 0.0, "full": 1.1, "lora": 1.0, "dora": 1.3}
-FP32_FACTOR = {"training": 1.3, "answering": 3.0}
-
-
-def later_cost(stage: Later, rows: int) -> float:
-    """Rough seconds of one later stage, in bf16."""
-    if isinstance(stage, Interpolation):
-        return 2.0
-    share = TUNE_SHARE[stage.tune]
-    once = ROW_TOKENS * TRAIN_TOKEN_S * share
-    drawing = ANSWER_TOKENS * FORWARD_TOKEN_S * DRAWN_FACTOR
-    if isinstance(stage, PolicyGradient):
-        return START_S + stage.steps * stage.prompts * stage.samples * (once + drawing)
-    if isinstance(stage, Preference):
-        asked = min(stage.rows, rows)
-        # Two answers a pair, each seen by the model as it was as well.
-        return START_S + asked * (stage.samples * drawing + stage.epochs * 2 * 1.3 * once)
-    if isinstance(stage, Rejection):
-        asked = min(stage.rows, rows)
-        trained = (rows if stage.with_given else 0) + asked * stage.samples / 2
-        return START_S + asked * stage.samples * drawing + stage.epochs * trained * once
-    if isinstance(stage, Distillation):
-        asked = min(stage.rows, rows)
-        return START_S + asked * (drawing + SHOT_TOKENS * stage.shots * FORWARD_TOKEN_S + stage.epochs * once)
-    return START_S + stage.epochs * rows * once
 
 
 class CausalLM:
@@ -92,10 +69,10 @@ class CausalLM:
         given = CausalLMParams.model_validate(dict(params))
         fp32 = given.precision == "fp32"
         shots = SHOT_TOKENS * given.shots
-        later = sum(later_cost(stage, rows) for stage in given.then)
+        later = sum(stage.seconds(rows) for stage in given.then)
         training = TRAIN_TOKEN_S * (FP32_FACTOR["training"] if fp32 else 1.0) * TUNE_SHARE[given.tune]
         if given.gradient_checkpointing:
-            training *= 1.3
+            training *= CHECKPOINTING
         answering = FORWARD_TOKEN_S * (FP32_FACTOR["answering"] if fp32 else 1.0)
         trained = rows * given.epochs * (ROW_TOKENS + shots)
         # What stands in front of every text goes through the model once where labels are scored, and always else.

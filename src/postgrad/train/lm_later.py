@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Union
 from pydantic import Field, field_validator, model_validator
 
 from postgrad.records import Record
+from postgrad.train.lm_costs import DRAWN_S, FORWARD_TOKEN_S, ROW_S, SHOT_TOKENS, START_S, TUNE_SHARE
 from postgrad.train.lm_tuning import Tuning
 
 
@@ -25,6 +26,15 @@ class Further(Tuning):
                 "a later stage that trains nothing does nothing: leave it out, or set tune to full or lora"
             )
         return tune
+
+    def seconds(self, rows: int) -> float:
+        """Rough seconds of the stage, in bf16 on one core, where there are so many train rows."""
+        return START_S + self.epochs * rows * self.row_s
+
+    @property
+    def row_s(self) -> float:
+        """Rough seconds of training on a row once."""
+        return ROW_S * TUNE_SHARE[self.tune]
 
 
 class FurtherSFT(Further):
@@ -75,6 +85,10 @@ class Preference(Sampling):
     beta: float = Field(0.1, gt=0, le=10)
     margin: float = Field(0.0, ge=0, le=1)
 
+    def seconds(self, rows: int) -> float:
+        """Two answers a pair, each gone through by the model as it was as well."""
+        return START_S + min(self.rows, rows) * (self.samples * DRAWN_S + self.epochs * 2 * 1.3 * self.row_s)
+
 
 class Rejection(Sampling):
     """Rejection sampling, then SFT on what was kept (Yuan et al. 2023, "Scaling relationship"; STaR, Zelikman et al.
@@ -88,6 +102,12 @@ class Rejection(Sampling):
     method: Literal["rejection"] = "rejection"
     at_least: float = Field(1.0, ge=0, le=1)
     with_given: bool = True
+
+    def seconds(self, rows: int) -> float:
+        """As if half of what is drawn were kept."""
+        drawn = min(self.rows, rows) * self.samples
+        trained = (rows if self.with_given else 0) + drawn / 2
+        return START_S + drawn * DRAWN_S + self.epochs * trained * self.row_s
 
 
 class Distillation(Further):
@@ -105,6 +125,11 @@ class Distillation(Further):
     shots: int = Field(8, ge=0, le=256)
     rows: int = Field(64, ge=1, le=100_000)
     at_least: float = Field(0.0, ge=0, le=1)
+
+    def seconds(self, rows: int) -> float:
+        """The teacher's answers, and training on them."""
+        asked = DRAWN_S + self.shots * SHOT_TOKENS * FORWARD_TOKEN_S
+        return START_S + min(self.rows, rows) * (asked + self.epochs * self.row_s)
 
 
 class PolicyGradient(Further):
@@ -135,6 +160,10 @@ class PolicyGradient(Further):
     spread: bool = True
     whole: Literal["batch", "answer"] = "batch"
 
+    def seconds(self, rows: int) -> float:
+        """Drawing, and training on what was drawn."""
+        return START_S + self.steps * self.prompts * self.samples * (DRAWN_S + self.row_s)
+
     @model_validator(mode="after")
     def _knows_where_it_began(self) -> PolicyGradient:
         if self.beta and not self.adapters:
@@ -151,6 +180,10 @@ class Interpolation(Record):
 
     method: Literal["interpolate"] = "interpolate"
     share: float = Field(0.7, ge=0, le=1)
+
+    def seconds(self, rows: int) -> float:
+        """Reading the base model."""
+        return 2.0
 
 
 Later = Annotated[
