@@ -43,7 +43,7 @@ def answering(model: Any, ground: Ground) -> Any:
     # A trainer's own forward pass belongs to the model that was copied.
     twin.__dict__.pop("forward", None)
     twin.config.use_cache = True
-    if getattr(twin, "is_gradient_checkpointing", False):
+    if ground.params.gradient_checkpointing or any(getattr(s, "gradient_checkpointing", 0) for s in ground.params.then):
         twin.gradient_checkpointing_disable()
     return rounded(twin, torch.bfloat16 if ground.bf16 else torch.float32).eval()
 
