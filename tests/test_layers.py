@@ -44,7 +44,7 @@ LAYERS = (
         "replay",
     },
     {"report", "bench", "testing"},
-    {"export", "audit"},
+    {"export", "audit", "contest"},
     {"selftest"},
     {"cli", "__main__"},
 )

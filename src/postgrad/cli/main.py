@@ -19,7 +19,7 @@ from postgrad.cli import output
 # dictionary `OPEN`, these are more settings of its parser.
 COMMANDS = (
     "init", "check", "run", "resume", "list", "show", "report", "export", "replay", "audit", "selftest", "bench",
-    "memory", "doctor",
+    "contest", "memory", "doctor",
 )  # fmt: skip
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
