@@ -19,7 +19,7 @@ from postgrad.execute.boundary import classified
 from postgrad.records import Generation, Row
 from postgrad.testing.backend import LABELS, OUT_OF_SCOPE, WORDS, BackendContract, example_rows, negative_rows
 from postgrad.testing.language import make_tiny_lm
-from postgrad.train import lm_checks, lm_plan, lm_watch
+from postgrad.train import lm_checks, lm_memory, lm_plan, lm_watch
 from postgrad.train.base import CheckFailed, FitJob, Texts, TrainingDiverged
 from postgrad.train.causal_lm import CausalLM
 from postgrad.train.chat import Example, renderer
@@ -184,7 +184,7 @@ def test_small_batches_at_once_give_the_same_step(tiny: Path, tmp_path: Path, mo
     losses: list[list[float]] = []
     for number, memory in enumerate((4000.0, 1.0)):
         told: list[float] = []
-        monkeypatch.setattr(lm_plan, "memory_mb", lambda device, room=memory: room)
+        monkeypatch.setattr(lm_memory, "memory_mb", lambda device, room=memory: room)
         CausalLM().fit(replace(job, checkpoint=tmp_path / str(number), report=_into(told)))
         losses.append(told)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
