@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -285,3 +286,25 @@ def test_what_was_measured_changes_how_many_rows_go_through_at_once() -> None:
     assert needs.micro(16, 3200) == 16
     assert needs.micro(16, 3200, 1.5) == 8
     assert needs.micro(16, 3200, 3.0) == 1
+
+
+# --- a base in four bits ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs the extra quant")
+def test_adapters_learn_on_a_base_in_four_bits_and_are_merged_into_the_whole_one(half: Path, tmp_path: Path) -> None:
+    params = {**SFT, "tune": "qlora", "lr": 5e-3, "lora_alpha": 64}
+    before = _right(CausalLM().fit(_job(half, tmp_path / "before", NONE)))
+    model: Any = CausalLM().fit(_job(half, tmp_path / "after", params))
+    assert _right(model) > before + 0.3
+    assert not any("bitsandbytes" in type(module).__module__ for module in model.model.modules())
+    # Reads the model back, and the adapter on its base in full precision.
+    model.save(tmp_path / "saved")
+
+
+def test_four_bits_without_the_library_say_what_to_install(
+    half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postgrad.train.lm_model.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"postgrad\[quant\]"):
+        CausalLM().fit(_job(half, tmp_path, {**SFT, "tune": "qlora"}))

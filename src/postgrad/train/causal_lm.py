@@ -101,6 +101,7 @@ def fit_language_model(job: FitJob, params: CausalLMParams) -> LanguageModel:
     from postgrad.train.lm_model import (
         LanguageModel,
         answering_type,
+        load_quantised,
         load_tokenizer,
         load_weights,
         rounded,
@@ -115,7 +116,10 @@ def fit_language_model(job: FitJob, params: CausalLMParams) -> LanguageModel:
     plan = plan_of(job, params)
     with repeatable(job.seed, job.threads):
         tokenizer = load_tokenizer(job.base_model)
-        model = load_weights(job.base_model, torch.float32)
+        if params.tune == "qlora":
+            model = load_quantised(job.base_model, uses_bf16(params))
+        else:
+            model = load_weights(job.base_model, torch.float32)
         renderer, rows, examples = _checked(job, params, plan, tokenizer, model)
         ground = Ground(job, params, tokenizer, renderer, examples, plan.candidates, uses_bf16(params))
         model, adapter, passed = _trained(ground, model, rows)
@@ -170,6 +174,8 @@ def _checked(
 def _trained(ground: Ground, model: Any, rows: list[Tokens]) -> tuple[Any, Adapter | None, tuple[Passed, ...]]:
     """The trained model, adapters merged into it; the adapters by themselves, where nothing came after them; and the
     stages that it went through, where there was more than one."""
+    import torch
+
     from postgrad.train.lm_model import load_weights
     from postgrad.train.lm_stages import go_through
 
@@ -177,14 +183,16 @@ def _trained(ground: Ground, model: Any, rows: list[Tokens]) -> tuple[Any, Adapt
         return *_tuned(ground, model, rows), ()
     base = ground.job.base_model
     assert base is not None, "fit_language_model has checked that"
-    model, passed = go_through(ground, lambda: _tuned(ground, model, rows)[0], lambda: load_weights(base, model.dtype))
+    model, passed = go_through(
+        ground, lambda: _tuned(ground, model, rows)[0], lambda: load_weights(base, torch.float32)
+    )
     return model, None, passed
 
 
 def _tuned(ground: Ground, model: Any, rows: list[Tokens]) -> tuple[Any, Adapter | None]:
     """The model after supervised fine-tuning, and the adapters by themselves."""
     from postgrad.train.lm_checks import check_overfit
-    from postgrad.train.lm_train import adapter_of, merged, tune, with_adapters
+    from postgrad.train.lm_train import adapter_of, merged, onto_base, tune, with_adapters
 
     job, params = ground.job, ground.params
     if params.tune == "none" or not rows:
@@ -195,4 +203,6 @@ def _tuned(ground: Ground, model: Any, rows: list[Tokens]) -> tuple[Any, Adapter
     tuned.train()
     tune(job, params, tuned, ground.tokenizer, rows, ground.bf16, params.packing)
     adapter = adapter_of(tuned, job) if params.adapters else None
+    if params.tune == "qlora" and adapter is not None:
+        return onto_base(job, params, adapter), adapter
     return merged(tuned, params), adapter

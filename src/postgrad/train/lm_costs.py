@@ -11,7 +11,7 @@ from __future__ import annotations
 TRAIN_TOKEN_S, FORWARD_TOKEN_S = 1 / 235, 1 / 750
 ROW_TOKENS, SHOT_TOKENS, ANSWER_TOKENS = 60, 30, 80
 START_S = 10.0
-TUNE_SHARE = {"none": 0.0, "full": 1.1, "lora": 1.0, "dora": 1.3}
+TUNE_SHARE = {"none": 0.0, "full": 1.1, "lora": 1.0, "dora": 1.3, "qlora": 1.5}
 FP32_FACTOR = {"training": 1.3, "answering": 3.0}
 CHECKPOINTING = 1.3
 # Drawing a token against scoring one: they come one by one, though in larger batches.

@@ -25,6 +25,10 @@ class Further(Tuning):
             raise ValueError(
                 "a later stage that trains nothing does nothing: leave it out, or set tune to full or lora"
             )
+        if tune == "qlora":
+            raise ValueError(
+                "qlora takes the base model's file, and a later stage begins with other weights: take lora"
+            )
         return tune
 
     def seconds(self, rows: int) -> float:

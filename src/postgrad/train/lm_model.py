@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
+from postgrad.errors import UserError
 from postgrad.records import Generation
 from postgrad.train import scores
 from postgrad.train.base import CheckFailed, Outputs, Texts
@@ -229,6 +231,39 @@ def load_weights(folder: Path, kind: Any) -> Any:
         str(folder), dtype=kind, local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def load_quantised(folder: Path, bf16: bool) -> Any:
+    """A causal language model whose linear layers are held in four bits (NF4 with quantised constants, Dettmers et al.
+    2023, section 3), to train adapters on.
+
+    Raises:
+        UserError: the library that does it is missing.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "tune: qlora needs the library 'bitsandbytes', which is not installed. Install it with: "
+            "pip install 'postgrad[quant]', or set tune: lora."
+        )
+    config: Any = BitsAndBytesConfig
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        dtype=torch.float32,
+        quantization_config=config(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if bf16 else torch.float32,
+        ),
+        device_map={"": "cuda" if torch.cuda.is_available() else "cpu"},
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    return model.eval()
 
 
 def rounded(model: Any, kind: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Callable, Sequence
 from postgrad.train.base import FitJob, TrainingDiverged
 from postgrad.train.lm_checks import NO_LOSS, Tokens
 from postgrad.train.lm_memory import MEMORY, Needs, Probe, needs_of, room_mb, within_memory
-from postgrad.train.lm_model import Adapter
+from postgrad.train.lm_model import Adapter, load_weights
 from postgrad.train.lm_plan import order_of
 from postgrad.train.lm_tuning import Tuning
 from postgrad.train.lm_watch import Read, Watch, loss_of, settings, watched
@@ -39,6 +39,17 @@ def adapter_of(model: Any, job: FitJob) -> Adapter:
     facts["base_model_name_or_path"] = job.base_model.name if job.base_model else None
     facts["target_modules"] = sorted(facts["target_modules"])
     return Adapter(tensors, json.dumps(facts, indent=1, sort_keys=True, default=str))
+
+
+def onto_base(job: FitJob, params: Tuning, adapter: Adapter) -> Any:
+    """The base model in full precision with trained adapters merged into it."""
+    import torch
+    from peft import set_peft_model_state_dict
+
+    assert job.base_model is not None, "adapters were trained on a base model"
+    model = with_adapters(load_weights(job.base_model, torch.float32), params)
+    set_peft_model_state_dict(model, dict(adapter.tensors))
+    return merged(model, params)
 
 
 def tune(

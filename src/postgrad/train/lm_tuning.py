@@ -14,7 +14,8 @@ class Tuning(Record):
 
     Attributes:
         tune: what is trained: nothing, every weight, or low-rank adapters of all linear layers but the last (Hu et al.
-            2021), with `dora` split into length and direction (Liu et al. 2024).
+            2021), with `dora` split into length and direction (Liu et al. 2024), with `qlora` on a base whose weights
+            are held in four bits while it is trained (Dettmers et al. 2023).
         batch_size: rows a step. Fewer go through the model at once where memory is short, with the same gradient.
         warmup: the share of the steps in which the learning rate rises.
         lora_r, lora_alpha, lora_dropout: rank of the adapters, the factor alpha / r that they are multiplied with, and
@@ -22,7 +23,7 @@ class Tuning(Record):
         gradient_checkpointing: less memory for a third more time.
     """
 
-    tune: Literal["none", "full", "lora", "dora"] = "lora"
+    tune: Literal["none", "full", "lora", "dora", "qlora"] = "lora"
     epochs: int = Field(1, ge=1, le=200)
     batch_size: int = Field(16, ge=1, le=1024)
     lr: float = Field(2e-4, gt=0)
@@ -38,4 +39,4 @@ class Tuning(Record):
     @property
     def adapters(self) -> bool:
         """True where low-rank adapters are trained."""
-        return self.tune in ("lora", "dora")
+        return self.tune in ("lora", "dora", "qlora")
