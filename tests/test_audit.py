@@ -28,6 +28,7 @@ from postgrad.runner import drive, opened, start_run
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
 from postgrad.testing.encoder import make_tiny_encoder
+from postgrad.testing.language import make_tiny_lm
 from postgrad.train.lineage import differences, distance, encoders
 
 VERBS, NOUNS = ("open", "close", "find", "send"), ("account", "card", "order", "parcel")
@@ -382,6 +383,15 @@ def test_rows_of_data_steps_are_worked_out_again(case: Case) -> None:
     changed = replace(case, proposed=case.proposed.model_copy(update={"proposal": proposal}))
     found = {check.name: check.state for check, _ in data_checks(changed, encoder=False)}
     assert found["rows follow from the recipe"] == "finding"
+
+
+def test_no_neighbours_are_looked_for_under_a_language_model(case: Case, tmp_path: Path) -> None:
+    base = make_tiny_lm(tmp_path / "lm", VERBS)
+    recipe = Recipe(base_model=f"path:{base}", stage=Stage(backend="causal_lm"))
+    proposal = case.proposed.proposal.model_copy(update={"recipe": recipe})
+    changed = replace(case, proposed=case.proposed.model_copy(update={"proposal": proposal}))
+    (found,) = [check for check, _ in data_checks(changed, encoder=True) if "neighbours" in check.name]
+    assert found.state == "skipped" and "language model" in found.words
 
 
 def test_data_steps_of_other_packages_are_not_run_here(case: Case) -> None:

@@ -125,7 +125,7 @@ def test_the_95th_percentile_has_an_interval_of_ranks() -> None:
 
 
 def test_a_table_line_is_all_that_names_a_kind() -> None:
-    assert set(KINDS) == {"metric", "forbidden", "required", "latency_p95_ms", "model_mb"}
+    assert set(KINDS) == {"metric", "forbidden", "required", "latency_p95_ms", "model_mb", "lm_eval"}
 
 
 # --- side rows --------------------------------------------------------------------------------------------------------

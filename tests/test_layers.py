@@ -67,6 +67,7 @@ HEAVY = {
     "datasets",
     "peft",
     "safetensors",
+    "lm_eval",
 }
 NOT_AT_START = HEAVY | {"numpy", "scipy", "jinja2", "postgrad.records", "postgrad.events"}
 

@@ -12,6 +12,7 @@ from postgrad.data.steps import training_rows
 from postgrad.errors import PostgradError
 from postgrad.evaluate.splits import Near, UnitPlan
 from postgrad.records import Row
+from postgrad.train.models import model_kind
 
 # Texts that the encoder is asked for at most: a minute or two of one core.
 MOST_TEXTS = 5000
@@ -142,6 +143,8 @@ def _neighbours(case: Case, rows: Sequence[Row]) -> Found:
     name = "neighbours under the encoder"
     if case.base is None:
         return _check(name, "skipped", "Not looked for: the recipe has no base model, or it is not at hand."), ()
+    if model_kind(case.base) != "encoder":
+        return _check(name, "skipped", "Not looked for: the base model is a language model, and no encoder."), ()
     protected = [*case.rows["sealed"], *case.rows["side"]]
     if len(rows) + len(protected) > MOST_TEXTS:
         return _check(name, "skipped", f"Not looked for: more than {MOST_TEXTS:,} texts."), ()

@@ -10,12 +10,17 @@ from postgrad.audit.case import About, AuditCheck, Case, State
 from postgrad.errors import PostgradError
 from postgrad.events import JobStarted
 from postgrad.records import Record
-from postgrad.train.lineage import Distance, Encoder, differences, distance, encoders
+from postgrad.train.lineage import FAR, UNTRAINED, Distance, Encoder, differences, distance, encoders
+from postgrad.train.lm_lineage import claims, language_differences, language_distance
 from postgrad.train.models import model_hash
+
+# Long pretraining of a small language model moves it farther than an encoder is ever tuned; unrelated weights lie at
+# about 1.4.
+LANGUAGE_FAR = 0.5
 
 
 class EncoderDistance(Record):
-    """How far one encoder of the final model is from the base."""
+    """How far one encoder or language model of the final model is from the base."""
 
     encoder: str
     tune: str
@@ -112,7 +117,7 @@ def base_at_hand(case: Case) -> bool:
 
 
 def weight_checks(case: Case, folder: Path) -> Iterator[tuple[AuditCheck, EncoderDistance | None]]:
-    """Architecture, tokenizer and weights of every encoder in the final model against the base."""
+    """Architecture, tokenizer and weights of every encoder and language model in the final model against the base."""
     found = list(encoders(case.recipe.stage, folder))
     if not found:
         backend = case.recipe.stage.backend
@@ -125,29 +130,38 @@ def weight_checks(case: Case, folder: Path) -> Iterator[tuple[AuditCheck, Encode
 
 
 def _compared(case: Case, encoder: Encoder) -> Iterator[tuple[AuditCheck, EncoderDistance | None]]:
-    names = f"{encoder.name}: same architecture and tokenizer", f"{encoder.name}: distance to the base model"
+    what = "architecture, vocabulary and chat template" if encoder.language else "architecture and tokenizer"
+    names = f"{encoder.name}: same {what}", f"{encoder.name}: distance to the base model"
     if case.base is None or not base_at_hand(case):
         words = "The base model of the run is not at hand."
         yield _check("configuration", names[0], "unknown", words), None
         yield _check("weights", names[1], "unknown", words), None
         return
+    settings, apart = (differences, distance) if encoder.language is None else (language_differences, language_distance)
     try:
-        odd = differences(case.base, encoder.folder)
-        away = distance(case.base, encoder.folder, encoder.tune)
-    except (OSError, ValueError, KeyError, TypeError) as broken:
-        yield _check("weights", names[1], "finding", f"The saved encoder cannot be read: {broken}."), None
+        if encoder.language is not None:
+            yield _claims(encoder.name, claims(encoder.folder.parent, case.base, encoder.language)), None
+        odd = settings(case.base, encoder.folder)
+        away = apart(case.base, encoder.folder, encoder.tune)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as broken:
+        yield _check("weights", names[1], "finding", f"The saved model cannot be read: {broken}."), None
         return
     words = f"{'; '.join(odd)}." if odd else "The same, but for what a library writes of itself when it saves."
     yield _check("configuration", names[0], "finding" if odd else "clean", words), None
     yield _distance(names[1], encoder, away), EncoderDistance(encoder=encoder.name, tune=encoder.tune, distance=away)
 
 
+def _claims(name: str, odd: tuple[str, ...]) -> AuditCheck:
+    words = f"{'; '.join(odd)}." if odd else "Its base model, its parameters and its stages are those of the recipe."
+    return _check("lineage", f"{name}: what it says of itself", "finding" if odd else "clean", words)
+
+
 def _distance(name: str, encoder: Encoder, away: Distance) -> AuditCheck:
-    problems = away.problems(encoder.tune)
+    problems = away.problems(encoder.tune, LANGUAGE_FAR if encoder.language else FAR)
     if problems:
         return _check("weights", name, "finding", f"{'; '.join(problems)}.")
-    if encoder.tune == "frozen":
-        words = f"The recipe left it frozen, and all {away.tensors} tensors are the base's own."
+    if encoder.tune in UNTRAINED:
+        words = f"The recipe trains nothing of it, and all {away.tensors} tensors are the base's own."
     else:
         words = (
             f"{away.total:.4f} of the base's length, in {away.moved} of {away.tensors} tensors; none has moved that "

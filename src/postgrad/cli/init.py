@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,13 +25,17 @@ def command(
     dev: Annotated[str | None, typer.Option(help="Rows that steer the search.", show_default="from train")] = None,
     test: Annotated[str | None, typer.Option(help="Rows for the one sealed read.", show_default="from train")] = None,
     input: Annotated[str | None, typer.Option(help="Column of the text.", show_default="guessed")] = None,
-    target: Annotated[str | None, typer.Option(help="Column of the label.", show_default="guessed")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column of the label or the answer.", show_default="guessed")
+    ] = None,
+    kind: Annotated[
+        Literal["classification", "generation"] | None,
+        typer.Option(help="Answers are labels, or words.", show_default="guessed"),
+    ] = None,
     out_of_scope: Annotated[
         str | None, typer.Option(help="The label of inputs to reject; '' for none.", show_default="guessed")
     ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="What to optimise.", show_default="mcc with rejection, else macro_f1")
-    ] = None,
+    metric: Annotated[str | None, typer.Option(help="What to optimise.", show_default="by the data")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the task.", show_default="from the file")] = None,
     objective: Annotated[str | None, typer.Option(help="What the model is for.", show_default=False)] = None,
     base_model: Annotated[
@@ -49,7 +53,8 @@ def command(
 
     _refuse_existing(output, force)
     others = [Path(source) for source in (dev, test) if source is not None]
-    guess = guess_columns(Path(train), others, input=input, target=target)
+    guess = guess_columns(Path(train), others, input=input, target=target, kind=kind)
+    _refuse_rejection(guess, out_of_scope)
     given = {"out_of_scope": out_of_scope, "objective": objective, "metric": metric, "budget": budget}
     if not as_json:
         console(error=True).print(_found(guess), markup=False)
@@ -67,8 +72,9 @@ def command(
         "metric": given["metric"],
         "base_models": [base_model] if base_model else None,
         "budget": given["budget"],
+        **_in_words(guess, given["metric"]),
     }
-    _check_values(given["metric"], given["budget"], base_model)
+    _check_values(guess.kind, given["metric"], given["budget"], base_model)
     write_task(fields, output, overwrite=force)
     if as_json:
         print_json({"task_file": output, "guess": guess, "fields": fields})
@@ -86,14 +92,32 @@ def _refuse_existing(output: Path, force: bool) -> None:
         )
 
 
-def _check_values(metric: str | None, budget: str | None, base_model: str | None) -> None:
+def _refuse_rejection(guess: InitGuess, out_of_scope: str | None) -> None:
+    from postgrad.errors import UserError
+
+    if guess.answers is not None and out_of_scope:
+        raise UserError(
+            f"--out-of-scope names a label, and the answers in '{guess.target}' are words ({guess.answers.form}), "
+            "which reject nothing. Leave it out, or say --kind classification."
+        )
+
+
+def _in_words(guess: InitGuess, metric: str | None) -> dict[str, object]:
+    """The keys of a task whose answers are words."""
+    if guess.answers is None:
+        return {}
+    asked = {"prompt": guess.answers.prompt, "max_new_tokens": guess.answers.max_new_tokens}
+    return {"kind": guess.kind, "metric": metric or guess.answers.metric, "generation": asked}
+
+
+def _check_values(kind: str, metric: str | None, budget: str | None, base_model: str | None) -> None:
     """Refuse a value before it is written to a file."""
     from postgrad.budget import parse_budget
-    from postgrad.metrics import METRICS
+    from postgrad.metrics import METRICS, TEXT_METRICS
     from postgrad.train.models import absolute_reference
 
     if metric is not None:
-        METRICS.get(metric)
+        (TEXT_METRICS if kind == "generation" else METRICS).get(metric)
     if budget is not None:
         parse_budget(budget)
     if base_model is not None:
@@ -124,6 +148,8 @@ def _task_name(train: str) -> str:
 
 
 def _objective(guess: InitGuess, rejects: str | None) -> str:
+    if guess.answers is not None:
+        return f"Answer {guess.input} with {guess.target}."
     known = len([label for label in guess.labels if label != rejects])
     rest = ", and reject what none of them covers" if rejects else ""
     return f"Tell {known} kinds of {guess.input} apart by {guess.target}{rest}."
@@ -134,12 +160,12 @@ def _ask(guess: InitGuess, given: dict[str, str | None]) -> dict[str, str | None
     from rich.markup import escape
     from rich.prompt import Confirm, Prompt
 
-    from postgrad.metrics import METRICS
+    from postgrad.metrics import METRICS, TEXT_METRICS
     from postgrad.spec.keys import DEFAULT_BUDGET, default_metric
 
     screen = console(error=True)
     answers = dict(given)
-    if answers["out_of_scope"] is None:
+    if answers["out_of_scope"] is None and guess.answers is None:
         maybe = guess.out_of_scope or guess.maybe_out_of_scope
         if maybe is not None:
             question = f"Does the label '{escape(maybe)}' mean: none of the others, reject it?"
@@ -153,18 +179,24 @@ def _ask(guess: InitGuess, given: dict[str, str | None]) -> dict[str, str | None
     if answers["objective"] is None:
         answers["objective"] = Prompt.ask("What is the model for?", console=screen, default=_objective(guess, rejects))
     if answers["metric"] is None:
-        answers["metric"] = Prompt.ask(
-            "Metric", console=screen, choices=list(METRICS.names()), default=default_metric(rejects is not None)
-        )
+        names = METRICS.names() if guess.answers is None else TEXT_METRICS.names()
+        fitting = default_metric(rejects is not None) if guess.answers is None else guess.answers.metric
+        answers["metric"] = Prompt.ask("Metric", console=screen, choices=list(names), default=fitting)
     if answers["budget"] is None:
         answers["budget"] = Prompt.ask("Budget ('20m', '8h', '40 experiments')", console=screen, default=DEFAULT_BUDGET)
     return answers
 
 
 def _found(guess: InitGuess) -> str:
+    note = f" ({guess.note})" if guess.note else ""
+    if guess.answers is not None:
+        return (
+            f"{guess.rows:,} rows. Text: '{guess.input}', answer: '{guess.target}'{note}. Answers in words "
+            f"({guess.answers.form}), 99 in 100 of about {guess.answers.max_new_tokens} tokens at most. If they are "
+            "labels, say --kind classification."
+        )
     most = ", ".join(f"{label} ({count})" for label, count in list(guess.labels.items())[:4])
     more = f" and {len(guess.labels) - 4} more" if len(guess.labels) > 4 else ""
-    note = f" ({guess.note})" if guess.note else ""
     return (
         f"{guess.rows:,} rows. Text: '{guess.input}', label: '{guess.target}'{note}. "
         f"{len(guess.labels)} labels: {most}{more}."

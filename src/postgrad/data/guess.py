@@ -1,4 +1,4 @@
-"""What a data file probably is: which column is the text, which the label, and which label means out of scope.
+"""What a data file probably is: its columns of text and of label or answer, and which label means out of scope.
 
 Guesses are shown to a person before anything is run on them.
 """
@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Sequence
 
+from postgrad.data.answers import Answers, describe
 from postgrad.data.files import Table
 from postgrad.data.sources import read_source
 from postgrad.errors import UserError, near_miss
@@ -16,6 +17,8 @@ from postgrad.records import Record
 
 INPUT_NAMES = ("text", "sentence", "utterance", "query", "message", "question", "input", "content", "body", "comment")
 TARGET_NAMES = ("label", "intent", "target", "category", "class", "tag", "topic", "output", "y")
+ANSWER_NAMES = ("answer", "response", "completion", "reference", "summary", "solution", "output", "target")
+PROMPT_NAMES = ("prompt", "instruction", "problem", "document", "article", "context")
 # Compared without case, spaces, '-' and '_'.
 REJECT_LABELS = frozenset(
     {"oos", "outofscope", "ood", "outofdomain", "nonodesdetected", "noneoftheabove", "nointent", "nointentdetected"}
@@ -30,8 +33,9 @@ class InitGuess(Record):
         columns: column names in file order.
         rows: how many rows.
         input: the column that is probably the text.
-        target: the column that is probably the label.
-        labels: label -> rows, the most frequent first.
+        target: the column that is probably the label, or the answer.
+        labels: label -> rows, the most frequent first; empty where answers are words.
+        answers: what the answers are like where they are words; None for labels.
         out_of_scope: a label that can only mean out of scope, of this file or the others.
         maybe_out_of_scope: a label that may mean it: ask.
         note: why, where the names of the columns did not tell.
@@ -45,10 +49,20 @@ class InitGuess(Record):
     out_of_scope: str | None
     maybe_out_of_scope: str | None
     note: str = ""
+    answers: Answers | None = None
+
+    @property
+    def kind(self) -> str:
+        return "classification" if self.answers is None else "generation"
 
 
 def guess_columns(
-    path: Path, others: Sequence[Path] = (), *, input: str | None = None, target: str | None = None
+    path: Path,
+    others: Sequence[Path] = (),
+    *,
+    input: str | None = None,
+    target: str | None = None,
+    kind: str | None = None,
 ) -> InitGuess:
     """Look at a data file.
 
@@ -56,12 +70,26 @@ def guess_columns(
         path: the train file, or the name of a data set.
         others: dev and test files with the same columns: the out-of-scope label is often only in them.
         input, target: columns that the person has named; they are not guessed.
+        kind: "classification" or "generation"; None: generation where the answers can hardly be labels.
 
     Raises:
         UserError: the file cannot be read, or it has no column of a given name, or no two that could be text and label.
     """
     table = read_source(str(path))
-    input, target, note = _columns(table, input, target)
+    input, target, note = _columns(table, input, target, kind)
+    answers = _answers(table, target, kind)
+    if answers is not None:
+        return InitGuess(
+            columns=table.columns,
+            rows=len(table.records),
+            input=input,
+            target=target,
+            labels={},
+            out_of_scope=None,
+            maybe_out_of_scope=None,
+            note=note,
+            answers=answers,
+        )
     labels = _labels(table, target)
     every = dict(labels)
     for other in others:
@@ -78,7 +106,18 @@ def guess_columns(
     )
 
 
-def _columns(table: Table, input: str | None, target: str | None) -> tuple[str, str, str]:
+def _answers(table: Table, target: str, kind: str | None) -> Answers | None:
+    """What the answers are like; None where they are labels."""
+    if kind == "classification":
+        return None
+    cells = [cells[target] for _, cells in table.records if cells.get(target) not in (None, "")]
+    if not cells and kind == "generation":
+        raise UserError(f"{table.name}: the column '{target}' holds no answer. Name another with --target.")
+    found = describe(cells) if cells else None
+    return found if found is not None and (found.clear or kind == "generation") else None
+
+
+def _columns(table: Table, input: str | None, target: str | None, kind: str | None) -> tuple[str, str, str]:
     if len(table.columns) < 2:
         raise UserError(
             f"{table.name} has one column, {table.columns[0]!r}, and a text and a label were expected. Is it separated "
@@ -88,10 +127,18 @@ def _columns(table: Table, input: str | None, target: str | None) -> tuple[str, 
         if name is not None and name not in table.columns:
             hint = near_miss(name, table.columns)
             raise UserError(f"{table.name} has no column '{name}'.{hint} Its columns: {', '.join(table.columns)}.")
-    target = target or _named([column for column in table.columns if column != input], TARGET_NAMES)
-    input = input or _named([column for column in table.columns if column != target], INPUT_NAMES)
+    in_words = kind == "generation"
+    targets = (*ANSWER_NAMES, *TARGET_NAMES) if in_words else TARGET_NAMES
+    target = target or _named([column for column in table.columns if column != input], targets)
+    if target is None:
+        target = next((name for name in table.columns if name != input and _plain(name) in ANSWER_NAMES), None)
+    input = input or _named([column for column in table.columns if column != target], (*INPUT_NAMES, *PROMPT_NAMES))
     if input and target:
         return input, target, ""
+    if in_words:
+        first, *_, last = table.columns
+        input = input or (first if first != target else last)
+        return input, target or (last if last != input else first), "the order of the columns, not their names"
     words = {column: _mean_words(table, column) for column in table.columns}
     rest = [column for column in table.columns if column not in (input, target)]
     input = input or max(rest, key=lambda column: words[column])
@@ -101,7 +148,8 @@ def _columns(table: Table, input: str | None, target: str | None) -> tuple[str, 
     if target is None:
         raise UserError(
             f"{table.name}: none of its columns ({', '.join(table.columns)}) looks like a label: each has too many "
-            f"different values or only one. Name them with --input and --target."
+            f"different values or only one. Name them with --input and --target; for answers in words say "
+            f"--kind generation."
         )
     return input, target, "chosen by what the columns hold, not by their names"
 

@@ -9,7 +9,7 @@ from typing import Any, Iterator, Mapping
 from postgrad.data.files import SUFFIXES
 from postgrad.data.sources import resolve_source
 from postgrad.errors import UserError, near_miss
-from postgrad.evaluate.guards import KINDS, kind_name
+from postgrad.evaluate.guards import KINDS, PREFIX, kind_name
 from postgrad.records import DataSpec, Guard
 
 KEYS = ("metric", "measure", "forbidden", "required")
@@ -19,17 +19,18 @@ NAME_LENGTH = 80
 GUARD_HELP = {
     "name": "Optional. What the report calls the guard.",
     "metric": "A metric over answers: on the search items, on `data`, or on a `slice`.",
-    "measure": "A property of the saved model: latency_p95_ms or model_mb.",
+    "measure": "A property of the saved model: latency_p95_ms, model_mb, or lm_eval:TASK, a task of lm-eval.",
     "forbidden": "Patterns (RE2); the guard's value is the share of answers that match one of them.",
     "required": "Patterns (RE2); the guard's value is the share of answers that match one of them.",
-    "data": "Optional. A file of rows to be asked: labelled for a metric; for patterns also a .txt, one text a line.",
+    "data": "Optional. A file of rows to be asked: labelled for a metric; for patterns also a .txt, one text a line. "
+    "For lm_eval:TASK the folder with the task's YAML.",
     "input": "Optional. Column of the text in `data`; the task's own if not set.",
     "target": "Optional. Column of the label in `data`; the task's own if not set.",
     "slice": "Optional. Only search items whose row has this value in this column: {column: ..., equals: ...}.",
     "min": "The lowest value that is accepted.",
     "max": "The highest value that is accepted.",
 }
-MEASURES = tuple(name for name in KINDS if name not in KEYS)
+MEASURES = tuple(f"{name}:TASK" if name == PREFIX else name for name in KINDS if name not in KEYS)
 
 
 def check_guards(sections: dict[str, Any], root: Path, problems: list[str]) -> None:
@@ -43,7 +44,9 @@ def check_guards(sections: dict[str, Any], root: Path, problems: list[str]) -> N
         if guard.name is not None and seen.setdefault(guard.name, number) != number:
             problems.append(f"{where}: the name '{guard.name}' is that of guards.{seen[guard.name]} too. Take another.")
         problems.extend(f"{where}: {problem}" for problem in _problems(guard, data))
-        if guard.data is not None:
+        if guard.data is not None and kind_name(guard) == PREFIX:
+            guard = guard.model_copy(update={"data": _folder(guard.data, root, where, problems)})
+        elif guard.data is not None:
             guard = guard.model_copy(update={"data": _source(guard.data, root, where, data, problems)})
         found.append(guard)
     if "guards" in sections:
@@ -58,7 +61,7 @@ def _problems(guard: Guard, data: DataSpec | None) -> Iterator[str]:
         yield f"one of {', '.join(KEYS)} was expected, found {shown}."
         return
     name = kind_name(guard)
-    if name not in KINDS or (guard.measure is not None and name not in MEASURES):
+    if name not in KINDS or (guard.measure is not None and name in KEYS):
         yield f"unknown measure '{name}'.{near_miss(name, MEASURES)} Known: {', '.join(MEASURES)}."
         return
     kind = KINDS[name]
@@ -102,6 +105,16 @@ def _bounds(guard: Guard, low: float, high: float) -> Iterator[str]:
 
 def _percent(bound: float, high: float) -> str:
     return f" For {bound:g} % write {bound / 100:g}." if high == 1.0 and 1 < bound <= 100 else ""
+
+
+def _folder(source: str, root: Path, where: str, problems: list[str]) -> str:
+    """The absolute path of a folder with tasks of lm-eval."""
+    path = (root / Path(source).expanduser()).absolute()
+    if not any(path.glob("*.yaml")) and not any(path.glob("*/*.yaml")):
+        problems.append(
+            f"{where}.data: {path} was expected to be a folder with tasks of lm-eval as YAML. Check the path."
+        )
+    return str(path)
 
 
 def _source(source: str, root: Path, where: str, data: DataSpec | None, problems: list[str]) -> str:

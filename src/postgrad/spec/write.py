@@ -10,7 +10,7 @@ import yaml
 
 from postgrad.errors import UserError
 from postgrad.records import SearchSpec, TaskSpec
-from postgrad.spec.keys import DEFAULT_BASE_MODEL, DEFAULT_BUDGET, EXAMPLES, HELP, default_metric
+from postgrad.spec.keys import DEFAULT_BUDGET, EXAMPLES, HELP, default_base_model, default_metric
 
 
 def write_task(spec_fields: Mapping[str, object], path: Path, *, overwrite: bool = False) -> None:
@@ -36,9 +36,9 @@ def _task_text(given: Mapping[str, Any]) -> str:
     data = given.get("data")
     rejects = isinstance(data, Mapping) and data.get("out_of_scope") is not None
     defaults: dict[str, Any] = {
-        "metric": default_metric(rejects),
+        "metric": default_metric(rejects, given.get("kind")),
         "min_effect": TaskSpec.model_fields["min_effect"].default,
-        "base_models": [DEFAULT_BASE_MODEL],
+        "base_models": [default_base_model(given.get("kind"))],
         "budget": DEFAULT_BUDGET,
         "search": SearchSpec().policy,
         "seed": 0,

@@ -142,7 +142,8 @@ def run(
 def merged(model: Any, params: Tuning) -> Any:
     """The plain model of a trained one, adapters merged into it."""
     if params.adapters:
-        model = model.merge_and_unload()
+        # PEFT has frozen the weights under its adapters, and a later stage may train all of them.
+        model = model.merge_and_unload().requires_grad_(True)
     # TRL has put its own forward pass in front of the model's.
     model.__dict__.pop("forward", None)
     model.config.use_cache = True

@@ -13,10 +13,12 @@ from postgrad.evaluate.guards.base import AnswersKind, GuardKind, ModelKind
 from postgrad.evaluate.guards.metric import MetricGuard
 from postgrad.evaluate.guards.patterns import PatternGuard
 from postgrad.evaluate.guards.saved_model import Latency, ModelSize
+from postgrad.evaluate.guards.suite import PREFIX, SuiteTask
 from postgrad.records import Estimate, Evaluation, Guard
 
 __all__ = [
     "KINDS",
+    "PREFIX",
     "AnswersKind",
     "ModelKind",
     "broken",
@@ -36,13 +38,14 @@ KINDS: dict[str, GuardKind] = {
     "required": PatternGuard("required"),
     "latency_p95_ms": Latency(),
     "model_mb": ModelSize(),
+    PREFIX: SuiteTask(),
 }
 
 
 def kind_name(guard: Guard) -> str:
     """The name in `KINDS`; a `measure` that is not there stays as it is."""
     if guard.measure is not None:
-        return guard.measure
+        return PREFIX if guard.measure.startswith(f"{PREFIX}:") else guard.measure
     return "metric" if guard.metric is not None else "forbidden" if guard.forbidden else "required"
 
 

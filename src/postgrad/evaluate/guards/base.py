@@ -41,13 +41,15 @@ class Unmeasured(Exception):
 
 
 class GuardKind(ABC):
-    """One kind of guard. `unit` is written behind its values; `low` and `high` are the values it can have."""
+    """One kind of guard. `unit` is written behind its values; `low` and `high` are the values it can have;
+    with `takes_folder` its `data` is a folder."""
 
     unit = ""
     low = 0.0
     high = float("inf")
     takes_data = False
     takes_slice = False
+    takes_folder = False
 
     @abstractmethod
     def title(self, guard: Guard) -> str:

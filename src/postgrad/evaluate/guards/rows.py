@@ -12,7 +12,7 @@ from typing import Any, Mapping, Sequence
 from postgrad.data.files import Table, read_lines
 from postgrad.data.sources import read_source, to_rows
 from postgrad.errors import UserError, near_miss
-from postgrad.evaluate.guards import kind_name, named
+from postgrad.evaluate.guards import kind_name, kind_of, named
 from postgrad.records import Guard, Record, Row, Slice, TaskSpec
 
 PROMPTS = ".txt"
@@ -54,7 +54,7 @@ def side_rows(task: TaskSpec) -> SideRows:
     known: dict[tuple[str, str, str | None], tuple[Row, ...]] = {}
     found = {}
     for name, guard in named(task.guards).items():
-        if guard.data is None:
+        if guard.data is None or kind_of(guard).takes_folder:
             continue
         labelled = kind_name(guard) == "metric"
         column = guard.input or task.data.input

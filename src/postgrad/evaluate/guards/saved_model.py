@@ -15,7 +15,7 @@ from typing import Sequence
 from postgrad.engines.local import LocalEngine
 from postgrad.evaluate.guards.base import ModelKind, SavedModel, Unmeasured
 from postgrad.evaluate.timing import COMMAND, INPUTS, MODEL, TIMES
-from postgrad.records import Estimate, Guard, Limits
+from postgrad.records import EngineSpec, Estimate, Guard, Limits
 
 MB = 1e6
 QUANTILE = 0.95
@@ -58,18 +58,26 @@ def timed(model: SavedModel) -> list[float]:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(model.folder, folder / MODEL)
     (folder / INPUTS).write_text(json.dumps(model.texts), encoding="utf-8")
-    spec = model.engine.model_copy(update={"workers": 1})
     try:
-        with closing(LocalEngine(COMMAND)) as engine:
-            engine.open(spec)
-            limits = Limits(wall_s=WALL_S, memory_mb=spec.memory_mb, threads=engine.threads)
-            ended = engine.start(folder.resolve(), limits).wait(WALL_S + 60.0)
-        if ended is None or ended.cause is not None or ended.code != 0:
-            why = (ended.cause if ended else None) or f"exit code {ended.code if ended else '-'}"
-            raise Unmeasured(f"the process that loads the model ended badly ({why}): {_last_line(folder)}")
+        ran(folder, model.engine, COMMAND, WALL_S)
         return _read_times(folder / TIMES)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def ran(folder: Path, spec: EngineSpec, command: Sequence[str], wall_s: float) -> None:
+    """Run a program of the referee on a folder, alone, in the sandbox and under the limits of a job.
+
+    Raises:
+        Unmeasured: the process failed or reached a limit.
+    """
+    with closing(LocalEngine(command)) as engine:
+        engine.open(spec.model_copy(update={"workers": 1}))
+        limits = Limits(wall_s=wall_s, memory_mb=spec.memory_mb, threads=engine.threads)
+        ended = engine.start(folder.resolve(), limits).wait(wall_s + 60.0)
+    if ended is None or ended.cause is not None or ended.code != 0:
+        why = (ended.cause if ended else None) or f"exit code {ended.code if ended else '-'}"
+        raise Unmeasured(f"the process that loads the model ended badly ({why}): {_last_line(folder)}")
 
 
 def _last_line(folder: Path) -> str:
