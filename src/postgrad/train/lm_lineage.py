@@ -32,7 +32,8 @@ _TABLES = re.compile(r"\.(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$
 def tune_of(stage: Stage) -> str:
     """What a recipe's stages together may move: `full` where one trains every weight, else adapters, else `none`."""
     params = CausalLMParams.model_validate(stage.params)
-    ways = {params.tune, *(str(later.tune) for later in params.then if hasattr(later, "tune"))}
+    ways = {*(str(later.tune) for later in (params, *params.then) if hasattr(later, "tune"))}
+    ways = {"lora" if way == "qlora" else way for way in ways}
     return next((way for way in ("full", "dora", "lora") if way in ways), "none")
 
 
