@@ -186,6 +186,8 @@ class TestEnsemble(WithEncoder):
 def test_all_backends_are_covered() -> None:
     covered = {type(suite.backend).__name__ for suite in (TestConstant, TestClassic, TestEmbedder, TestEnsemble)}
     covered |= {"Soup", "CausalLM", "Nearest"}  # in test_soup.py, test_causal_lm.py and test_generation.py
+    # Trains in an environment of its own, so it has tests of its own: test_training_hub.py.
+    covered.add("TrainingHub")
     assert {type(BACKENDS.get(name)).__name__ for name in BACKENDS.names()} == covered
 
 
