@@ -209,7 +209,7 @@ class Worker:
             environments=tuple(map(Path, spec.environments)),
             calibration=spec.calibration,
             most_s=self._left_s(unit),
-            measure=self.progress.measure,
+            measure=self.progress.measure if unit == spec.units[0] else None,
         )
         self.progress.say(f"training {spec.recipe.stage.backend} on {len(rows)} rows")
         return BACKENDS.get(spec.recipe.stage.backend).fit(job)

@@ -76,7 +76,8 @@ class FitJob:
         environments: folders of the isolated environments that were built for the recipe.
         calibration: what earlier jobs of this backend measured, by name, where it reckons with that.
         most_s: seconds that there are for this training; None for no limit.
-        measure: called with (name, value) for what the next jobs are to reckon with.
+        measure: called with (name, value) for what the next jobs are to reckon with; None where this is not the first
+            training of its process, which finds memory that the one before it gave back.
     """
 
     rows: tuple[Row, ...]
@@ -94,7 +95,7 @@ class FitJob:
     environments: tuple[Path, ...] = ()
     calibration: Mapping[str, float] = field(default_factory=dict)
     most_s: float | None = None
-    measure: Callable[[str, float], None] = field(default=lambda name, value: None)
+    measure: Callable[[str, float], None] | None = None
 
 
 class Fitted(Protocol):

@@ -117,15 +117,8 @@ class Probe:
         # The first step holds what is done once.
         each = median(after - before for before, after in zip(self.ends[1:-1], self.ends[2:], strict=True))
         left = each * (self.steps - PROBED)
-        grown = max(0.0, peak_mb(self.device) - self.before_mb)
-        factor = min(MOST_FACTOR, max(LEAST_FACTOR, grown / max(1.0, self.needs.grown(self.at_once))))
-        self.job.measure(MEMORY, factor)
-        self.job.measure("step_s", each)
-        print(
-            f"measured: {each:.2f} s a step, about {left:,.0f} s to go; {grown:,.0f} MB beside the weights, "
-            f"{self.needs.grown(self.at_once):,.0f} were reckoned",
-            flush=True,
-        )
+        print(f"measured: {each:.2f} s a step, about {left:,.0f} s to go", flush=True)
+        self._measure_memory()
         most = self.job.most_s
         if most is not None and (whole := self.ends[-1] - self.ends[0] + left) > PATIENCE * most:
             raise CheckFailed(
@@ -133,6 +126,13 @@ class Probe:
                 f"a step takes {each:.1f} s here, so {self.steps} steps take {whole:,.0f} s, and this job has "
                 f"{most:,.0f} left. Take fewer epochs or rows, a smaller base model, or raise engine.job_wall_s.",
             )
+
+    def _measure_memory(self) -> None:
+        if self.job.measure is None:
+            return
+        grown, reckoned = peak_mb(self.device) - self.before_mb, self.needs.grown(self.at_once)
+        self.job.measure(MEMORY, min(MOST_FACTOR, max(LEAST_FACTOR, grown / max(1.0, reckoned))))
+        print(f"measured: {grown:,.0f} MB beside the weights, {reckoned:,.0f} were reckoned", flush=True)
 
 
 def within_memory(at_once: int, batch: int, train: Callable[[int], None], keep: Callable[[], None]) -> None:

@@ -110,7 +110,8 @@ def method_of(stage: Later) -> Method:
 
 def _ground_of(ground: Ground, number: int) -> Ground:
     job = ground.job
-    own = replace(job, seed=job.seed + SEED_STEP * (number + 1), checkpoint=job.checkpoint / f"then-{number}")
+    seed = job.seed + SEED_STEP * (number + 1)
+    own = replace(job, seed=seed, checkpoint=job.checkpoint / f"then-{number}", measure=None)
     return replace(ground, job=own)
 
 
