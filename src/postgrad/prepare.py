@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, Sequence
 
+from postgrad.choices import check_choices
 from postgrad.data.card import build_card
-from postgrad.data.sources import load_rows as load_source
+from postgrad.data.sources import load_rows
 from postgrad.evaluate.guards.rows import GuardPlan, SideRows, check_labels, side_rows, slice_rows
 from postgrad.evaluate.splits import Parts, dump_rows, split_task
 from postgrad.events import DataPrepared
@@ -16,21 +17,28 @@ from postgrad.session import Session
 from postgrad.train.models import resolve_model
 
 
+def part_rows(task: TaskSpec, part: str) -> tuple[Row, ...]:
+    """The rows of `train`, `dev` or `test`; () where the task has no such file.
+
+    Raises:
+        UserError: the file is missing or not what the task says.
+    """
+    data, source = task.data, getattr(task.data, part)
+    if source is None:
+        return ()
+    words = task.kind == "generation"
+    rows = load_rows(source, part=part, input=data.input, target=data.target, check=data.check, words=words)
+    check_choices(rows, task.generation, part)
+    return rows
+
+
 def load_parts(task: TaskSpec) -> Parts:
     """Read the task's files.
 
     Raises:
         UserError: a file is missing or not what the task says.
     """
-    data = task.data
-
-    def read(source: str | None, part: str) -> tuple[Row, ...]:
-        if source is None:
-            return ()
-        words = task.kind == "generation"
-        return load_source(source, part=part, input=data.input, target=data.target, check=data.check, words=words)
-
-    given = {part: read(getattr(data, part), part) for part in ("train", "dev", "test")}
+    given = {part: part_rows(task, part) for part in ("train", "dev", "test")}
     return Parts(**given, side=side_rows(task).all)
 
 

@@ -12,13 +12,12 @@ from postgrad.certify import RESERVE_START
 from postgrad.cli.machine import training_libraries
 from postgrad.cli.planning import SplitLine, assumption, earlier_run, needs_told, rounded, split_lines
 from postgrad.data.card import build_card, problems
-from postgrad.data.sources import load_rows
 from postgrad.engines import ENGINES
 from postgrad.errors import UserError
 from postgrad.evaluate.guards.rows import side_rows
 from postgrad.evaluate.power import refusal
 from postgrad.evaluate.splits import Parts, SplitPlan, UnitPlan, split_task
-from postgrad.prepare import plan_guards
+from postgrad.prepare import part_rows, plan_guards
 from postgrad.records import DataCard, Recipe, Record, Row, Stage, TaskSpec
 from postgrad.research.drafts import starts_of
 from postgrad.research.language import speaks
@@ -96,17 +95,10 @@ def outlook(task: TaskSpec, runs_dir: Path | None = None) -> Outlook:
 
 def _read(task: TaskSpec, found: list[str]) -> Parts | None:
     """All rows, or None and every part that cannot be read as a problem."""
-    data = task.data
     rows: dict[str, tuple[Row, ...]] = {}
     for part in ("train", "dev", "test"):
-        source = getattr(data, part)
-        if source is None:
-            continue
         try:
-            words = task.kind == "generation"
-            rows[part] = load_rows(
-                source, part=part, input=data.input, target=data.target, check=data.check, words=words
-            )
+            rows[part] = part_rows(task, part)
         except UserError as problem:
             found.append(f"data.{part}: {problem}")
     try:

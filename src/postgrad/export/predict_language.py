@@ -8,6 +8,7 @@ schema is not enforced here.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -52,9 +53,15 @@ class Language:
         return whole
 
     def answer(self, text: str) -> str:
-        """The likeliest tokens one by one."""
+        """The likeliest of the options that the text lists, where the task has them; else the likeliest tokens one by
+        one."""
         import torch
 
+        kind = self.facts["generation"].get("choices")
+        if kind and (options := [pair[kind != "letter"] for pair in options_in(text)]):
+            said = [self.likelihood(self.prompt(text), option) for option in options]
+            sizes = [len(option.encode()) if kind == "text_per_byte" else 1 for option in options]
+            return options[int(np.argmax(np.array(said) / np.array(sizes)))]
         generation, end = self.facts["generation"], self.facts["end"]
         ids = torch.tensor([self.prompt(text)])
         with torch.inference_mode():
@@ -74,19 +81,30 @@ class Language:
 
     def likelihoods(self, text: str) -> Any:
         """(C,) log-likelihood of each candidate behind the prompt, divided and calibrated as the recipe says."""
-        import torch
-
         start, found = self.prompt(text), []
         for candidate in self.facts["candidates"]:
-            target = [*self.plain(self.facts["leads"][-1] + candidate), self.facts["end"]]
-            with torch.inference_mode():
-                logits = self.model(input_ids=torch.tensor([start + target])).logits[0, len(start) - 1 : -1].float()
-            said = torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(target)[:, None]).sum().item()
-            found.append(said / len(target) if self.facts["params"]["normalise"] == "tokens" else said)
+            said = self.likelihood(start, candidate)
+            found.append(said / len(self.target(candidate)) if self.facts["params"]["normalise"] == "tokens" else said)
         return np.array(found) - np.array(self.facts["offsets"] or 0.0)
+
+    def target(self, answer: str) -> list[int]:
+        """Token ids of an answer and its end."""
+        return [*self.plain(self.facts["leads"][-1] + answer), self.facts["end"]]
+
+    def likelihood(self, prompt: list[int], answer: str) -> float:
+        """Log-likelihood of an answer and its end behind a prompt."""
+        import torch
+
+        target = self.target(answer)
+        with torch.inference_mode():
+            logits = self.model(input_ids=torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1].float()
+        found: float = torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(target)[:, None]).sum().item()
+        return found
 
 
 FACTS, WEIGHTS = "language_model.json", "language_model"
+LETTERS = "ABCDEFGHIJ"
+OPTION = re.compile(r"^[ \t]*\(?([A-J])[).:：、．][ \t]*(\S.*?)\s*$", re.MULTILINE)
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -99,6 +117,18 @@ def bf16(precision: str) -> bool:
     except OSError:
         return False
     return bool(BF16_FLAGS & set(flags))
+
+
+def options_in(text: str) -> list[tuple[str, str]]:
+    """Letter and words of the last list of options in a text, a line each; [] where there are not two."""
+    found: list[tuple[str, str]] = []
+    run: list[tuple[str, str]] = []
+    for letter, said in OPTION.findall(text):
+        run = run if letter == LETTERS[len(run) : len(run) + 1] else []
+        if letter == LETTERS[len(run)]:
+            run.append((letter, said))
+        found = list(run) if len(run) > 1 else found
+    return found
 
 
 def load_texts(folder: Path) -> Callable[[Sequence[str]], list[str]]:

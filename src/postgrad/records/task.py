@@ -97,6 +97,8 @@ class Generation(Record):
         max_new_tokens: of an answer; what is longer is cut there.
         stop: texts at which an answer ends. They are no part of it.
         json_schema: what an answer has to conform to (JSON schema); None for free text.
+        choices: the answer is the likeliest of the options that the input lists, named by its letter (`letter`) or in
+            its words (`text`; `text_per_byte`: likelihood by length); None where answers are generated.
     """
 
     system: str = ""
@@ -105,6 +107,7 @@ class Generation(Record):
     max_new_tokens: int = 128
     stop: tuple[str, ...] = ()
     json_schema: dict[str, Value] | None = None
+    choices: Literal["letter", "text", "text_per_byte"] | None = None
 
 
 class TaskSpec(Record):

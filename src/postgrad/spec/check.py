@@ -182,9 +182,12 @@ def _check_generation(sections: Mapping[str, Any], problems: list[str]) -> None:
     if any(not stop for stop in asked.stop):
         problems.append("generation.stop holds an empty text, which would end every answer. Remove it.")
     if sections.get("kind") != "generation":
-        if asked.json_schema is not None:
-            problems.append("generation.json_schema is set, and the task's kind is classification. Remove it.")
+        for key in ("json_schema", "choices"):
+            if getattr(asked, key) is not None:
+                problems.append(f"generation.{key} is set, and the task's kind is classification. Remove it.")
         return
+    if asked.choices is not None and asked.json_schema is not None:
+        problems.append("generation.choices and generation.json_schema are set, and an answer has one form. Keep one.")
     if "data" in sections and sections["data"].out_of_scope is not None:
         problems.append("data.out_of_scope is set, and answers in words reject nothing. Remove it, or take labels.")
     if not sections.get("base_models", True):

@@ -44,7 +44,7 @@ HELP = {
     "engine": "Where jobs run: a name, or kind, workers, threads, sandbox, and memory_mb and job_wall_s of a job.",
     "memory": "Optional. Whether finished runs teach this one, and it later ones; 'off' for neither. No data is kept.",
     "generation": "How a language model is asked: {system: ..., prompt: ... with {input} in it, max_new_tokens: 128, "
-    "max_prompt_tokens: 1024, stop: [...], json_schema: {...}}.",
+    "max_prompt_tokens: 1024, stop: [...], json_schema: {...}, choices: letter}.",
     "seed": "Same seed and same memory, same run, as far as it does not depend on time.",
 }
 

@@ -13,7 +13,7 @@ from postgrad.records import Generation
 from postgrad.train import scores
 from postgrad.train.base import CheckFailed, Outputs, Texts
 from postgrad.train.chat import Renderer
-from postgrad.train.lm_generate import generate
+from postgrad.train.lm_choose import answer
 from postgrad.train.lm_params import CausalLMParams
 from postgrad.train.lm_score import log_likelihoods
 from postgrad.train.models import model_hash
@@ -67,7 +67,7 @@ class LanguageModel:
 
     def predict(self, texts: Sequence[str]) -> Outputs | Texts:
         if not self.labels:
-            return generate(self.model, self.renderer, self.generation, texts)
+            return answer(self.model, self.renderer, self.generation, texts)
         return answered(self.likelihoods(texts), self.columns, self.labels, self.params.score)
 
     def likelihoods(self, texts: Sequence[str]) -> NDArray[np.float64]:

@@ -67,29 +67,48 @@ def log_likelihoods(
 ) -> NDArray[np.float64]:
     """(N, K) log p(answer | prompt), summed over the tokens of the answer.
 
-    Prompts of the same length go through the model together, so that none is padded.
-
     Args:
         prompts: token ids, each of them beginning with `prefix` and longer than it.
     """
     import numpy as np
+
+    found = log_likelihoods_of(model, prompts, [answers] * len(prompts), prefix)
+    return np.stack(found) if found else np.zeros((0, len(answers)))
+
+
+def log_likelihoods_of(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[Sequence[int]]],
+    prefix: Sequence[int] = (),
+) -> list[NDArray[np.float64]]:
+    """For each of N prompts (K,) log p(answer | prompt) of its own K answers.
+
+    Prompts of the same length with the same answers go through the model together, so that none is padded.
+
+    Args:
+        prompts: as in `log_likelihoods`.
+        answers: token ids of the answers to each prompt.
+    """
+    import numpy as np
     import torch
 
-    found = np.zeros((len(prompts), len(answers)))
-    tree = tree_of(answers)
-    by_length: dict[int, list[int]] = {}
-    for number, prompt in enumerate(prompts):
-        by_length.setdefault(len(prompt), []).append(number)
+    found = [np.zeros(0)] * len(prompts)
+    alike: dict[tuple[int, tuple[tuple[int, ...], ...]], list[int]] = {}
+    for number, (prompt, own) in enumerate(zip(prompts, answers, strict=True)):
+        alike.setdefault((len(prompt), tuple(map(tuple, own))), []).append(number)
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    fits = int(LOGITS_MB * 1e6 / (4 * vocabulary * (len(tree.tokens) + 1)))
     with torch.inference_mode():
         shared = _cache(model, prefix)
-        for length, numbers in sorted(by_length.items()):
+        for (length, own), numbers in sorted(alike.items()):
+            tree = tree_of(own)
+            fits = int(LOGITS_MB * 1e6 / (4 * vocabulary * (len(tree.tokens) + 1)))
             size = max(1, min(fits, PROMPT_TOKENS_A_BATCH // (length - len(prefix))))
             for start in range(0, len(numbers), size):
                 batch = numbers[start : start + size]
                 ids = torch.tensor([list(prompts[number][len(prefix) :]) for number in batch], device=model.device)
-                found[batch] = _batch(model, ids, tree, shared, len(prefix))
+                for number, row in zip(batch, _batch(model, ids, tree, shared, len(prefix)), strict=True):
+                    found[number] = row
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, Sequence
 from postgrad.errors import UserError
 from postgrad.train.base import CheckFailed
 from postgrad.train.chat import Example, Renderer, renderer
-from postgrad.train.lm_generate import generate
+from postgrad.train.lm_choose import answer
 from postgrad.train.lm_later import Distillation, Rejection
 from postgrad.train.lm_more import trained_on
 from postgrad.train.lm_plan import shots_of
@@ -53,7 +53,7 @@ def distil(ground: Ground, stage: Distillation, model: Any) -> Any:
     """
     asked = chosen(ground, stage.rows)
     teacher, speaks = _teacher(ground, stage, asked)
-    said = generate(teacher, speaks, ground.job.generation, [example.text for example in asked]).texts
+    said = answer(teacher, speaks, ground.job.generation, [example.text for example in asked]).texts
     grades = ground.grade(asked, said)
     kept = [
         replace(example, answer=text)
