@@ -24,8 +24,10 @@ from postgrad.train.base import CheckFailed, FitJob, Texts, TrainingDiverged
 from postgrad.train.causal_lm import CausalLM
 from postgrad.train.chat import Example, renderer
 from postgrad.train.gguf import converted, gguf_of
+from postgrad.train.lm_checks import NO_LOSS, Tokens
 from postgrad.train.lm_model import answered, load_tokenizer, load_weights
 from postgrad.train.lm_score import log_likelihoods, tree_of
+from postgrad.train.lm_shared import logits_of, shared_length
 from postgrad.train.models import model_kind, resolve_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -212,6 +214,30 @@ def test_what_saves_memory_changes_no_loss(more: dict[str, Any], tiny: Path, tmp
         CausalLM().fit(replace(job, report=_into(told)))
         losses.append(told)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_what_rows_share_goes_through_the_model_once_with_the_same_gradients(tiny: Path) -> None:
+    import torch
+
+    model, start = load_weights(tiny, torch.float32).train(), list(range(40, 60))
+    rows = [Tokens((*start, 70 + n, 80, 90 + n, 2), (*[NO_LOSS] * 22, 90 + n, 2)) for n in range(5)]
+    shared = shared_length(rows)
+    assert shared == 20 and shared_length([rows[0]] * 3) == 21, "the token before the answer foretells it"
+    assert shared_length([rows[0], Tokens((2, 80, 2), (NO_LOSS, 80, 2))]) == 0
+
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"].numel()), with_kwargs=True)
+    ids, labels = torch.tensor([row.ids for row in rows]), torch.tensor([row.labels for row in rows])
+    kept, found = torch.tensor([21, 22]), []
+    for given in (0, shared):
+        model.zero_grad()
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        logits = logits_of(model, inputs, kept, given)
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 22:].flatten()).backward()
+        found.append([logits.detach(), *(p.grad.clone() for p in model.parameters())])
+    assert seen == [5 * 24, 20, 5 * 4]
+    for plain, once in zip(*found, strict=True):
+        torch.testing.assert_close(plain, once, rtol=1e-3, atol=1e-6)
 
 
 def test_every_row_is_seen_once_an_epoch_in_batches_of_one_length() -> None:

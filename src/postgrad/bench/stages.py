@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 SOURCE = "reasoning-gym:chain_sum?train=300&test=300&min_terms=2&max_terms=2&min_digits=1&max_digits=2&seed=1"
 SYSTEM = "Answer with the result alone."
 # Token-wise, a step of GRPO trains on prompts times samples rows.
-STEPS, PROMPTS, SAMPLES = 24, 4, 8
+PROMPTS, SAMPLES = 4, 8
 DRAWS = 10_000
 
 
-def arms(epochs: int, rows: int, lr: float, quick: bool) -> dict[str, dict[str, Any]]:
-    """Arm -> parameters of the backend."""
-    steps = 3 if quick else STEPS
+def arms(epochs: int, rows: int, lr: float, steps: int) -> dict[str, dict[str, Any]]:
+    """Arm -> parameters of the backend. `steps` and the rate are those of GRPO."""
     first = {"tune": "lora", "epochs": epochs, "batch_size": 16, "lr": 1e-3}
     as_long = max(1, round(steps * PROMPTS * SAMPLES / rows))
     grpo = {"method": "grpo", "steps": steps, "prompts": PROMPTS, "samples": SAMPLES, "lr": lr}
@@ -54,6 +53,7 @@ class Stages:
         "seeds": ("2", "trainings of each arm"),
         "epochs": ("2", "of the first fine-tuning"),
         "lr": ("0.0001", "learning rate of GRPO"),
+        "steps": ("24", "of GRPO, with 32 answers each"),
         "tokens": ("12", "the most tokens of an answer"),
         "threads": ("2", "of a training"),
     }
@@ -65,7 +65,8 @@ class Stages:
         if spec.quick:
             train, test = train[:32], test[:32]
         spec.folder.mkdir(parents=True, exist_ok=True)
-        every = arms(whole_number(spec.options, "epochs"), len(train), _rate(spec.options["lr"]), spec.quick)
+        steps = 3 if spec.quick else whole_number(spec.options, "steps")
+        every = arms(whole_number(spec.options, "epochs"), len(train), _rate(spec.options["lr"]), steps)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in every}
         for seed in range(seeds):
             for name, params in every.items():

@@ -12,14 +12,13 @@ from postgrad.errors import UserError
 from postgrad.records import Generation
 from postgrad.train.base import Texts
 from postgrad.train.chat import Renderer
+from postgrad.train.lm_shared import LEAST_SHARED, LEAST_SHARING, plain_layers
 
 if TYPE_CHECKING:
     import torch
 
 TOKENS_A_BATCH = 8192
 ROWS_A_BATCH = 32
-# Tokens that a common beginning has at least, and prompts that share it, to be worth computing by itself.
-LEAST_SHARED, LEAST_SHARING = 16, 4
 
 
 def generate(model: Any, renderer: Renderer, generation: Generation, texts: Sequence[str]) -> Texts:
@@ -85,7 +84,6 @@ class Shared:
 def shared_prefix(model: Any, renderer: Renderer, prompts: Sequence[Sequence[int]]) -> Shared | None:
     """What prompts have in common at their beginning, where that is worth while and the model can go on from it."""
     import torch
-    from transformers import DynamicCache
 
     prefix = renderer.prefix
     if len(prefix) < LEAST_SHARED or len(prompts) < LEAST_SHARING:
@@ -95,10 +93,7 @@ def shared_prefix(model: Any, renderer: Renderer, prompts: Sequence[Sequence[int
         return None
     with torch.inference_mode():
         found = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True, logits_to_keep=1)
-    cache = found.past_key_values
-    # Layers with windows or states of their own keep other things than all keys.
-    plain_layers = type(cache) is DynamicCache and all(type(layer).__name__ == "DynamicLayer" for layer in cache.layers)
-    return Shared(cache, len(prefix)) if plain_layers else None
+    return Shared(found.past_key_values, len(prefix)) if plain_layers(found.past_key_values) else None
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:

@@ -11,6 +11,7 @@ from postgrad.train.lm_checks import NO_LOSS, Tokens
 from postgrad.train.lm_memory import MEMORY, Needs, Probe, needs_of, room_mb, within_memory
 from postgrad.train.lm_model import Adapter, load_weights
 from postgrad.train.lm_plan import order_of
+from postgrad.train.lm_shared import logits_of, shared_length
 from postgrad.train.lm_tuning import Tuning
 from postgrad.train.lm_watch import Read, Watch, loss_of, settings, watched
 
@@ -74,7 +75,8 @@ def tune(
     batch = min(params.batch_size, len(rows))
     order = list(range(len(rows))) if in_order else order_of(lengths, batch, params.epochs, job.seed)
     asked = max(sum(label != NO_LOSS for label in row.labels) for row in rows)
-    needs = needs_of(params, model, max(lengths), asked if job.labels else max(lengths))
+    shared = shared_length(rows)
+    needs = needs_of(params, model, max(lengths) - shared, asked if job.labels else max(lengths) - shared)
     steps = math.ceil(len(order) / batch)
     dataset = _dataset(rows, order)
 
@@ -87,7 +89,8 @@ def tune(
             train_sampling_strategy="sequential",
         )
         torch.manual_seed(job.seed)
-        return _trainer_class()(model=model, args=told, train_dataset=dataset, processing_class=tokenizer)
+        trainer = _trainer_class(0 if packing else shared)
+        return trainer(model=model, args=told, train_dataset=dataset, processing_class=tokenizer)
 
     run(job, model, build, needs, (batch, steps))
 
@@ -158,8 +161,9 @@ def _dataset(rows: Sequence[Tokens], order: Sequence[int]) -> Any:
     return Dataset.from_dict(columns).select(order, keep_in_memory=True)
 
 
-def _trainer_class() -> Any:
-    """TRL's trainer without its telemetry; on a CPU with a loss that looks at the tokens of answers only.
+def _trainer_class(shared: int) -> Any:
+    """TRL's trainer without its telemetry; on a CPU with a loss that looks at the tokens of answers only, and
+    the first `shared` tokens of all rows once a batch.
 
     TRL works the output layer out for every token there, which for short answers to long prompts is most of what that
     layer costs; on a GPU it leaves the others out by itself.
@@ -179,7 +183,7 @@ def _trainer_class() -> Any:
                 return theirs(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs.pop("labels")[:, 1:]
             kept = (labels != NO_LOSS).any(0).nonzero()[:, 0]
-            logits = model(**inputs, use_cache=False, logits_to_keep=kept).logits
+            logits = logits_of(model, inputs, kept, shared)
             labels = labels[:, kept].flatten()
             total = F.cross_entropy(logits.flatten(0, 1).float(), labels, ignore_index=NO_LOSS, reduction="sum")
             return total / (num_items_in_batch if num_items_in_batch is not None else (labels != NO_LOSS).sum())
