@@ -240,6 +240,16 @@ def test_what_rows_share_goes_through_the_model_once_with_the_same_gradients(tin
         torch.testing.assert_close(plain, once, rtol=1e-3, atol=1e-6)
 
 
+def test_a_share_of_the_rows_has_some_of_every_label() -> None:
+    rows = [Row(str(n), f"t{n}", "rare" if n == 7 else "usual") for n in range(41)]
+    part = lm_plan.part_of(rows, 0.25, True, 0)
+    assert [row.label for row in part].count("usual") == 10 and rows[7] in part and part == sorted(part, key=rows.index)
+    assert part == lm_plan.part_of(rows, 0.25, True, 0) != lm_plan.part_of(rows, 0.25, True, 1)
+    assert lm_plan.part_of(rows, 1.0, False, 0) == rows and len(lm_plan.part_of(rows, 0.25, False, 0)) == 10
+    cost = CausalLM().nominal_cost
+    assert cost({"share": 0.25}, 400, 0) == cost({}, 100, 0) < cost({}, 400, 0)
+
+
 def test_every_row_is_seen_once_an_epoch_in_batches_of_one_length() -> None:
     lengths = [number % 13 + 1 for number in range(100)]
     order = lm_plan.order_of(lengths, 8, 3, seed=1)

@@ -15,6 +15,7 @@ from postgrad.train.models import model_kind
 BACKEND = "causal_lm"
 UNTOUCHED = Stage(backend=BACKEND, params={"tune": "none"})
 SHOTS = Stage(backend=BACKEND, params={"tune": "none", "shots": 8})
+PART = Stage(backend=BACKEND, params={"tune": "lora", "share": 0.25})
 LORA = Stage(backend=BACKEND, params={"tune": "lora"})
 FULL = Stage(backend=BACKEND, params={"tune": "full", "lr": 5e-5})
 FEW = 4
@@ -32,6 +33,7 @@ def lm_recipe(base: str | None, stage: Stage) -> Recipe:
 
 #: Starting points: kind, change, stage.
 STARTS: tuple[tuple[str, str, Stage], ...] = (
+    ("draft.lm_part", "low-rank adapters on a quarter of the rows", PART),
     ("draft.lm_lora", "low-rank adapters on the language model", LORA),
     ("draft.lm_full", "all weights of the language model", FULL),
     ("draft.lm_shots", "the untouched language model with eight answered examples in its prompt", SHOTS),
@@ -149,6 +151,26 @@ PLAYS: tuple[Play, ...] = (
         0.03,
         _epochs(1, MOST_EPOCHS),
         _times_epochs(2.0),
+    ),
+    Play(
+        "lm.all_rows",
+        "train on all rows",
+        "What a part of the rows has taught, all of them teach better.",
+        "the search score is no higher",
+        0.02,
+        0.03,
+        every(is_tuned, main_is_not(BACKEND, "share", 1.0)),
+        set_main(share=1.0),
+    ),
+    Play(
+        "lm.fewer_rows",
+        "train on a quarter of the rows",
+        "A small model needs few rows to learn the form of an answer, and what is saved pays for other experiments.",
+        "the search score falls",
+        -0.01,
+        0.02,
+        every(is_tuned, main_is(BACKEND, share=1.0)),
+        set_main(share=0.25),
     ),
     Play(
         "lm.shorter",

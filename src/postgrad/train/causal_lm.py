@@ -74,7 +74,7 @@ class CausalLM:
         if given.gradient_checkpointing:
             training *= CHECKPOINTING
         answering = FORWARD_TOKEN_S * (FP32_FACTOR["answering"] if fp32 else 1.0)
-        trained = rows * given.epochs * (ROW_TOKENS + shots)
+        trained = rows * given.share * given.epochs * (ROW_TOKENS + shots)
         # What stands in front of every text goes through the model once where labels are scored, and always else.
         asked = texts * (ROW_TOKENS + ANSWER_TOKENS + shots / 2)
         return START_S + training * trained + answering * asked + (FP32_FACTOR["training"] if fp32 else 1.0) * later

@@ -18,6 +18,7 @@ class CausalLMParams(Tuning):
         shots: train rows that stand in every prompt as answered examples, as many of each label as of any other. They
             are not trained on.
         labels_as: what a label is written as: as given, or in words (`card_arrival` as `card arrival`).
+        share: part of the rows that is trained on, drawn by chance, of each label alike.
         packing: rows of a batch are laid end to end, each seeing itself only, and nothing is padded.
         precision: arithmetic; `auto` is bf16 on a GPU and on a CPU with instructions for it, and fp32 elsewhere.
             Trained weights are fp32 in any case, and saved as bf16.
@@ -33,6 +34,7 @@ class CausalLMParams(Tuning):
     then: tuple[Later, ...] = Field((), max_length=4)
     shots: int = Field(0, ge=0, le=256)
     labels_as: Literal["given", "words"] = "given"
+    share: float = Field(1.0, gt=0, le=1)
     epochs: int = Field(3, ge=1, le=200)
     lr: float = Field(5e-4, gt=0)
     packing: bool = False

@@ -52,12 +52,24 @@ def plan_of(job: FitJob, params: CausalLMParams) -> Plan:
     def example(row: Row) -> Example:
         return Example(row.text, written(row.label, params) if number else row.label, row)
 
+    rest = [row for row in inside if row.id not in held]
     return Plan(
         shots=tuple(example(row) for row in chosen),
-        examples=tuple(example(row) for row in inside if row.id not in held),
+        examples=tuple(example(row) for row in part_of(rest, params.share, bool(number), job.seed)),
         candidates=tuple(answers) if number else (),
         columns=tuple(used) if number else (),
     )
+
+
+def part_of(rows: Sequence[Row], share: float, balanced: bool, seed: int) -> list[Row]:
+    """A share of the rows drawn by chance, in the order they had; where `balanced`, of each label, and one of it at
+    least."""
+    rng = Random(f"{seed}:share")
+    groups: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(row.label if balanced else "", []).append(number)
+    kept = {number for group in groups.values() for number in rng.sample(group, max(1, round(share * len(group))))}
+    return [row for number, row in enumerate(rows) if number in kept]
 
 
 def written(label: str, params: CausalLMParams) -> str:
