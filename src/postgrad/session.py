@@ -315,7 +315,9 @@ class Session:
         }
 
     def job_spec(self, job: Job) -> JobSpec:
-        wall = self.task.engine.job_wall_s
+        engine, told = self.executor.engine, self.task.engine
+        # The champion's final training is waited for by everything, and what runs beside it hardly trains.
+        threads = engine.threads_alone if job.save_model else engine.threads
         base = resolve_model(job.recipe.base_model) if job.recipe.base_model else None
         return JobSpec(
             job=job.id,
@@ -338,7 +340,7 @@ class Session:
             metric="" if self.plan.labels else self.task.metric,
             calibration=self.pace.calibration(job.recipe.stage.backend),
             models={name: str(resolve_model(name)) for name in edit.teachers(job.recipe)},
-            limits=Limits(wall_s=wall, memory_mb=self.task.engine.memory_mb, threads=self.executor.engine.threads),
+            limits=Limits(wall_s=told.job_wall_s, memory_mb=told.memory_mb, threads=threads),
             save_model=job.save_model,
         )
 

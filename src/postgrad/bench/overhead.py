@@ -58,7 +58,7 @@ class SimulatedEngine:
     """Answers every job at once: right with a probability that the recipe's hash decides."""
 
     slots = 2
-    threads = 1
+    threads = threads_alone = 1
     sandbox = "none"
 
     def open(self, spec: EngineSpec) -> None:

@@ -57,6 +57,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def threads_alone(self) -> int:
+        """CPU threads of a job that others hardly run beside: all cores of a machine, if the user said nothing else."""
+        ...
+
+    @property
     def sandbox(self) -> str:
         """The name of what keeps jobs away from the rest of the machine; "none" where nothing does."""
         ...

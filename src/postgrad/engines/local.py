@@ -79,6 +79,10 @@ class LocalEngine:
     def threads(self) -> int:
         return self._threads
 
+    @property
+    def threads_alone(self) -> int:
+        return self._spec.threads or max(self._threads, available_cores())
+
     def start(self, folder: Path, limits: Limits) -> Handle:
         self._handles = [handle for handle in self._handles if handle.wait(0) is None]
         private = folder / "private"
