@@ -47,7 +47,7 @@ def test_the_difference_of_arms_is_paired_by_item() -> None:
 
 def test_the_longer_arm_trains_on_as_many_rows_as_grpo() -> None:
     made = stages.arms(2, 300, 1e-4, 24)
-    drawn = stages.STEPS * stages.PROMPTS * stages.SAMPLES
+    drawn = 24 * stages.PROMPTS * stages.SAMPLES
     assert 0.5 < made["SFT, longer"]["then"][0]["epochs"] * 300 / drawn < 1.5
     assert {json.dumps({**arm, "then": 0}) for arm in made.values()} == {json.dumps({**made["SFT"], "then": 0})}
 
