@@ -151,6 +151,12 @@ def test_sealed_read_scores_everyone_at_their_own_frozen_threshold() -> None:
     gap = read.scores[0].estimate.value - read.scores[1].estimate.value
     assert read.difference.value == pytest.approx(gap)
     assert read.n == 500 and 0 < read.mcnemar_p < 0.05
+    third = Entrant(role="constant", experiment="e2", threshold=-9.0, outputs="z")
+    more = read_sealed("mcc", [*entrants, (third, weak)], questions, seed=0)
+    assert more.difference == read.difference == more.scores[1].gap and more.scores[0].gap is None
+    least = more.scores[2].gap
+    assert least is not None and least.value == pytest.approx(by_hand - more.scores[2].estimate.value)
+    assert least.low < least.value < least.high and least.value != pytest.approx(gap)
 
 
 def test_agreement_needs_no_label() -> None:

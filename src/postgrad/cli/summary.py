@@ -50,9 +50,10 @@ def _table(read: SealedRead, times: int) -> RenderableType:
     """The sealed scores, best known first."""
     from rich.table import Table
 
+    from postgrad.report.content import secondary
     from postgrad.report.wording import percent
 
-    extra = [name for name in ("in_scope_accuracy", "out_of_scope_recall", "macro_f1") if name != read.metric]
+    extra = secondary(read)
     how = "sealed, read once" if times == 1 else f"sealed, read {times} times"
     table = Table(how, read.metric, percent(read.confidence), *extra, box=None, pad_edge=False)
     for score in read.scores:

@@ -75,6 +75,8 @@ def read_sealed(
     judge = metric_of(metric)
     confidence = confidence_of(number)
     items = [sealed_items(outputs, questions, entrant.threshold) for entrant, outputs in entrants]
+    champion, baseline = items[0], items[1]
+    behind = [difference(judge, champion, other, seed=seed, confidence=confidence) for other in items[1:]]
     scores = tuple(
         SealedScore.model_validate(
             {
@@ -82,16 +84,16 @@ def read_sealed(
                 "estimate": estimate(judge, answered, seed=seed, confidence=confidence),
                 "metrics": all_metrics(answered),
                 "guards": guards(answered),
+                "gap": gap,
             }
         )
-        for (entrant, _), answered in zip(entrants, items, strict=True)
+        for (entrant, _), answered, gap in zip(entrants, items, [None, *behind], strict=True)
     )
-    champion, baseline = items[0], items[1]
     texts = len(set(champion.groups.tolist()))
     return SealedRead(
         metric=metric,
         scores=scores,
-        difference=difference(judge, champion, baseline, seed=seed, confidence=confidence),
+        difference=behind[0],
         mcnemar_p=sign_test(gaps(judge, champion, baseline)),
         n=len(champion),
         confidence=confidence,

@@ -136,7 +136,8 @@ class Analysis(Record):
 
 
 class SealedScore(Record):
-    """One model in the sealed read."""
+    """One model in the sealed read. `gap` is champion minus this one; None for the champion itself, and in the reads of
+    older versions."""
 
     role: Literal["champion", "baseline", "base_model", "few_shot", "constant"]
     experiment: str
@@ -145,6 +146,7 @@ class SealedScore(Record):
     threshold: float | None
     outputs: str
     guards: dict[str, Estimate] = Field(default_factory=dict)
+    gap: Difference | None = None
 
 
 class SealedRead(Record):

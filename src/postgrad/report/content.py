@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from postgrad.budget import HOUR, format_duration
-from postgrad.records import Difference, SealedScore
+from postgrad.records import Difference, SealedRead, SealedScore
 from postgrad.report import wording
 from postgrad.report.guards import Price, prices
 from postgrad.report.readings import Readings, readings_of
@@ -94,15 +94,24 @@ class Contents:
     shown: int = SHOWN
 
 
+def measured(read: SealedRead) -> list[str]:
+    """The metrics that a read has values of, those of labels by what they tell."""
+    found = {name for score in read.scores for name in score.metrics}
+    return [*(name for name in SECONDARY if name in found), *sorted(found - set(SECONDARY))]
+
+
+def secondary(read: SealedRead) -> tuple[str, ...]:
+    """The metrics that stand beside the task's own."""
+    return tuple(name for name in measured(read) if name != read.metric)[:SECONDARY_SHOWN]
+
+
 def contents(view: RunView) -> Contents:
     """Prepare a run for reading."""
-    measured = [set(score.metrics) for score in view.sealed.scores] if view.sealed else []
-    names = [name for name in SECONDARY if any(name in found for found in measured)]
-    names += sorted(set().union(*measured) - set(names))
+    names = measured(view.sealed) if view.sealed else []
     return Contents(
         facts=_facts(view),
         sealed=_sealed(view),
-        secondary=tuple(name for name in names if name != view.metric)[:SECONDARY_SHOWN],
+        secondary=secondary(view.sealed) if view.sealed else (),
         all_metrics=tuple(names),
         path=_path(view),
         checks=(_contamination(view), *_size(view), *_guards(view), _lineage(view), _gap(view)),

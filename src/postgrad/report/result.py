@@ -37,6 +37,13 @@ def _facts(view: RunView, read: SealedRead) -> Iterator[tuple[str, str]]:
         f"{wording.difference(gap)} on the same rows ({wording.percent(read.confidence)} bootstrap interval, "
         f"{wording.p_value(gap.p)}). The task asked for at least {view.task.min_effect:g}: {_asked(view, read)}.",
     )
+    others = [(score.role, score.gap) for score in read.scores[2:] if score.gap is not None]
+    if others:
+        said = [f"{wording.difference(found)} over the {_lower(wording.ROLE_NAMES[role])}" for role, found in others]
+        yield (
+            "champion minus the others",
+            f"{'; '.join(said)}. The same rows and interval; nothing was decided by these.",
+        )
     test, about = ("exact McNemar test", "right against wrong answers")
     if view.task.kind == "generation":
         test, about = "exact sign test", "which of the two answered better, item by item"
@@ -98,3 +105,7 @@ def _power(texts: int, smallest: float, discordant: float | None) -> str:
         "(80 % power at the 5 % level, where two models disagree on a fifth of the texts"
     )
     return words + (f"; these two do on {100 * discordant:.0f} %)." if discordant is not None else ").")
+
+
+def _lower(name: str) -> str:
+    return name[0].lower() + name[1:]
