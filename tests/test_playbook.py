@@ -16,6 +16,7 @@ from postgrad.research.base import Context
 from postgrad.research.drafts import drafts, spoken, starting_points
 from postgrad.research.hub import starts
 from postgrad.research.learning import Belief, belief, effect_of, worth
+from postgrad.research.language import FEW_ROWS, lm_recipe
 from postgrad.research.moves import PLAYS
 from postgrad.research.playbook import Playbook
 from postgrad.research.references import reference_recipes
@@ -87,10 +88,21 @@ def test_a_move_gives_a_valid_new_recipe_and_is_of_use_somewhere(play: Any) -> N
         assert changed.hash != recipe.hash
 
 
+def test_shares_of_rows_go_up_to_all_and_not_below_a_64th() -> None:
+    moves = {play.kind: play for play in PLAYS}
+    for kind, expected in (("lm.more_rows", [1 / 16, 1 / 4, 1.0]), ("lm.fewer_rows", [1 / 16, 1 / 64])):
+        recipe, shares = lm_recipe("path:lm", FEW_ROWS), [1 / 16]
+        while moves[kind].applies(recipe, IN_WORDS):
+            recipe = moves[kind].apply(recipe, IN_WORDS)
+            shares.append(recipe.stage.params["share"])
+        assert shares == expected
+
+
 def test_no_move_but_more_of_the_same_applies_twice() -> None:
     for recipe in (recipe for recipe in grown_recipes() if len(edit.members(recipe)) == 1):
         for play in PLAYS:
             more = ("lm.longer", "lm.shorter", "lm.smaller_batch", "lm.last_stage_off", "hub.longer", "hub.shorter")
+            more += ("lm.more_rows", "lm.fewer_rows")
             if play.kind not in ("ensemble.seeds", "train.longer", "train.shorter", "base.next", *more):
                 once = play.apply(recipe, REJECTING) if play.applies(recipe, REJECTING) else None
                 assert once is None or not play.applies(once, REJECTING), f"{play.kind} on {recipe.stage}"

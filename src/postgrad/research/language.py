@@ -15,11 +15,13 @@ from postgrad.train.models import model_kind
 BACKEND = "causal_lm"
 UNTOUCHED = Stage(backend=BACKEND, params={"tune": "none"})
 SHOTS = Stage(backend=BACKEND, params={"tune": "none", "shots": 8})
-PART = Stage(backend=BACKEND, params={"tune": "lora", "share": 0.25})
+FEW_ROWS = Stage(backend=BACKEND, params={"tune": "lora", "share": 1 / 16})
+PART = Stage(backend=BACKEND, params={"tune": "lora", "share": 1 / 4})
 LORA = Stage(backend=BACKEND, params={"tune": "lora"})
 FULL = Stage(backend=BACKEND, params={"tune": "full", "lr": 5e-5})
 FEW = 4
 MOST_EPOCHS = 8
+LEAST_SHARE = 1 / 64
 
 
 def speaks(task: TaskSpec, base: str | None) -> bool:
@@ -33,6 +35,7 @@ def lm_recipe(base: str | None, stage: Stage) -> Recipe:
 
 #: Starting points: kind, change, stage.
 STARTS: tuple[tuple[str, str, Stage], ...] = (
+    ("draft.lm_few", "low-rank adapters on a sixteenth of the rows", FEW_ROWS),
     ("draft.lm_part", "low-rank adapters on a quarter of the rows", PART),
     ("draft.lm_lora", "low-rank adapters on the language model", LORA),
     ("draft.lm_full", "all weights of the language model", FULL),
@@ -56,6 +59,10 @@ def rejecting(recipe: Recipe, task: TaskSpec) -> bool:
 
 def _epochs(low: int, high: int) -> Applies:
     return lambda r, t: is_tuned(r, t) and low <= edit.number(edit.main_stage(r), "epochs") <= high
+
+
+def _share(recipe: Recipe) -> float:
+    return edit.number(edit.main_stage(recipe), "share")
 
 
 def _times_epochs(factor: float) -> Apply:
@@ -153,14 +160,14 @@ PLAYS: tuple[Play, ...] = (
         _times_epochs(2.0),
     ),
     Play(
-        "lm.all_rows",
-        "train on all rows",
-        "What a part of the rows has taught, all of them teach better.",
+        "lm.more_rows",
+        "train on four times as many rows",
+        "What a part of the rows has taught, more of them teach better.",
         "the search score is no higher",
         0.02,
         0.03,
-        every(is_tuned, main_is_not(BACKEND, "share", 1.0)),
-        set_main(share=1.0),
+        every(is_tuned, lambda r, t: _share(r) < 1.0),
+        lambda r, t: edit.with_main(r, share=min(1.0, 4 * _share(r))),
     ),
     Play(
         "lm.fewer_rows",
@@ -169,8 +176,8 @@ PLAYS: tuple[Play, ...] = (
         "the search score falls",
         -0.01,
         0.02,
-        every(is_tuned, main_is(BACKEND, share=1.0)),
-        set_main(share=0.25),
+        every(is_tuned, lambda r, t: _share(r) > LEAST_SHARE),
+        lambda r, t: edit.with_main(r, share=_share(r) / 4),
     ),
     Play(
         "lm.shorter",
