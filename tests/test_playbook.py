@@ -15,8 +15,8 @@ from postgrad.research import RESEARCHERS, edit
 from postgrad.research.base import Context
 from postgrad.research.drafts import drafts, spoken, starting_points
 from postgrad.research.hub import starts
-from postgrad.research.learning import Belief, belief, effect_of, worth
 from postgrad.research.language import FEW_ROWS, lm_recipe
+from postgrad.research.learning import Belief, belief, effect_of, worth
 from postgrad.research.moves import PLAYS
 from postgrad.research.playbook import Playbook
 from postgrad.research.references import reference_recipes
@@ -27,6 +27,9 @@ from postgrad.testing.simulation import Simulation, nominal_s
 from postgrad.testing.trees import Node, tree_of
 from postgrad.tree import Tree
 
+MORE_OF_THE_SAME = {"ensemble.seeds", "train.longer", "train.shorter", "base.next", "hub.longer", "hub.shorter"} | {
+    f"lm.{name}" for name in ("longer", "shorter", "smaller_batch", "last_stage_off", "more_rows", "fewer_rows")
+}
 TWO_BASES = REJECTING.model_copy(update={"base_models": (BASE, "package:another_encoder")})
 IN_WORDS = TWO_BASES.model_copy(update={"kind": "generation", "metric": "exact_match"})
 DRAFTS = {draft.kind: draft.recipe for draft in drafts(BASE)}
@@ -101,9 +104,7 @@ def test_shares_of_rows_go_up_to_all_and_not_below_a_64th() -> None:
 def test_no_move_but_more_of_the_same_applies_twice() -> None:
     for recipe in (recipe for recipe in grown_recipes() if len(edit.members(recipe)) == 1):
         for play in PLAYS:
-            more = ("lm.longer", "lm.shorter", "lm.smaller_batch", "lm.last_stage_off", "hub.longer", "hub.shorter")
-            more += ("lm.more_rows", "lm.fewer_rows")
-            if play.kind not in ("ensemble.seeds", "train.longer", "train.shorter", "base.next", *more):
+            if play.kind not in MORE_OF_THE_SAME:
                 once = play.apply(recipe, REJECTING) if play.applies(recipe, REJECTING) else None
                 assert once is None or not play.applies(once, REJECTING), f"{play.kind} on {recipe.stage}"
 
