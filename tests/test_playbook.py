@@ -94,7 +94,7 @@ def test_a_move_gives_a_valid_new_recipe_and_is_of_use_somewhere(play: Any) -> N
 def test_shares_of_rows_go_up_to_all_and_not_below_a_64th() -> None:
     moves = {play.kind: play for play in PLAYS}
     for kind, expected in (("lm.more_rows", [1 / 16, 1 / 4, 1.0]), ("lm.fewer_rows", [1 / 16, 1 / 64])):
-        recipe, shares = lm_recipe("path:lm", FEW_ROWS), [1 / 16]
+        recipe, shares = lm_recipe("path:lm", FEW_ROWS), list[Any]([1 / 16])
         while moves[kind].applies(recipe, IN_WORDS):
             recipe = moves[kind].apply(recipe, IN_WORDS)
             shares.append(recipe.stage.params["share"])
