@@ -272,6 +272,32 @@ def test_what_cannot_be_paid_any_more_is_not_asked_for() -> None:
     assert max(dear) > limit and cheap and max(cheap) <= limit
 
 
+@pytest.mark.parametrize(
+    ("payable", "expected"),
+    [(1.0, {1.0}), (0.5, {0.25}), (0.1, {1 / 16}), (0.01, set[float]())],
+)
+def test_a_cheaper_form_of_a_start_is_tried_where_that_one_cannot_be_paid(payable: float, expected: set[float]) -> None:
+    """Of low-rank adapters on all rows, a quarter and a sixteenth: the most that can be paid, and nothing less."""
+    task = REJECTING.model_copy(update={"kind": "generation", "metric": "exact_match", "base_models": ("path:lm",)})
+
+    def seconds(recipe: Recipe) -> float:
+        tune, share = recipe.stage.params.get("tune"), float(str(recipe.stage.params.get("share", 1.0)))
+        return {"lora": 1000.0 * share, "full": 5000.0}.get(str(tune), 1.0)
+
+    asked = bound(Posterior(), task, seconds)
+    seen: list[Node] = []
+    shares: set[float] = set()
+    for number in range(5):
+        left = Remaining(wall_s=20_000.0, fraction=0.5, affordable_s=1000.0 * payable)
+        choice = asked.choose(tree_of([*references(), *seen]), left, Random(0), PosteriorParams(drafts=9, changes=1))
+        if choice.recipe is None or choice.move is not Move.DRAFT:
+            break
+        if choice.recipe.stage.params.get("tune") == "lora":
+            shares.add(edit.number(choice.recipe.stage, "share"))
+        seen.append(Node(f"e{3 + number:04d}", score=0.5, recipe=choice.recipe))
+    assert shares == expected
+
+
 def test_it_stops_when_nothing_is_left_to_gain() -> None:
     tree = paying(0.0)
     params = PosteriorParams(least_gain=10.0)

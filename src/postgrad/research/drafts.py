@@ -13,7 +13,7 @@ from typing import Iterable, Iterator, Mapping
 
 from postgrad.records import Prior, Recipe, Stage, TaskSpec
 from postgrad.research import edit, hub
-from postgrad.research.language import STARTS, lm_recipe, speaks
+from postgrad.research.language import STANDS_IN, STARTS, lm_recipe, speaks
 from postgrad.research.learning import Belief, prior_of
 from postgrad.research.moves import plays_of
 from postgrad.research.play import CLASSIC, FROZEN, TUNED
@@ -27,11 +27,12 @@ MOST_CHANGES = 4
 
 @dataclass(frozen=True)
 class Draft:
-    """One starting point."""
+    """One starting point. `stands_in` is the kind of the one that it is a cheaper form of."""
 
     kind: str
     change: str
     recipe: Recipe
+    stands_in: str | None = None
 
 
 def drafts(base_model: str | None) -> tuple[Draft, ...]:
@@ -60,7 +61,7 @@ def drafts(base_model: str | None) -> tuple[Draft, ...]:
 
 def spoken(base_model: str | None) -> tuple[Draft, ...]:
     """The fixed starting points of a base model that is used as a language model, and the cheapest answer in words."""
-    found = [Draft(kind, change, lm_recipe(base_model, stage)) for kind, change, stage in STARTS]
+    found = [Draft(kind, change, lm_recipe(base_model, stage), STANDS_IN.get(kind)) for kind, change, stage in STARTS]
     return (*found, Draft("draft.nearest", "the answer of the most similar train row", Recipe(stage=NEAREST)))
 
 

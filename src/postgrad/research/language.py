@@ -35,12 +35,14 @@ def lm_recipe(base: str | None, stage: Stage) -> Recipe:
 
 #: Starting points: kind, change, stage.
 STARTS: tuple[tuple[str, str, Stage], ...] = (
-    ("draft.lm_few", "low-rank adapters on a sixteenth of the rows", FEW_ROWS),
-    ("draft.lm_part", "low-rank adapters on a quarter of the rows", PART),
     ("draft.lm_lora", "low-rank adapters on the language model", LORA),
     ("draft.lm_full", "all weights of the language model", FULL),
     ("draft.lm_shots", "the untouched language model with eight answered examples in its prompt", SHOTS),
+    ("draft.lm_part", "low-rank adapters on a quarter of the rows", PART),
+    ("draft.lm_few", "low-rank adapters on a sixteenth of the rows", FEW_ROWS),
 )
+#: Starting point -> the one that it stands in for where that one cannot be paid.
+STANDS_IN = {"draft.lm_part": "draft.lm_lora", "draft.lm_few": "draft.lm_part"}
 
 # --- when a move applies ----------------------------------------------------------------------------------------------
 

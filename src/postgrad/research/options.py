@@ -48,7 +48,8 @@ class PlaybookOptions:
     def _starts(self) -> tuple[Option, ...]:
         found = [draft for base in self.task.base_models or (None,) for draft in starts_of(self.task, base)]
         return tuple(
-            Option(Move.DRAFT, each.kind, features(each.recipe), partial(_same, each.recipe)) for each in found
+            Option(Move.DRAFT, each.kind, features(each.recipe), partial(_same, each.recipe), each.stands_in)
+            for each in found
         )
 
     def starts(self) -> tuple[Option, ...]:

@@ -85,12 +85,18 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Option:
-    """A recipe that could be tried next, and the move that makes it. The recipe is made when it is asked for."""
+    """A recipe that could be tried next, and the move that makes it. The recipe is made when it is asked for.
+
+    Attributes:
+        stands_in: kind of the starting point that this one is a cheaper form of: it is of use where that one cannot be
+            paid, and only there.
+    """
 
     move: Move
     kind: str
     features: Features
     make: Callable[[], Recipe]
+    stands_in: str | None = None
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -153,7 +153,9 @@ class _Weighing:
     # --- what could be done -------------------------------------------------------------------------------------------
 
     def _starts(self) -> list[Found]:
-        best = self._best(self.options.starts())
+        starts, tree = self.options.starts(), self.prospects.tree
+        dear = {_start(each) for each in starts if not (tree.has_tried(each.recipe) or self._affordable(each.recipe))}
+        best = self._best([each for each in starts if each.stands_in is None or _start(each, each.stands_in) in dear])
         return [] if best is None else [Found(*best, None, (best[2].kind,), Move.DRAFT)]
 
     def _changed(self, recipe: Recipe, parent: Experiment | None, kinds: tuple[str, ...]) -> Found | None:
@@ -288,6 +290,11 @@ def _move(parent: Experiment | None, kinds: tuple[str, ...], option: Option) -> 
         return Move.DRAFT
     rooted = option.move is Move.ABLATE and parent.parent is None
     return Move.IMPROVE if kinds or rooted else option.move
+
+
+def _start(option: Option, kind: str | None = None) -> tuple[str, str | None]:
+    """What a starting point is known by: its kind, or that of another on the same base model."""
+    return kind or option.kind, option.recipe.base_model
 
 
 def _recipe(node: Experiment) -> Recipe:
