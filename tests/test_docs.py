@@ -15,7 +15,7 @@ import typer
 import yaml
 
 from postgrad.cli.main import COMMANDS, LazyCommands
-from postgrad.records import Budget, DataSpec, EngineSpec, Generation, Guard, SearchSpec, Slice, TaskSpec
+from postgrad.records import Budget, DataSpec, EngineSpec, Generation, Guard, JudgeSpec, SearchSpec, Slice, TaskSpec
 from postgrad.registry import Registry
 from postgrad.spec import load_task, task_schema
 
@@ -124,13 +124,13 @@ def _check_call(page: str, words: list[str]) -> None:
 def test_every_task_key_is_documented() -> None:
     page = _text(ROOT / "docs" / "task-file.md")
     named = _table_words(page) | set(re.findall(r"`(\w+)`", page))
-    for record in (TaskSpec, DataSpec, Generation, Guard, Slice, SearchSpec, EngineSpec):
+    for record in (TaskSpec, DataSpec, Generation, JudgeSpec, Guard, Slice, SearchSpec, EngineSpec):
         assert set(record.model_fields) <= named, f"{record.__name__}: {set(record.model_fields) - named}"
     assert {"wall", *Budget.model_fields} - {"wall_s"} <= named
 
 
 def test_task_keys_that_are_documented_exist() -> None:
-    records = (TaskSpec, DataSpec, Generation, Guard, SearchSpec, EngineSpec, Budget)
+    records = (TaskSpec, DataSpec, Generation, JudgeSpec, Guard, SearchSpec, EngineSpec, Budget)
     known = {key for record in records for key in record.model_fields} | {"wall"}
     assert _table_words(_text(ROOT / "docs" / "task-file.md")) <= known
 
@@ -138,7 +138,7 @@ def test_task_keys_that_are_documented_exist() -> None:
 def test_defaults_that_are_documented_are_the_defaults() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", _text(ROOT / "docs" / "task-file.md"), flags=re.MULTILINE)
     defaults: dict[str, Any] = {}
-    for record in (EngineSpec, SearchSpec, DataSpec, Generation, TaskSpec):
+    for record in (EngineSpec, SearchSpec, DataSpec, Generation, JudgeSpec, TaskSpec):
         defaults |= {key: field.default for key, field in record.model_fields.items()}
     defaults |= {"search": SearchSpec().policy, "engine": EngineSpec().kind}
     documented = [(key, value) for key, value in rows if key in defaults and not value.startswith("package:")]

@@ -424,6 +424,48 @@ class TestCodeTests(TextMetricContract):
         return f"assert {reference}"
 
 
+class Judged(TextMetricContract):
+    """An answer that ends as the reference does wins in both orders; of any other the judge takes the first."""
+
+    references = ("Paris", "Rome", "the Nile")
+    unreadable = ("", "  ")
+
+    def verdicts(self, reference: str, answer: str) -> tuple[float, ...]:
+        return (1.0, 1.0) if answer.endswith(reference) else (1.0, 0.0)
+
+
+class TestJudge(Judged):
+    metric = get("judge")
+    cases = (
+        # Won, lost, and four times neither: the orders differ, or one or both of them saw no difference.
+        TextCase((("a", "b"),) * 6, value=3 / 6, verdicts=((1, 1), (0, 0), (1, 0), (0, 1), (0.5, 0.5), (1, 0.5))),
+        TextCase((("a", "b"), ("a", "c")), value=(3 * 1 + 0.5) / 4, weights=(3, 1), verdicts=((1, 1), (1, 0))),
+        # Nobody was asked, or there is no reference.
+        TextCase((("a", "b"), ("", "c"), ("a", "d")), value=0.0, verdicts=((), (1, 1), (0, 0))),
+        TextCase((("a", "b"),), value=NAN, verdicts=((),)),
+    )
+
+
+class TestJudgeAgreement(Judged):
+    metric = get("judge_agreement")
+    cases = (
+        TextCase((("a", "b"),) * 5, value=3 / 5, verdicts=((1, 1), (0, 0), (1, 0), (0.5, 0.5), (1, 0.5))),
+        TextCase((("a", "b"),), value=NAN, verdicts=((),)),
+    )
+
+
+class TestJudgeFirst(Judged):
+    metric = get("judge_first")
+    cases = (
+        # The answer first: 1 is for the first place. The reference first: 0 is.
+        TextCase((("a", "b"),) * 4, value=(2 + 0 + 1 + 1) / 8, verdicts=((1, 0), (0, 1), (1, 1), (0, 0))),
+        TextCase((("a", "b"),), value=(0.5 + 1) / 2, verdicts=((0.5, 0),)),
+    )
+
+    def verdicts(self, reference: str, answer: str) -> tuple[float, ...]:
+        return (1.0, 0.0) if answer.endswith(reference) else (1.0, 1.0)
+
+
 def test_every_text_metric_goes_through_the_suite() -> None:
     tested = {value.metric.name for value in globals().values() if hasattr(value, "cases") and hasattr(value, "metric")}
     assert tested == set(TEXT_METRICS.names()) - CHEMICAL

@@ -17,6 +17,7 @@ from postgrad.errors import UserError
 from postgrad.evaluate.threshold import check_inference
 from postgrad.execute.boundary import classified
 from postgrad.isolated import needed, unable
+from postgrad.metrics import reads_verdicts
 from postgrad.records import Choice, Failure, Proposal, Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
 from postgrad.train import BACKENDS
@@ -81,7 +82,7 @@ def refusal(recipe: Recipe, task: TaskSpec) -> Failure | None:
     if others := [name for name in edit.teachers(recipe) if name not in task.base_models]:
         said = f"The teacher {others[0]!r} is none of the task's base models ({', '.join(task.base_models)})."
         return Failure(boundary="recipe", kind="scope", message=f"{said} Add it to base_models, or take one of them.")
-    return _other_answers(recipe, task) or _unable(recipe)
+    return _other_answers(recipe, task) or _ungraded(recipe, task) or _unable(recipe)
 
 
 def _other_answers(recipe: Recipe, task: TaskSpec) -> Failure | None:
@@ -91,6 +92,22 @@ def _other_answers(recipe: Recipe, task: TaskSpec) -> Failure | None:
         if wanted not in getattr(BACKENDS.get(name), "answers", LABELS):
             said = f"The backend '{name}' does not answer with {wanted}, and this task's kind is {task.kind}."
             return Failure(boundary="recipe", kind="scope", message=said)
+    return None
+
+
+def _ungraded(recipe: Recipe, task: TaskSpec) -> Failure | None:
+    """Why a stage that learns from grades cannot be gone through, or None: no worker has a judge."""
+    if task.kind != "generation" or not reads_verdicts(task.metric):
+        return None
+    for stage in edit.stages(recipe):
+        params = BACKENDS.get(stage.backend).Params.model_validate(stage.params)
+        for later in getattr(params, "then", ()):
+            if later.learns_from_grades:
+                said = (
+                    f"The stage '{later.method}' learns from grades of single answers by the task's metric, and "
+                    f"'{task.metric}' has none without its judge, which no training has."
+                )
+                return Failure(boundary="recipe", kind="scope", message=f"{said} Leave the stage out.")
     return None
 
 

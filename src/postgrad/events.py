@@ -18,6 +18,7 @@ from postgrad.records import (
     Estimate,
     Evaluation,
     JobResult,
+    JudgeControl,
     Proposal,
     Record,
     Remembered,
@@ -48,12 +49,15 @@ class RunResumed(Record):
 
 
 class DataPrepared(Record):
+    """`judge` is what became of the control of the task's judge; None where it has none."""
+
     type: Literal["data_prepared"] = "data_prepared"
     card: DataCard
     labels: tuple[str, ...]
     plan: str
     guards: str | None = None
     remembered: Remembered | None = None
+    judge: JudgeControl | None = None
 
 
 class Proposed(Record):

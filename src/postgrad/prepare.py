@@ -8,11 +8,13 @@ from postgrad.choices import check_choices
 from postgrad.data.card import build_card
 from postgrad.data.sources import load_rows
 from postgrad.evaluate.guards.rows import GuardPlan, SideRows, check_labels, side_rows, slice_rows
+from postgrad.evaluate.judge_control import judge_control
+from postgrad.evaluate.judging import judge_folder
 from postgrad.evaluate.splits import Parts, dump_rows, split_task
 from postgrad.events import DataPrepared
 from postgrad.isolated import build_environments
 from postgrad.recall import recall
-from postgrad.records import Row, TaskSpec
+from postgrad.records import JudgeControl, Row, TaskSpec
 from postgrad.session import Session
 from postgrad.train.models import resolve_model
 
@@ -64,6 +66,8 @@ def prepare(session: Session, say: Callable[[str], None] = lambda line: None) ->
     task = session.task
     for base in task.base_models:  # What kind a model is, and so what is tried, can be read once it is here.
         resolve_model(base)
+    if task.judge is not None:
+        judge_folder(task.judge)
     build_environments(task, say)
     parts = load_parts(task)
     plan, stored = split_task(task, parts)
@@ -74,4 +78,15 @@ def prepare(session: Session, say: Callable[[str], None] = lambda line: None) ->
     guards = put(plan_guards(task, plan.labels, stored, put).model_dump_json().encode()) if task.guards else None
     stored_plan = put(plan.model_dump_json().encode())
     known = recall(task, len(stored["train"]), len(plan.labels)) if session.memory is not None else None
-    session.append(DataPrepared(card=card, labels=plan.labels, plan=stored_plan, guards=guards, remembered=known))
+    found = _controlled(session, stored["search"], say)
+    session.append(
+        DataPrepared(card=card, labels=plan.labels, plan=stored_plan, guards=guards, remembered=known, judge=found)
+    )
+
+
+def _controlled(session: Session, rows: Sequence[Row], say: Callable[[str], None]) -> JudgeControl | None:
+    """Ask the task's judge where the right answer is known."""
+    if session.judge is None:
+        return None
+    say("asking the judge where the right answer is known")
+    return judge_control(session.judge, rows)

@@ -67,6 +67,7 @@ def seal(session: Session, run_jobs: RunJobs) -> None:
         seed=session.task.seed,
         number=number,
         guards=lambda answered: session.guards.of_items(answered, "sealed"),
+        judge=session.judge,
     )
     reason = session.reopened.reason if session.reopened else None
     session.append(SealedDone(read=read, number=number, reason=reason))

@@ -14,10 +14,11 @@ from postgrad.admission import refusal
 from postgrad.budget import Ledger, Remaining
 from postgrad.errors import UserError
 from postgrad.evaluate.evaluator import UnitOutputs, held_out_of, items_of, read_outputs
-from postgrad.evaluate.graded import UnitTexts
+from postgrad.evaluate.graded import Judge, UnitTexts, judge_ahead
 from postgrad.evaluate.guards import AnswersKind, broken, kind_of, named, values_of
 from postgrad.evaluate.guards.referee import GuardReferee, without
 from postgrad.evaluate.guards.rows import GuardPlan
+from postgrad.evaluate.judging import LocalJudge
 from postgrad.evaluate.splits import SplitPlan, UnitPlan, load_rows
 from postgrad.events import (
     Body,
@@ -229,8 +230,17 @@ class Session:
         stored = self.prepared.guards if self.prepared else None
         plan = GuardPlan.model_validate_json(read(stored)) if stored else GuardPlan()
         side = {row.id: row for row in load_rows(read(plan.rows))} if plan.rows else {}
-        labels, seed = self.plan.labels, self.task.seed
-        return GuardReferee(named(self.task.guards), plan, side, labels, self.plan.out_of_scope, seed, self.plan.graded)
+        seed, whole = self.task.seed, self.plan
+        guards = named(self.task.guards)
+        return GuardReferee(guards, plan, side, whole.labels, whole.out_of_scope, seed, whole.graded, self.judge)
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """Compares answers with references, where the task has a judge. Its verdicts are kept in the run's folder."""
+        if self.task.judge is None:
+            return None
+        engine = self.task.engine.model_copy(update={"threads": self.executor.engine.threads})
+        return LocalJudge(self.task.judge, self.store.folder / "judge", engine)
 
     def guard_values(
         self, experiment: str, split: Literal["search", "select"], items: Items, threshold: float | None
@@ -365,12 +375,10 @@ class Session:
         """The unthresholded items of each finished unit, in plan order."""
         held = held_out_of(self.plan.units(split))
         done = self._done(experiment, split)
-        plan = self.plan
-        return [
-            items_of(name, self.outputs(done[name]), self.rows(split), plan, gone)
-            for name, gone in held.items()
-            if name in done
-        ]
+        plan, rows = self.plan, self.rows(split)
+        outputs = {name: self.outputs(done[name]) for name in held if name in done}
+        judge_ahead(self.judge, [(answered, rows) for answered in outputs.values()])
+        return [items_of(name, out, rows, plan, held[name], self.judge) for name, out in outputs.items()]
 
     def items(self, experiment: Experiment) -> Items | None:
         """The answered search items of an experiment, or None."""

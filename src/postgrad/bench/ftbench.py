@@ -208,7 +208,7 @@ def _items(session: Session, outputs: str, threshold: float | None) -> Items:
         out_of_scope=plan.out_of_scope,
         graded=plan.graded,
     )
-    return sealed_items(session.outputs(outputs), questions, threshold)
+    return sealed_items(session.outputs(outputs), questions, threshold, session.judge)
 
 
 def _asked_afterwards(

@@ -109,8 +109,8 @@ class LiveScreen:
                 node.proposed.proposal.change,
                 ("  new champion" if crowned else "", "green bold"),
             )
-        if isinstance(body, DataPrepared) and body.remembered is not None:
-            return _remembered(event.clock, body.remembered)
+        if isinstance(body, DataPrepared):
+            return _prepared(event.clock, body)
         if isinstance(body, Pared):
             return Text(f"{span(event.clock):>12}  {pared(body)}", style="green" if body.dropped else "dim")
         if isinstance(body, SearchEnded):
@@ -196,6 +196,21 @@ class LiveScreen:
             if job.experiment not in pending:
                 table.add_row("running", job.experiment, "", Text(job.progress(), style="dim"))
         return table
+
+
+def _prepared(clock: float, body: DataPrepared) -> RenderableType | None:
+    """What finished runs taught, and whether the judge can be believed; None where nothing is worth a line."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from postgrad.report.wording import judge_control
+
+    taught = _remembered(clock, body.remembered) if body.remembered is not None else None
+    if body.judge is None:
+        return taught
+    style = "dim" if body.judge.believed else "yellow"
+    said = Text(f"{span(clock):>12}  {judge_control(body.judge)}", style=style)
+    return said if taught is None else Group(taught, said)
 
 
 def _remembered(clock: float, known: Remembered) -> RenderableType | None:

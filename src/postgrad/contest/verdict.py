@@ -108,4 +108,4 @@ def _items(session: Session, score: SealedScore) -> Items:
         out_of_scope=plan.out_of_scope,
         graded=plan.graded,
     )
-    return sealed_items(session.outputs(score.outputs), questions, score.threshold)
+    return sealed_items(session.outputs(score.outputs), questions, score.threshold, session.judge)

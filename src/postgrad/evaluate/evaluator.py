@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Mapping, Protocol, Sequence
 
-from postgrad.evaluate.graded import UnitTexts, graded_items, read_texts
+from postgrad.evaluate.graded import Judge, UnitTexts, graded_items, read_texts
 from postgrad.evaluate.probes import is_disturbed
 from postgrad.evaluate.splits import SplitPlan, UnitPlan, group_of
 from postgrad.evaluate.statistics import estimate, point
@@ -72,10 +72,15 @@ def items_of(
     rows: Mapping[str, Row],
     plan: AnswerForm,
     held_out: Sequence[str] = (),
+    judge: Judge | None = None,
 ) -> Items:
-    """Join a unit's outputs with what was to be answered, in whatever form the task has: nothing is rejected yet."""
+    """Join a unit's outputs with what was to be answered, in whatever form the task has: nothing is rejected yet.
+
+    Args:
+        judge: that of the task, where it has one.
+    """
     if isinstance(outputs, UnitTexts):
-        return graded_items(unit, outputs, rows, plan.graded)
+        return graded_items(unit, outputs, rows, plan.graded, judge)
     truth = {name: rows[name].label for name in outputs.ids}
     return unit_items(unit, outputs, truth, plan.labels, plan.out_of_scope, held_out)
 

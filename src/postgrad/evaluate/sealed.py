@@ -10,7 +10,7 @@ from operator import eq
 from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 from postgrad.evaluate.evaluator import UnitOutputs, all_metrics, apply_threshold, items_of
-from postgrad.evaluate.graded import UnitTexts
+from postgrad.evaluate.graded import Judge, UnitTexts, judge_ahead
 from postgrad.evaluate.power import CONFIDENCE, refusal, smallest_effect
 from postgrad.evaluate.statistics import difference, estimate, sign_test
 from postgrad.evaluate.statistics.influence import contributions
@@ -42,10 +42,12 @@ class Questions(Record):
     graded: tuple[str, ...] = ()
 
 
-def sealed_items(outputs: UnitOutputs | UnitTexts, questions: Questions, threshold: float | None) -> Items:
-    """Join sealed outputs with sealed labels and apply the frozen threshold."""
+def sealed_items(
+    outputs: UnitOutputs | UnitTexts, questions: Questions, threshold: float | None, judge: Judge | None = None
+) -> Items:
+    """Join sealed outputs with sealed labels, judged where the task has a judge, and apply the frozen threshold."""
     rows = {row.id: row for row in questions.rows}
-    return apply_threshold(items_of("sealed", outputs, rows, questions), threshold)
+    return apply_threshold(items_of("sealed", outputs, rows, questions, judge=judge), threshold)
 
 
 def confidence_of(number: int) -> float:
@@ -65,23 +67,27 @@ def read_sealed(
     seed: int,
     number: int = 1,
     guards: Callable[[Items], dict[str, Estimate]] = lambda answered: {},
+    judge: Judge | None = None,
 ) -> SealedRead:
     """Score all entrants on the sealed rows. The first is the champion, the second the baseline.
 
     Args:
         number: how often the sealed labels have been read in this run, this time included.
         guards: measures the task's guards on answered items; for the record, they decide nothing any more.
+        judge: that of the task, where it has one.
     """
-    judge = metric_of(metric)
+    scale = metric_of(metric)
     confidence = confidence_of(number)
-    items = [sealed_items(outputs, questions, entrant.threshold) for entrant, outputs in entrants]
+    rows = {row.id: row for row in questions.rows}
+    judge_ahead(judge, [(outputs, rows) for _, outputs in entrants])
+    items = [sealed_items(outputs, questions, entrant.threshold, judge) for entrant, outputs in entrants]
     champion, baseline = items[0], items[1]
-    behind = [difference(judge, champion, other, seed=seed, confidence=confidence) for other in items[1:]]
+    behind = [difference(scale, champion, other, seed=seed, confidence=confidence) for other in items[1:]]
     scores = tuple(
         SealedScore.model_validate(
             {
                 **entrant.model_dump(),
-                "estimate": estimate(judge, answered, seed=seed, confidence=confidence),
+                "estimate": estimate(scale, answered, seed=seed, confidence=confidence),
                 "metrics": all_metrics(answered),
                 "guards": guards(answered),
                 "gap": gap,
@@ -94,12 +100,12 @@ def read_sealed(
         metric=metric,
         scores=scores,
         difference=behind[0],
-        mcnemar_p=sign_test(gaps(judge, champion, baseline)),
+        mcnemar_p=sign_test(gaps(scale, champion, baseline)),
         n=len(champion),
         confidence=confidence,
         texts=texts,
         smallest_effect=smallest_effect(texts),
-        discordant=discordance(judge, champion, baseline),
+        discordant=discordance(scale, champion, baseline),
         refused=refusal(texts),
     )
 

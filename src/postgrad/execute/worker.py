@@ -23,8 +23,9 @@ from typing import IO, Sequence
 import postgrad
 from postgrad.data import OPERATORS
 from postgrad.data.steps import training_rows
+from postgrad.errors import UserError
 from postgrad.execute.boundary import JobFailed, boundary
-from postgrad.metrics import TEXT_METRICS
+from postgrad.metrics import TEXT_METRICS, reads_verdicts
 from postgrad.metrics.base import Answered
 from postgrad.metrics.items import each
 from postgrad.records import Failure, JobResult, JobSpec, Record, Row, StepReport, Unit, UnitResult
@@ -250,10 +251,15 @@ class Worker:
 
 
 def grader(metric: str) -> Grade:
-    """What answers to train rows are worth, each by itself, on the metric's scale brought to [0, 1]."""
+    """What answers to train rows are worth, each by itself, on the metric's scale brought to [0, 1].
+
+    It raises UserError for a metric that counts what a judge says: no job has one.
+    """
     own = TEXT_METRICS.get(metric)
 
     def grade(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
+        if reads_verdicts(metric):
+            raise UserError(f"'{metric}' grades nothing without its judge, which no job has. Leave this stage out.")
         answered = [Answered(r.text, r.label, a, check=r.check) for r, a in zip(rows, answers, strict=True)]
         return [(value - own.low) / (own.high - own.low) for value in each(own, answered).tolist()]
 

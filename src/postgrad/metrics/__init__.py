@@ -61,6 +61,9 @@ TEXT_METRICS: Registry[TextMetric] = Registry(
         "mechanism_score": "postgrad.metrics.molecules:MechanismScore",
         "molecule_valid": "postgrad.metrics.molecules:MoleculeValid",
         "tomg_success": "postgrad.metrics.molecules:TomgSuccess",
+        "judge": "postgrad.metrics.judged:JudgeWins",
+        "judge_agreement": "postgrad.metrics.judged:JudgeAgreement",
+        "judge_first": "postgrad.metrics.judged:JudgeFirst",
         "code_tests": "postgrad.metrics.code:CodeTests",
         "reasoning_gym": "postgrad.metrics.gym:ReasoningGym",
     },
@@ -75,3 +78,9 @@ def metric_of(name: str) -> Metric | TextMetric:
     """
     in_words = not METRICS.is_own(name) and (TEXT_METRICS.is_own(name) or name in TEXT_METRICS.names())
     return TEXT_METRICS.get(name) if in_words else METRICS.get(name)
+
+
+def reads_verdicts(name: str) -> bool:
+    """True for a metric over answers in words that counts what a judge said: without a judge it scores nothing."""
+    known = TEXT_METRICS.is_own(name) or name in TEXT_METRICS.names()
+    return known and bool(getattr(TEXT_METRICS.get(name), "reads_verdicts", False))

@@ -59,6 +59,9 @@ class Answered(NamedTuple):
     Attributes:
         tokens: how many tokens the answer took.
         check: what the answer is graded with where that is more than `reference` (`Row.check`), else "".
+        verdicts: what a judge said of the answer against the reference, once with the answer in the first place and
+            once with the reference there: 1 the answer is better, 0 the reference is, 0.5 neither. Empty where no
+            judge was asked.
     """
 
     input: str
@@ -66,6 +69,7 @@ class Answered(NamedTuple):
     answer: str
     tokens: int = 0
     check: str = ""
+    verdicts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

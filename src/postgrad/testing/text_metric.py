@@ -71,12 +71,14 @@ class TextCase:
 
     Attributes:
         tokens: of each answer; as many as it has words where it is left out.
+        verdicts: what a judge said of each; what the suite's own judge says where they are left out.
     """
 
     pairs: tuple[tuple[str, str], ...]
     value: float
     weights: tuple[float, ...] | None = None
     tokens: tuple[int, ...] | None = None
+    verdicts: tuple[tuple[float, ...], ...] | None = None
 
     def items(self) -> list[Answered]:
         items = [answered(reference, answer) for reference, answer in self.pairs]
@@ -130,8 +132,16 @@ class TextMetricContract:
         """What grades an answer to a reference, for metrics that need more than the reference."""
         return ""
 
+    def verdicts(self, reference: str, answer: str) -> tuple[float, ...]:
+        """What a judge says of an answer, for metrics that count verdicts."""
+        return ()
+
     def item(self, reference: str, answer: str) -> Answered:
-        return answered(reference, answer)._replace(check=self.check(reference))
+        return self._completed(answered(reference, answer))
+
+    def _completed(self, item: Answered) -> Answered:
+        said = self.verdicts(item.reference, item.answer)
+        return item._replace(check=self.check(item.reference), verdicts=said)
 
     def items(self, seed: int) -> list[Answered]:
         """Random items: right answers, answers to other references, both in one, words, nothing, and among the
@@ -166,7 +176,9 @@ class TextMetricContract:
         assert self.cases, "give at least one case that was computed by hand"
         for case in self.cases:
             weights = case.weights if case.weights is not None else (1.0,) * len(case.pairs)
-            items = [item._replace(check=self.check(item.reference)) for item in case.items()]
+            items = [self._completed(item) for item in case.items()]
+            if case.verdicts is not None:
+                items = [item._replace(verdicts=said) for item, said in zip(items, case.verdicts, strict=True)]
             got = weighted(self.metric, items, weights)
             assert self._same(got, case.value), f"{case}: got {got}"
 

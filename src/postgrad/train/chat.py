@@ -128,13 +128,44 @@ def renderer(tokenizer: Any, generation: Generation, shots: Sequence[Example], l
     return made
 
 
+def slot(number: int) -> str:
+    """What stands in a message for a text that is put in as tokens."""
+    return f"@@slot-{number}@@"
+
+
+def around(tokenizer: Any, message: str, count: int) -> tuple[str, ...]:
+    """The texts around `count` slots of a user's message, with the chat template, up to where the answer begins.
+
+    Raises:
+        CheckFailed: the chat template leaves a slot out, or the message has others than these.
+    """
+    turn = {"role": "user", "content": message}
+    text = _chat(tokenizer, "", (turn,)) if tokenizer.chat_template else f"{message}\n"
+    parts = _SLOT.split(text)
+    if [int(number) for number in parts[1::2]] != list(range(count)):
+        raise CheckFailed(
+            "template",
+            "the chat template of the model does not give a message as it was written. Take another model, or one "
+            "without a chat template.",
+        )
+    return tuple(parts[::2])
+
+
+def begins(tokenizer: Any) -> tuple[int, ...]:
+    """The token that begins a text, for tokenizers that put one there by themselves. A chat template brings its own."""
+    if tokenizer.chat_template:
+        return ()
+    found = tokenizer("")["input_ids"][:1]
+    return tuple(found) if found == [tokenizer.bos_token_id] else ()
+
+
 def _conversation(tokenizer: Any, generation: Generation, shots: int) -> tuple[str, int]:
     """The text of a prompt with slots for what users wrote, and the number of the question's slot."""
     turns = []
     for number in range(shots):
-        turns.append({"role": "user", "content": generation.prompt.replace(INPUT, f"@@slot-{2 * number}@@")})
-        turns.append({"role": "assistant", "content": f"@@slot-{2 * number + 1}@@"})
-    turns.append({"role": "user", "content": generation.prompt.replace(INPUT, f"@@slot-{2 * shots}@@")})
+        turns.append({"role": "user", "content": generation.prompt.replace(INPUT, slot(2 * number))})
+        turns.append({"role": "assistant", "content": slot(2 * number + 1)})
+    turns.append({"role": "user", "content": generation.prompt.replace(INPUT, slot(2 * shots))})
     if tokenizer.chat_template:
         return _chat(tokenizer, generation.system, turns), 2 * shots
     # A model that was never taught to chat goes on with what it has seen: an answer stands on the line below.
@@ -166,9 +197,7 @@ def _pieces(
     """Token ids between the places of the question's text, the examples' texts filled in, and the leads."""
     found: list[tuple[int, ...] | None] = []
     leads: list[str] = []
-    current: list[int] = []
-    if not tokenizer.chat_template and (begins := tokenizer("")["input_ids"][:1]) == [tokenizer.bos_token_id]:
-        current += begins
+    current: list[int] = [*begins(tokenizer)]
     *parts, behind = _SLOT.split(text)
     for literal, slot in zip(parts[::2], parts[1::2], strict=True):
         shared = literal.rstrip(" ")
@@ -188,8 +217,8 @@ def _pieces(
 def _end(tokenizer: Any) -> int:
     """The token that ends a turn: the special one behind an answer in the chat template, else the end of the text."""
     if tokenizer.chat_template:
-        turns = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "@@slot-0@@"})
-        _, _, behind = _chat(tokenizer, "", turns, ask=False).partition("@@slot-0@@")
+        turns = ({"role": "user", "content": "?"}, {"role": "assistant", "content": slot(0)})
+        _, _, behind = _chat(tokenizer, "", turns, ask=False).partition(slot(0))
         ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
         if ids and ids[0] in tokenizer.all_special_ids:
             return int(ids[0])

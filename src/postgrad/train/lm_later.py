@@ -18,6 +18,11 @@ from postgrad.train.lm_tuning import Tuning
 class Further(Tuning):
     """A stage that moves weights."""
 
+    @property
+    def learns_from_grades(self) -> bool:
+        """True where the task's metric has to say what single answers are worth."""
+        return False
+
     @field_validator("tune")
     @classmethod
     def _moves_something(cls, tune: str) -> str:
@@ -70,6 +75,10 @@ class Sampling(Further):
     rows: int = Field(64, ge=1, le=100_000)
     samples: int = Field(4, ge=1, le=64)
     temperature: float = Field(1.0, gt=0, le=5)
+
+    @property
+    def learns_from_grades(self) -> bool:
+        return True
 
 
 class Preference(Sampling):
@@ -130,6 +139,10 @@ class Distillation(Further):
     rows: int = Field(64, ge=1, le=100_000)
     at_least: float = Field(0.0, ge=0, le=1)
 
+    @property
+    def learns_from_grades(self) -> bool:
+        return self.at_least > 0
+
     def seconds(self, rows: int) -> float:
         """The teacher's answers, and training on them."""
         asked = DRAWN_S + self.shots * SHOT_TOKENS * FORWARD_TOKEN_S
@@ -164,6 +177,10 @@ class PolicyGradient(Further):
     spread: bool = True
     whole: Literal["batch", "answer"] = "batch"
 
+    @property
+    def learns_from_grades(self) -> bool:
+        return True
+
     def seconds(self, rows: int) -> float:
         """Drawing, and training on what was drawn."""
         return START_S + self.steps * self.prompts * self.samples * (DRAWN_S + self.row_s)
@@ -184,6 +201,10 @@ class Interpolation(Record):
 
     method: Literal["interpolate"] = "interpolate"
     share: float = Field(0.7, ge=0, le=1)
+
+    @property
+    def learns_from_grades(self) -> bool:
+        return False
 
     def seconds(self, rows: int) -> float:
         """Reading the base model."""

@@ -54,7 +54,7 @@ def distil(ground: Ground, stage: Distillation, model: Any) -> Any:
     asked = chosen(ground, stage.rows)
     teacher, speaks = _teacher(ground, stage, asked)
     said = answer(teacher, speaks, ground.job.generation, [example.text for example in asked]).texts
-    grades = ground.grade(asked, said)
+    grades = ground.grade(asked, said) if stage.learns_from_grades else [1.0] * len(said)
     kept = [
         replace(example, answer=text)
         for example, text, grade in zip(asked, said, grades, strict=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Container, Mapping, Sequence
 
 from postgrad.evaluate.evaluator import UnitOutputs, apply_threshold, items_of
-from postgrad.evaluate.graded import UnitTexts
+from postgrad.evaluate.graded import Judge, UnitTexts, judge_ahead
 from postgrad.evaluate.guards import AnswersKind, kind_of
 from postgrad.evaluate.guards.base import Answered
 from postgrad.evaluate.guards.rows import GuardPlan
@@ -45,6 +45,7 @@ class GuardReferee:
         side: id -> side row.
         labels, out_of_scope: what can be answered.
         graded: the metrics of answers in words.
+        judge: that of the task, where it has one.
     """
 
     guards: Mapping[str, Guard]
@@ -54,6 +55,7 @@ class GuardReferee:
     out_of_scope: str | None
     seed: int
     graded: tuple[str, ...] = ()
+    judge: Judge | None = None
 
     def of_items(self, items: Items, split: str) -> dict[str, Estimate]:
         """The guards without rows of their own, on the answered items of a split. A slice that the split's file does
@@ -80,6 +82,7 @@ class GuardReferee:
         A labelled row counts in the units whose training saw its label: that a model does not know an intent it was
         never shown says nothing about the final one.
         """
+        judge_ahead(self.judge, [(only(outputs, self.side), self.side) for _, outputs in answered])
         found = {}
         for name, ids in self.plan.asked.items():
             guard = self.guards[name]
@@ -95,7 +98,7 @@ class GuardReferee:
         return found
 
     def _side_items(self, unit: str, outputs: UnitOutputs | UnitTexts) -> Items:
-        return items_of(unit, outputs, self.side, self)
+        return items_of(unit, outputs, self.side, self, judge=self.judge)
 
     def _texts(self, items: Items) -> tuple[str, ...]:
         """Each answer as a reader gets it."""
