@@ -36,7 +36,7 @@ def likelihoods(order: dict[str, Any]) -> Iterator[tuple[str, float, float]]:
 
     folder = Path(order["base_model"])
     bf16 = torch.cuda.is_available() or has_bf16()
-    model = load_weights(folder, torch.bfloat16 if bf16 else torch.float32)
+    model = _with_fine_head(load_weights(folder, torch.bfloat16 if bf16 else torch.float32))
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or WHOLE_CONTEXT
     prompt = judge_prompt(load_tokenizer(folder), order["criteria"], order["max_tokens"], context)
     letters = [(letter,) for letter in prompt.letters]
@@ -46,6 +46,24 @@ def likelihoods(order: dict[str, Any]) -> Iterator[tuple[str, float, float]]:
         found = log_likelihoods(model, prompts, letters, prompt.prefix)
         for (key, *_), (first, second) in zip(asked, found.tolist(), strict=True):
             yield key, first, second
+
+
+def _with_fine_head(model: Any) -> Any:
+    """The model with its last layer in float32: as bf16 numbers, logits lie an eighth apart where they are large, and
+    two letters of close likelihood would tie."""
+    import torch
+
+    class Fine(torch.nn.Linear):
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return super().forward(hidden.float())
+
+    head = model.get_output_embeddings()
+    if head.weight.dtype != torch.float32:
+        width, size = head.in_features, head.out_features
+        fine = Fine(width, size, bias=head.bias is not None, device=head.weight.device)
+        fine.load_state_dict(head.state_dict())
+        model.set_output_embeddings(fine.eval())
+    return model
 
 
 def main(arguments: Sequence[str]) -> int:
