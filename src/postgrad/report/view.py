@@ -113,7 +113,6 @@ class RunView:
         reigns: the champions of the search, in order.
         sealed: the last read, unless the run was reopened after it; `readings` has all of them for ever.
         pared: what became of changes of the champion that were left out to see whether they are worth having.
-        judge: what the task's judge said where the right answer is known; None where it has none.
         seed_sd: standard deviation of one training's score over training seeds, as the run measured it.
         reopened: why the run goes on after an end, where it does; None again when it has its new end.
         taught_by: how many finished runs taught this one what to expect of each kind of change.
@@ -130,8 +129,7 @@ class RunView:
     resumed: int
     taught_by: int
     plan: SplitPlan | None
-    card: DataCard | None
-    judge: JudgeControl | None
+    prepared: DataPrepared | None
     labels: tuple[str, ...]
     tree: Tree
     ledger: Ledger
@@ -168,6 +166,15 @@ class RunView:
     @property
     def looks(self) -> dict[str, int]:
         return self.ledger.looks
+
+    @property
+    def card(self) -> DataCard | None:
+        return self.prepared.card if self.prepared else None
+
+    @property
+    def judge(self) -> JudgeControl | None:
+        """What the task's judge said where the right answer is known; None where it has none."""
+        return self.prepared.judge if self.prepared else None
 
     @property
     def metric(self) -> str:
@@ -255,8 +262,7 @@ def build_view(
         resumed=sum(isinstance(event.body, RunResumed) for event in events),
         taught_by=prepared.remembered.runs if prepared and prepared.remembered else 0,
         plan=plan,
-        card=prepared.card if prepared else None,
-        judge=prepared.judge if prepared else None,
+        prepared=prepared,
         labels=prepared.labels if prepared else (),
         tree=tree,
         ledger=Ledger.from_events(started.task.budget, events),
