@@ -23,6 +23,8 @@ from postgrad.execute.worker import grader
 from postgrad.metrics.base import Answered, Graded
 from postgrad.metrics.items import dump_items, load_items
 from postgrad.records import EngineSpec, JudgeControl, JudgeSpec, Recipe, Row, Stage
+from postgrad.report.content import contents
+from postgrad.report.view import build_view
 from postgrad.report.wording import judge_control as told
 from postgrad.research.language_stages import STAGE_PLAYS
 from postgrad.research.references import reference_recipes
@@ -32,6 +34,7 @@ from postgrad.store.sqlite import SqliteStore
 from postgrad.testing.language import END, START, make_tiny_lm
 from postgrad.train.base import CheckFailed
 from postgrad.train.lm_model import load_weights
+from report_builders import finished_run
 from test_generation import PLAN, task_of, write_task
 
 CRITERIA = JudgeSpec(model="").criteria
@@ -252,15 +255,10 @@ def test_stages_that_learn_from_grades_are_not_gone_through() -> None:
     fitting = {play.kind for play in STAGE_PLAYS if play.applies(tuned, task)}
     assert fitting == {"lm.interpolate"}
     assert {"lm.then_dpo", "lm.then_grpo"} <= {play.kind for play in STAGE_PLAYS if play.applies(tuned, task_of())}
-    for stage in (
-        {"method": "kto"},
-        {"method": "grpo"},
-        {"method": "rejection"},
-        {"method": "distil", "at_least": 0.5},
-    ):
-        recipe = Recipe(
-            base_model="path:lm", stage=Stage(backend="causal_lm", params={"tune": "lora", "then": (stage,)})
-        )
+    graded: list[dict[str, Any]] = [{"method": name} for name in ("kto", "grpo", "rejection")]
+    for stage in (*graded, {"method": "distil", "at_least": 0.5}):
+        params: dict[str, Any] = {"tune": "lora", "then": (stage,)}
+        recipe = Recipe(base_model="path:lm", stage=Stage(backend="causal_lm", params=params))
         refused = refusal(recipe, task)
         assert refused is not None and refused.boundary == "recipe" and "without its judge" in refused.message
         assert refusal(recipe, task_of()) is None
@@ -302,6 +300,23 @@ def test_the_control_says_what_a_judge_is_worth() -> None:
     assert half.right == 0.6 and half.low < 0.5 and "say nothing" in told(half)
     nothing = judge_control(Fixed(1.0, 1.0), [Row("a", "x", "same"), Row("b", "y", "same")])
     assert nothing.n == 0 and not nothing.believed and "could not be tried" in told(nothing)
+
+
+def test_the_report_warns_of_a_judge_that_cannot_be_believed() -> None:
+    control = JudgeControl(n=40, right=0.1, low=0.04, high=0.23, agreement=0.2, first=0.9)
+    for right, low, holds in ((0.1, 0.04, False), (0.9, 0.77, True)):
+        events = [
+            event.model_copy(update={"body": event.body.model_copy(update={"judge": known})})
+            if isinstance(event.body, DataPrepared)
+            else event
+            for event in finished_run().events
+            for known in [control.model_copy(update={"right": right, "low": low})]
+        ]
+        page = contents(build_view(events))
+        (check,) = [each for each in page.checks if each.name == "judge"]
+        assert check.holds is holds and "of 40 questions" in check.words and ("say nothing" in check.words) is not holds
+        assert (page.facts[-1].value == "failing") is not holds
+    assert not [each for each in contents(build_view(finished_run().events)).checks if each.name == "judge"]
 
 
 # --- the task file ----------------------------------------------------------------------------------------------------
