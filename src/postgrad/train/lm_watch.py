@@ -137,7 +137,7 @@ def settings(job: FitJob, params: Tuning, model: Any, sizes: tuple[int, int, int
         "warmup_steps": round(params.warmup * steps),
         "weight_decay": params.weight_decay,
         "max_grad_norm": params.max_grad_norm,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "bf16": bf16,
         "fp16": False,
         "gradient_checkpointing": params.gradient_checkpointing,
