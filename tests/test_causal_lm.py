@@ -26,6 +26,7 @@ from postgrad.train.chat import Example, renderer
 from postgrad.train.gguf import converted, gguf_of
 from postgrad.train.lm_checks import NO_LOSS, Tokens
 from postgrad.train.lm_model import answered, load_tokenizer, load_weights
+from postgrad.train.lm_params import CausalLMParams
 from postgrad.train.lm_score import log_likelihoods, tree_of
 from postgrad.train.lm_shared import logits_of, shared_length
 from postgrad.train.models import model_kind, resolve_model
@@ -237,6 +238,14 @@ def test_what_rows_share_goes_through_the_model_once_with_the_same_gradients(tin
     assert seen == [5 * 24, 20, 5 * 4]
     for plain, once in zip(*found, strict=True):
         torch.testing.assert_close(plain, once, rtol=1e-3, atol=1e-6)
+
+
+def test_few_rows_are_gone_through_more_often() -> None:
+    params = CausalLMParams.model_validate({"epochs": 3, "batch_size": 8, "least_steps": 180})
+    assert [params.passes(rows) for rows in (1, 29, 246, 500, 10_000)] == [50, 50, 6, 3, 3]
+    assert CausalLMParams.model_validate({"epochs": 3}).passes(10) == 3
+    cost = CausalLM().nominal_cost
+    assert cost({"least_steps": 180, "batch_size": 8}, 246, 0) == cost({"epochs": 6}, 246, 0)
 
 
 def test_a_share_of_the_rows_has_some_of_every_label() -> None:

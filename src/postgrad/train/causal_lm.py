@@ -53,6 +53,8 @@ class CausalLM:
             "batch_size": Dimension(choices=(8, 16, 32)),
             "weight_decay": Dimension(low=0.0, high=0.1),
         }
+        if given.least_steps:
+            found["least_steps"] = Dimension(low=50, high=800, log=True, integer=True)
         if given.adapters:
             found["lr"] = Dimension(low=5e-5, high=3e-3, log=True)
             found["lora_r"] = Dimension(choices=(4, 8, 16, 32, 64))
@@ -74,7 +76,8 @@ class CausalLM:
         if given.gradient_checkpointing:
             training *= CHECKPOINTING
         answering = FORWARD_TOKEN_S * (FP32_FACTOR["answering"] if fp32 else 1.0)
-        trained = rows * given.share * given.epochs * (ROW_TOKENS + shots)
+        seen = round(rows * given.share)
+        trained = seen * given.passes(seen) * (ROW_TOKENS + shots)
         # What stands in front of every text goes through the model once where labels are scored, and always else.
         asked = texts * (ROW_TOKENS + ANSWER_TOKENS + shots / 2)
         return START_S + training * trained + answering * asked + (FP32_FACTOR["training"] if fp32 else 1.0) * later
@@ -201,7 +204,8 @@ def _tuned(ground: Ground, model: Any, rows: list[Tokens]) -> tuple[Any, Adapter
     if params.overfit_check:
         check_overfit(tuned, rows, params.lr)
     tuned.train()
-    tune(job, params, tuned, ground.tokenizer, rows, ground.bf16, params.packing)
+    often = params.model_copy(update={"epochs": params.passes(len(rows))})
+    tune(job, often, tuned, ground.tokenizer, rows, ground.bf16, params.packing)
     adapter = adapter_of(tuned, job) if params.adapters else None
     if params.tune == "qlora" and adapter is not None:
         return onto_base(job, params, adapter), adapter
