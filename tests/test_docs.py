@@ -22,7 +22,7 @@ from postgrad.spec import load_task, task_schema
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 FRONT = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
-PLUG_FOLDERS = ("search", "research", "data", "train", "metrics", "engines", "bench")
+PLUG_FOLDERS = ("search", "research", "data", "train", "metrics", "engines", "llm", "bench")
 # Shell commands that a page may show beside `postgrad` and `make`.
 OTHER_TOOLS = {"pip", "python", "cd", "export", "git", "docker"}
 

@@ -22,7 +22,7 @@ LAYERS = (
     {"records", "events", "errors", "registry", "tree", "choices"},
     {"budget"},
     {"search", "data", "train", "metrics", "engines", "store"},
-    {"spec", "memory"},
+    {"spec", "memory", "llm"},
     {"pace"},
     {"research", "execute", "evaluate", "analyze"},
     {
@@ -68,6 +68,9 @@ HEAVY = {
     "peft",
     "safetensors",
     "lm_eval",
+    "openai",
+    "anthropic",
+    "httpx2",
 }
 NOT_AT_START = HEAVY | {"numpy", "scipy", "jinja2", "postgrad.records", "postgrad.events"}
 

@@ -1,0 +1,90 @@
+"""How many tokens a request and its reply have: the server's word where it can be true, else an estimate of ours.
+
+A tokenizer on bytes makes no more tokens than there are bytes, so twice the bytes is more than any text has. A reply
+may hold hidden reasoning as well, but never more than `max_tokens`, which the budget has set aside.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+
+from postgrad.llm.base import Price, Request, Usage
+
+BYTES_PER_TOKEN = 3.0  # English has about four: an estimate errs to the dear side
+_FRAME = 16  # tokens that a chat template and a schema's frame put around a message
+_TOO_MANY = 2
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a server says it counted, unchecked: anything at all. None is no word on it."""
+
+    input: object = None
+    output: object = None
+    cached: object = None
+    written: object = None
+
+
+def field(value: object, name: str) -> object:
+    """A part of what may be an object of an SDK, an object of JSON, or anything else; None where it has none."""
+    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+
+
+def size(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text.encode("utf-8", "replace"))
+
+
+def prompt_size(request: Request) -> int:
+    """Bytes of all that is sent to be read."""
+    schema = size(json.dumps(request.schema)) if request.schema else 0
+    return sum(size(message.text) for message in request.messages) + schema
+
+
+def estimate(request: Request, text: str, price: Price | None) -> Usage:
+    """The usage of a request whose server said nothing that can be believed."""
+    frame = _FRAME * (len(request.messages) + 1)
+    guessed = Usage(
+        input=math.ceil(prompt_size(request) / BYTES_PER_TOKEN) + frame,
+        output=math.ceil(size(text) / BYTES_PER_TOKEN),
+        estimated=True,
+    )
+    return priced(guessed, price)
+
+
+def priced(usage: Usage, price: Price | None) -> Usage:
+    """The usage with its dollars; None where the price is not known."""
+    return replace(usage, usd=None if price is None else price.usd(usage))
+
+
+def believed(counts: Counts, request: Request, text: str, price: Price | None) -> Usage:
+    """The usage by the server's counts, each replaced by our estimate where it cannot be true.
+
+    An input count has to be at least 1 and at most twice the prompt's bytes; an output count at least 1 for a text
+    that is not empty and at most twice its bytes or `max_tokens`; cached and written ones a part of the input.
+    """
+    own = estimate(request, text, price)
+    most = _TOO_MANY * (prompt_size(request) + _FRAME * (len(request.messages) + 4))
+    read = _within(counts.input, 1, most)
+    said = _within(counts.output, 1 if text else 0, max(_TOO_MANY * size(text) + _FRAME, request.max_tokens))
+    total = own.input if read is None else read
+    cached = _within(counts.cached, 0, total) if read is not None else None
+    written = _within(counts.written, 0, total - (cached or 0)) if read is not None else None
+    doubtful = any(kept is None for kept in (read, said)) or any(
+        given is not None and kept is None for given, kept in ((counts.cached, cached), (counts.written, written))
+    )
+    usage = Usage(
+        input=total,
+        cached_input=cached or 0,
+        written_input=written or 0,
+        output=own.output if said is None else said,
+        estimated=doubtful,
+    )
+    return priced(usage, price)
+
+
+def _within(value: object, least: int, most: int) -> int | None:
+    """The value where it is a whole number in this range; True and 3.0 are not."""
+    return value if type(value) is int and least <= value <= most else None

@@ -1,0 +1,166 @@
+"""A provider's answers kept in a file, one JSON object a line, and given again.
+
+A line has `key`, which names request and model by their content, `model`, `request`, and `reply` or `error`. The same
+request asked again is a further line, and the replay gives the lines of a request in their order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from postgrad.errors import UserError
+from postgrad.llm.base import Price, Provider, Reply, Request, Settings, Usage
+from postgrad.llm.errors import BadReply, Outage, ProviderError, Refused
+from postgrad.llm.keys import Keys
+
+_REPLY, _USAGE = TypeAdapter(Reply), TypeAdapter(Usage)
+_ERRORS: dict[str, type[ProviderError]] = {kind.__name__: kind for kind in (Outage, Refused, BadReply)}
+Answer = Reply | ProviderError
+
+
+class RecordedConnector:
+    """Replays the file at `path`."""
+
+    def connect(self, settings: Settings, keys: Keys) -> Provider:
+        if settings.path is None or not settings.path.is_file():
+            raise UserError("The provider 'recorded' needs `path`, a file that a recording has written.")
+        return Replay(settings.path, settings.model, settings.price)
+
+
+class Recording:
+    """Asks another provider, and writes each request with its answer to a file before it is given on.
+
+    Args:
+        path: appended to; a line that a crash left unfinished is cut off.
+    """
+
+    def __init__(self, inner: Provider, path: Path) -> None:
+        self._inner, self._path = inner, path
+        self._lock = Lock()
+        _cut_unfinished(path)
+
+    def __repr__(self) -> str:
+        return f"Recording({self._inner!r}, {self._path.name!r})"
+
+    @property
+    def model(self) -> str:
+        return self._inner.model
+
+    @property
+    def price(self) -> Price | None:
+        return self._inner.price
+
+    def complete(self, request: Request) -> Reply:
+        try:
+            reply = self._inner.complete(request)
+        except ProviderError as error:
+            self._write(request, {"error": _packed(error)})
+            raise
+        self._write(request, {"reply": asdict(reply)})
+        return reply
+
+    def _write(self, request: Request, answer: dict[str, Any]) -> None:
+        line = {"key": request.key(self.model), "model": self.model, "request": asdict(request), **answer}
+        text = json.dumps(line, ensure_ascii=False) + "\n"
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class Replay:
+    """Gives recorded answers again, errors too, each once, in the order in which the same request was answered.
+
+    Args:
+        model: the recorded one; "" takes that of the first line.
+
+    Raises:
+        UserError: the file is no recording.
+    """
+
+    def __init__(self, path: Path, model: str = "", price: Price | None = None) -> None:
+        self._name, self._price = path.name, price
+        self._answers: dict[str, list[Answer]] = defaultdict(list)
+        self._given: dict[str, int] = defaultdict(int)
+        self._lock = Lock()
+        self._model = model
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+            if line.endswith(b"\n"):
+                self._learn(line, number)
+
+    def __repr__(self) -> str:
+        return f"Replay({self._name!r}, model={self._model!r})"
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    @property
+    def price(self) -> Price | None:
+        return self._price
+
+    def complete(self, request: Request) -> Reply:
+        key = request.key(self._model)
+        with self._lock:
+            answers, place = self._answers.get(key, []), self._given[key]
+            if place < len(answers):
+                self._given[key] += 1
+        if place >= len(answers):
+            times = f"{len(answers)} times, and is asked for once more" if answers else "never"
+            raise Refused(
+                "script",
+                f"{self._name} has this request (key {key}, model '{self._model}') {times}. Something before it "
+                "differs from what was recorded; record again.",
+            )
+        answer = answers[place]
+        if isinstance(answer, ProviderError):
+            raise answer
+        return answer
+
+    def _learn(self, line: bytes, number: int) -> None:
+        try:
+            fields = json.loads(line)
+            answer = _REPLY.validate_python(fields["reply"]) if "reply" in fields else _unpacked(fields["error"])
+            key, model = str(fields["key"]), str(fields["model"])
+        except (ValueError, KeyError, TypeError, ValidationError) as wrong:
+            raise UserError(
+                f"Line {number} of {self._name} is no recorded request: {type(wrong).__name__}. Record again."
+            ) from wrong
+        self._model = self._model or model
+        self._answers[key].append(answer)
+
+
+def _packed(error: ProviderError) -> dict[str, Any]:
+    return {
+        "type": type(error).__name__,
+        "kind": error.kind,
+        "message": str(error),
+        "status": error.status,
+        "usage": asdict(error.usage) if error.usage else None,
+        "retry_after_s": error.retry_after_s if isinstance(error, Outage) else None,
+    }
+
+
+def _unpacked(fields: dict[str, Any]) -> ProviderError:
+    usage = _USAGE.validate_python(fields["usage"]) if fields["usage"] else None
+    error = _ERRORS[fields["type"]](fields["kind"], fields["message"], fields["status"], usage)
+    if isinstance(error, Outage):
+        error.retry_after_s = fields["retry_after_s"]
+    return error
+
+
+def _cut_unfinished(path: Path) -> None:
+    """Leave only whole lines in the file."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)
