@@ -117,8 +117,8 @@ def test_a_rate_of_tokens_counts_what_was_used_in_the_end() -> None:
     script: list[Line] = [Reply("said", used, "m", "stop", 0.1) for _ in range(25)]
     provider, _ = retrying(script, clock, tokens_per_minute=1000)
     for _ in range(25):
-        provider.complete(request(max_tokens=64))
-    assert 80.0 < clock.now - 100.0 < 100.0, "2,500 tokens, of which 1,000 at once"
+        provider.complete(request(max_tokens=640))
+    assert 110.0 < clock.now - 100.0 < 130.0, "100 tokens every six seconds, after the first minute's worth"
 
 
 def test_a_request_larger_than_a_minutes_worth_waits_for_a_full_bucket() -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 import traceback
+from random import Random
 from typing import Any, Iterator
 
 import pytest
@@ -15,8 +16,9 @@ from postgrad.llm.errors import BadReply, Outage, ProviderError, Refused
 from postgrad.llm.faults import retry_after
 from postgrad.llm.keys import Keys
 from postgrad.llm.presets import connect
+from postgrad.llm.wire import bounded
 from postgrad.testing.provider import SCHEMA, request
-from provider_server import Server
+from provider_server import Behaviour, Server, chat_events, message_events
 
 KEY = "sk-hostile-0123456789abcdefghij"
 PRICE = Price(input=2.0, output=10.0)
@@ -216,6 +218,37 @@ def test_a_message_of_another_form_is_a_bad_reply(server: Server, name: str) -> 
     assert isinstance(error, BadReply) and error.kind in ("empty", "shape", "not_json", "cut"), repr(error)
 
 
+def spoilt(value: Any, rng: Random) -> Any:
+    """A JSON value with parts left out and replaced."""
+    if rng.random() < 0.15:
+        return rng.choice((None, True, 3, -1, 1.5, "x", [], {}, [1], {"a": 1}, 10**30, float("inf")))
+    if isinstance(value, dict):
+        return {key: spoilt(part, rng) for key, part in value.items() if rng.random() > 0.07}
+    return [spoilt(part, rng) for part in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_spoilt_stream_is_a_reply_or_one_of_the_errors(server: Server, kind: str) -> None:
+    rng, provider = Random(0), made(server, kind, Patience())
+    server.behaviour.kind = "events"
+    ends = set()
+    for _ in range(80):
+        events = message_events(Behaviour(), {}) if kind == "anthropic" else chat_events(Behaviour())
+        said = [event.partition("data: ") for event in events]
+        server.behaviour.events = tuple(
+            f"{head}data: {json.dumps(spoilt(json.loads(data), rng)) if rng.random() < 0.2 else data.strip()}\n\n"
+            for head, _, data in said
+            if rng.random() > 0.05 and "[DONE]" not in data
+        )
+        try:
+            reply = provider.complete(request())
+        except ProviderError as error:
+            ends.add(error.kind)
+        else:
+            assert reply.usage.input > 0 and reply.usage.usd == PRICE.usd(reply.usage)
+    assert {"shape", "cut"} <= ends
+
+
 def test_an_error_in_the_middle_of_a_stream_is_an_outage(server: Server) -> None:
     server.behaviour.kind = "events"
     server.behaviour.events = (chunk(error={"message": "overloaded", "code": 503}), DONE)
@@ -244,6 +277,15 @@ def test_ten_megabytes_are_not_read(server: Server, kind: str, way: str) -> None
     error = failure(made(server, kind, Patience(reply_bytes=200_000)))
     assert isinstance(error, BadReply) and error.kind == "too_large"
     assert server.sent < 9_000_000, "the reader hung up"
+    assert error.usage is not None and error.usage.output <= 200_000 / 3 + 1, "no more than that was kept"
+
+
+def test_reading_stops_at_a_long_line_and_at_many_short_ones() -> None:
+    for piece, most in ((b"x" * 1000, 21), (b"x" * 999 + b"\n", 161)):
+        read = []
+        with pytest.raises(BadReply, match="larger than 10,000 bytes"):
+            list(bounded((read.append(piece) or piece for _ in range(1000)), 10_000))
+        assert len(read) == most
 
 
 def test_ten_megabytes_of_an_error_are_not_read(server: Server) -> None:

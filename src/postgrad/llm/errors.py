@@ -48,7 +48,7 @@ class Outage(ProviderError):
 class Refused(ProviderError):
     """The provider will not answer this request, however often it is asked.
 
-    Kinds: key, forbidden, quota, not_found, request, too_long, redirect, script.
+    Kinds: key, forbidden, quota, not_found, request, too_long, redirect, certificate, script.
     """
 
 

@@ -130,6 +130,12 @@ def fault(service: Service, sdk: Any, found: Exception, has_begun: bool) -> Prov
         if has_begun:
             return BadReply("cut", f"The connection to {service.place} ended in the middle of a reply.")
         cause = service.told(found.__cause__ or found)
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            return Refused(
+                "certificate",
+                f"{service.place} is not trusted: {cause}. If it is the right server, name the file of its authority "
+                "in SSL_CERT_FILE.",
+            )
         return Outage(
             "connection", f"No connection to {service.place}: {cause}. Is `base_url` right, and the server up?"
         )
