@@ -60,11 +60,12 @@ def failure(provider: Provider, **named: Any) -> ProviderError:
     [("silence", SHORT), ("stall", SHORT), ("silence", WHOLE), ("stall", WHOLE), ("drip", WHOLE), ("drip_head", WHOLE)],
 )
 def test_a_server_that_takes_too_long_is_left(server: Server, kind: str, way: str, patience: Patience) -> None:
+    made(server, kind).complete(request())  # imports the SDK, which takes seconds on a busy machine
     server.behaviour.kind = way
     began = time.monotonic()
     error = failure(made(server, kind, patience))
     assert isinstance(error, Outage) and error.kind == "timeout", repr(error)
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 10.0, "the server would have gone on for twenty"
     if way == "stall":
         assert error.usage is not None and error.usage.input > 0, "a reply that has begun may be billed"
 
