@@ -236,12 +236,14 @@ class Loop:
         )
 
     def _affordable_s(self) -> float | None:
-        """Nominal seconds that one more experiment may have: what the wall-clock budget still holds."""
+        """Nominal seconds that one more experiment may have: what the wall-clock budget still holds, and no more than
+        leaves room for its own final training, without which it cannot win."""
         session = self.session
         wall = session.remaining().wall_s
         if wall is None:
             return None
-        return max(0.0, wall - self._reserve_s()) / session.pace.overall()
+        most = min(wall - self._reserve_s(), wall / (1 + session.final_share))
+        return max(0.0, most) / session.pace.overall()
 
     # --- run ------------------------------------------------------------------------------------------------------
 

@@ -270,6 +270,11 @@ class Session:
         side = len(self.guards.side)
         return sum(backend.nominal_cost(params, len(u.train), len(u.items) + side) for u in units)
 
+    @property
+    def final_share(self) -> float:
+        """Rows of a final training for each row that an experiment trains on in its search."""
+        return len(self.sealed_unit.train) / max(1, sum(len(unit.train) for unit in self.plan.search))
+
     def forecast_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
         """Expected wall seconds of these units in one job. Depends on the machine: for budgets only."""
         return (START_UP_S + self.nominal_s(recipe, units)) * self.pace.of(recipe.stage.backend)
