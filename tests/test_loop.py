@@ -13,7 +13,8 @@ import pytest
 from postgrad.bench.overhead import SimulatedEngine, simulated_task
 from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event
-from postgrad.loop import Control
+from postgrad.loop import Control, Loop
+from postgrad.prepare import prepare
 from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Limits, TaskSpec
 from postgrad.runner import drive, opened, start_run
 from postgrad.store.sqlite import SqliteStore
@@ -134,6 +135,20 @@ def test_a_wall_clock_budget_ends_the_search(tmp_path: Path) -> None:
     tree = driven(folder)
     assert len(tree) > 3
     assert not tree.pending()
+
+
+def test_what_an_experiment_may_cost_leaves_room_for_its_own_final_training(tmp_path: Path) -> None:
+    folder = fresh(tmp_path, budget=Budget(wall_s=1000.0))
+    with opened(SqliteStore.open(folder, write=True), engine=SimulatedEngine()) as session:
+        prepare(session)
+        trained = [len(unit.train) for unit in session.plan.search]
+        assert session.final_share == pytest.approx(len(session.rows("train")) / sum(trained)) and len(trained) > 1
+        may = Loop(session)._affordable_s()
+        assert may == pytest.approx(1000.0 / (1 + session.final_share), abs=20.0) and may < 1000.0 - 200.0
+    unlimited = fresh(tmp_path / "other")
+    with opened(SqliteStore.open(unlimited, write=True), engine=SimulatedEngine()) as session:
+        prepare(session)
+        assert Loop(session)._affordable_s() is None
 
 
 def test_a_guard_that_nothing_keeps_leaves_no_champion_during_the_search(tmp_path: Path) -> None:
