@@ -144,7 +144,7 @@ def test_what_an_experiment_may_cost_leaves_room_for_its_own_final_training(tmp_
         trained = [len(unit.train) for unit in session.plan.search]
         assert session.final_share == pytest.approx(len(session.rows("train")) / sum(trained)) and len(trained) > 1
         may = Loop(session)._affordable_s()
-        assert may == pytest.approx(1000.0 / (1 + session.final_share), abs=20.0) and may < 1000.0 - 200.0
+        assert may == pytest.approx(1000.0 / (1 + session.final_share), abs=20.0) and may is not None and may < 800.0
     unlimited = fresh(tmp_path / "other")
     with opened(SqliteStore.open(unlimited, write=True), engine=SimulatedEngine()) as session:
         prepare(session)

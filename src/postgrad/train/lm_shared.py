@@ -43,9 +43,10 @@ def logits_of(model: Any, inputs: dict[str, Any], kept: torch.Tensor, shared: in
     Args:
         inputs: `input_ids` and `attention_mask`, (B, L), and what else the model takes.
         kept: places whose logits are asked for, none of them before `shared`.
+        shared: 0 where the model must not keep what it has read, as with gradient checkpointing.
     """
     ids = inputs["input_ids"]
-    if shared >= LEAST_SHARED and len(ids) >= LEAST_SHARING and not getattr(model, "is_gradient_checkpointing", False):
+    if shared >= LEAST_SHARED and len(ids) >= LEAST_SHARING:
         cache = model(input_ids=ids[:1, :shared], use_cache=True, logits_to_keep=1).past_key_values
         if plain_layers(cache):
             cache.batch_repeat_interleave(len(ids))

@@ -75,7 +75,7 @@ def tune(
     batch = min(params.batch_size, len(rows))
     order = list(range(len(rows))) if in_order else order_of(lengths, batch, params.epochs, job.seed)
     asked = max(sum(label != NO_LOSS for label in row.labels) for row in rows)
-    shared = shared_length(rows)
+    shared = 0 if packing or params.gradient_checkpointing else shared_length(rows)
     needs = needs_of(params, model, max(lengths) - shared, asked if job.labels else max(lengths) - shared)
     steps = math.ceil(len(order) / batch)
     dataset = _dataset(rows, order)
@@ -89,7 +89,7 @@ def tune(
             train_sampling_strategy="sequential",
         )
         torch.manual_seed(job.seed)
-        trainer = _trainer_class(0 if packing else shared)
+        trainer = _trainer_class(shared)
         return trainer(model=model, args=told, train_dataset=dataset, processing_class=tokenizer)
 
     run(job, model, build, needs, (batch, steps))
