@@ -15,7 +15,8 @@ from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event
 from postgrad.loop import Control, Loop
 from postgrad.prepare import prepare
-from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Limits, TaskSpec
+from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Limits, Recipe, Stage, TaskSpec
+from postgrad.research import edit
 from postgrad.runner import drive, opened, start_run
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import State, Tree
@@ -135,6 +136,11 @@ def test_a_wall_clock_budget_ends_the_search(tmp_path: Path) -> None:
     tree = driven(folder)
     assert len(tree) > 3
     assert not tree.pending()
+    with opened(SqliteStore.open(folder, write=True), engine=SimulatedEngine()) as session:
+        known = [node.proposed.proposal for node in session.tree.all() if edit.valid(node.proposed.proposal.recipe)]
+        new = known[0].model_copy(update={"recipe": Recipe(stage=Stage(backend="classic", params={"C": 0.123}))})
+        nothing = [Loop(session)._tells_nothing(each) for each in (*known, new)]
+    assert nothing == [*(not edit.seeded(each.recipe) for each in known), False] and nothing[1], "the classic reference"
 
 
 def test_what_an_experiment_may_cost_leaves_room_for_its_own_final_training(tmp_path: Path) -> None:

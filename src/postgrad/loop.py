@@ -31,7 +31,7 @@ from postgrad.prepare import prepare
 from postgrad.racer import Racer
 from postgrad.records import Analysis, Choice, Evaluation, JobResult, Move, Proposal, Recipe
 from postgrad.referee import Referee
-from postgrad.research import RESEARCHERS
+from postgrad.research import RESEARCHERS, edit
 from postgrad.research.base import Context, Researcher
 from postgrad.research.binding import bound
 from postgrad.research.exact import answer
@@ -169,7 +169,10 @@ class Loop:
             elif choice is None or choice.move is Move.STOP:
                 return "the policy stopped"
             else:
-                self._append_proposal(index, choice)
+                proposal, answered = self._proposal(index, choice)
+                if self._tells_nothing(proposal):
+                    return None if session.tree.pending() else "nothing new can be paid with what is left"
+                self._append(index, proposal, answered, self._view(index).champion)
 
     def _pared(self, index: int, *, stopped: bool) -> tuple[tuple[Choice, Proposal], ...] | None:
         """What paring asks for: experiments, none before others have ended; None where the search goes on."""
@@ -202,7 +205,15 @@ class Loop:
     def _nominal_s(self, recipe: Recipe) -> float:
         return self.session.nominal_s(recipe, self.session.plan.search)
 
-    def _append_proposal(self, index: int, choice: Choice) -> None:
+    def _tells_nothing(self, proposal: Proposal) -> bool:
+        """True for what is proposed only because time runs out and nothing else can be paid: training once more what no
+        seed changes."""
+        if self.session.remaining().wall_s is None or not edit.valid(proposal.recipe):
+            return False
+        return self.session.tree.has_tried(proposal.recipe) and not edit.seeded(proposal.recipe)
+
+    def _proposal(self, index: int, choice: Choice) -> tuple[Proposal, Choice]:
+        """What the researcher proposes, and the choice that it answers."""
         session = self.session
         view = self._view(index)
         context = Context(
@@ -215,8 +226,7 @@ class Loop:
         )
         policy = session.task.search.policy
         proposal = recordable(answer(self.researcher, policy, session.task, choice, context))
-        answered = answered_choice(choice, proposal, view).model_copy(update={"recipe": None})
-        self._append(index, proposal, answered, view.champion)
+        return proposal, answered_choice(choice, proposal, view).model_copy(update={"recipe": None})
 
     def _reference(self, index: int) -> None:
         """The constant answer, the cheapest classic model and the untouched base model come first."""
