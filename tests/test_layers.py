@@ -60,6 +60,7 @@ HEAVY = {
     "transformers",
     "sentence_transformers",
     "sklearn",
+    "cleanlab",
     "optuna",
     "cmaes",
     "pandas",
