@@ -66,5 +66,5 @@ def test_few_empty_and_wordless_texts_are_clustered_too() -> None:
 def test_terms_of_a_class_are_those_that_others_lack() -> None:
     first, second = class_terms(["the refund the refund the order", "the password the login the order"])
     assert first[0] == "refund"
-    assert set(second[:2]) == {"password", "login"} or "the" == second[0]
+    assert {"password", "login"} <= set(second)
     assert "refund" not in second

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from postgrad.analyze.matrix import counts, item_matrix, solving
-from postgrad.analyze.slices import Case, benjamini_hochberg, script_of, all_slices, weak_slices
+from postgrad.analyze.slices import Case, all_slices, benjamini_hochberg, script_of, weak_slices
 from postgrad.metrics.base import Answers
 from postgrad.metrics.items import Items
 

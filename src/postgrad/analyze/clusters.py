@@ -51,7 +51,7 @@ def clusters_of(texts: Sequence[str], vectors: NDArray[np.float64] | None = None
         return ()
     points = _unit(_tfidf(texts) if vectors is None else np.asarray(vectors, dtype=np.float64)[: len(texts)])
     groups, widths = _grouped(points)
-    names = class_terms([" ".join(texts[i] for i in np.flatnonzero(groups == g)) for g in range(groups.max() + 1)])
+    names = class_terms([" ".join(texts[int(i)] for i in np.flatnonzero(groups == g)) for g in range(groups.max() + 1)])
     found = []
     for g, terms in enumerate(names):
         members = np.flatnonzero(groups == g)
@@ -130,7 +130,7 @@ def _tfidf(texts: Sequence[str]) -> NDArray[np.float64]:
         return np.zeros((len(texts), 1))
     features = hstack(parts).tocsr()
     size = min(DIMENSIONS, features.shape[1] - 1, len(texts) - 1)
-    if size < 2:
+    if size < 2 or len(set(texts)) < 3:
         return np.asarray(features.toarray(), dtype=np.float64)
     return np.asarray(TruncatedSVD(n_components=size, random_state=0).fit_transform(features), dtype=np.float64)
 
@@ -138,4 +138,5 @@ def _tfidf(texts: Sequence[str]) -> NDArray[np.float64]:
 def _unit(points: NDArray[np.float64]) -> NDArray[np.float64]:
     import numpy as np
 
-    return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    found: NDArray[np.float64] = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    return found

@@ -78,7 +78,8 @@ def right_or_wrong(items: Items) -> NDArray[np.float64]:
     import numpy as np
 
     answers = items.labelled
-    return (answers.truth == answers.predicted).astype(np.float64)
+    right: NDArray[np.float64] = (answers.truth == answers.predicted).astype(np.float64)
+    return right
 
 
 def item_matrix(
