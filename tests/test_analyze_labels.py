@@ -48,17 +48,19 @@ def planted(rows: list[Row], seed: int) -> tuple[list[Row], set[str]]:
 
 @pytest.mark.parametrize(
     ("name", "rows", "least_precision", "least_recall"),
-    [("made-up", made(300), 0.8, 0.8), ("demo", demo(), 0.3, 0.6)],
+    [("made-up", made(300), 0.9, 0.85), ("demo", demo(), 0.5, 0.65)],
 )
 def test_planted_wrong_labels_are_found(
     name: str, rows: list[Row], least_precision: float, least_recall: float
 ) -> None:
-    """The demo's rows have 20 labels with a few rows each, some of which are near each other: what is found beyond the
-    planted ones are hard rows."""
-    wrong, ids = planted(rows, seed=0)
-    found = {suspect.id for suspect in suspects(wrong)}
+    """The rule was chosen on plantings 0 and 1. The demo has 20 labels, 67 % of which the model gets right."""
+    found, ids = set(), set()
+    for seed in (2, 3):
+        wrong, there = planted(rows, seed)
+        found |= {(seed, suspect.id) for suspect in suspects(wrong)}
+        ids |= {(seed, name) for name in there}
     precision, recall = len(found & ids) / max(1, len(found)), len(found & ids) / len(ids)
-    print(f"{name}: {len(ids)} of {len(rows)} labels planted, {len(found)} suspected: {precision=:.2f} {recall=:.2f}")
+    print(f"{name}, two plantings: {len(ids)} planted, {len(found)} suspected: {precision=:.2f} {recall=:.2f}")
     assert precision >= least_precision
     assert recall >= least_recall
 

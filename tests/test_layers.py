@@ -60,7 +60,6 @@ HEAVY = {
     "transformers",
     "sentence_transformers",
     "sklearn",
-    "cleanlab",
     "optuna",
     "cmaes",
     "pandas",
