@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,9 @@ def command(
         str | None,
         typer.Argument(metavar="[EXP]", help="An experiment: e0007, 7 or `champion`.", show_default=False),
     ] = None,
+    bad: Annotated[
+        bool, typer.Option("--bad", help="Analyse the bad cases of the experiment, or of the champion.")
+    ] = False,
     runs_dir: RunsDirOption = RUNS_DIR,
     as_json: JsonOption = False,
 ) -> None:
@@ -26,6 +30,9 @@ def command(
     from postgrad.cli.reading import read_run
 
     reading = read_run(runs_dir, run)
+    if bad:
+        _show_bad(reading, runs_dir, reading.experiment(experiment).id if experiment else None, as_json)
+        return
     if experiment is None:
         if as_json:
             print_json(_tree_document(reading))
@@ -39,6 +46,19 @@ def command(
         from postgrad.cli.detail import detail
 
         console().print(detail(reading, node))
+
+
+def _show_bad(reading: Reading, runs_dir: Path, experiment: str | None, as_json: bool) -> None:
+    from postgrad.cli.badcases import bad_cases, bad_document
+    from postgrad.cli.runs import open_run
+    from postgrad.report.badcases import read_findings
+
+    with open_run(runs_dir, reading.line.run) as store:
+        found = read_findings(store, experiment or reading.line.champion, encode=True)
+    if as_json:
+        print_json(bad_document(reading.line.run, found))
+    else:
+        console().print(bad_cases(reading.line.run, found))
 
 
 def _tree_document(reading: Reading) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""How the bad cases of an experiment are drawn on a terminal, and given to programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Iterator
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from postgrad.analyze.causes import Cause
+from postgrad.analyze.findings import Findings
+from postgrad.cli.output import facts
+from postgrad.report import wording
+
+SHOWN, LETTERS = 5, 110
+
+
+def bad_document(run: str, found: Findings) -> dict[str, Any]:
+    """The findings as one JSON document, with the moves and the advice of each cause."""
+    causes = [
+        asdict(cause)
+        | {"where": cause.known.where, "moves": list(cause.known.moves), "otherwise": cause.known.otherwise}
+        for cause in found.causes
+    ]
+    slices = [asdict(each) | {"rate": each.rate, "rest_rate": each.rest_rate} for each in found.slices]
+    return {"run": run} | asdict(found) | {"causes": causes, "slices": slices}
+
+
+def bad_cases(run: str, found: Findings) -> RenderableType:
+    """The findings as a screen."""
+    return Group(*_parts(run, found))
+
+
+def _parts(run: str, found: Findings) -> Iterator[RenderableType]:
+    yield Text.assemble((found.experiment, "bold"), f"  of {run}: bad cases on the search split")
+    yield Padding(facts(_figures(found)), (1, 0))
+    yield Text("Causes", style="bold")
+    yield _causes(found.causes) if found.causes else Text("  no cause is known", style="dim")
+    if found.slices:
+        yield Text("\nWeak slices: worse than the rest by more than chance", style="bold")
+        for each in found.slices[:SHOWN]:
+            yield Text(f"  {each.words}")
+    if found.topics:
+        yield Text("\nWhat they are about", style="bold")
+        for topic in found.topics[:SHOWN]:
+            yield Text(f"  {topic.size:>3}  {topic.name}")
+            yield Text(f"       “{wording.short(topic.texts[0], LETTERS)}”", style="dim")
+    if found.hard:
+        yield Text("\nSolved by no recipe", style="bold")
+        for hard in found.hard[:SHOWN]:
+            yield Text(f"  {wording.short(hard.label, 40)}  ", end="")
+            yield Text(f"“{wording.short(hard.text, LETTERS)}”", style="dim")
+    if found.suspects:
+        yield Text("\nLabels that look wrong", style="bold")
+        for odd in found.suspects[:SHOWN]:
+            yield Text(f"  {odd.id}: {odd.label}, or rather {odd.suggested} ({odd.other:.2f} against {odd.own:.2f})")
+
+
+def _figures(found: Findings) -> Iterator[tuple[str, str]]:
+    yield "wrong", f"{found.wrong} of {found.items} search items"
+    told = ", ".join(f"{count} {state}" for state, count in found.solved.items() if state != "open")
+    still = found.solved["open"]
+    yield "solved", f"{told}; {still} asked too seldom to say" if still else told
+    yield "by", wording.plural(found.experiments, "experiment")
+
+
+def _causes(causes: tuple[Cause, ...]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for cause in causes:
+        advice = cause.known.otherwise
+        moves = ", ".join(cause.known.moves)
+        words = f"{cause.words}: {cause.known.meaning}. Moves: {moves}." + (f" Or {advice}." if advice else "")
+        table.add_row(f"  {cause.known.where}", cause.kind, Text(words))
+    return table
