@@ -1,7 +1,7 @@
 """What bad cases are about: clusters of their texts by embedding, named by the words that tell them from each other.
 
-k-means on unit vectors, with as many clusters as the silhouette likes best (P. Rousseeuw, "Silhouettes" (1987)); names
-are the terms with the highest class-based TF-IDF (M. Grootendorst, "BERTopic" (2022), section 3.3). Deterministic.
+k-means on unit vectors, with as many clusters as the silhouette (P. Rousseeuw (1987)) likes best above chance; names are
+the terms with the highest class-based TF-IDF (M. Grootendorst, "BERTopic" (2022), section 3.3). Deterministic.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SMALLEST, MOST = 4, 12
-# Below this mean silhouette texts are one crowd (L. Kaufman and P. Rousseeuw (1990): up to 0.25 is no structure in few
-# dimensions; cosines of short texts have many, and 0.1 separates planted topics from one topic).
-STRUCTURE = 0.1
+# How far the mean silhouette has to lie above that of the same coordinates dealt anew among the texts: what k-means
+# finds there is no structure (the idea of the gap statistic, R. Tibshirani, G. Walther and T. Hastie (2001)).
+STRUCTURE = 0.02
 DIMENSIONS, TERMS, STARTS = 50, 4, 5
 # Of more texts the first ones make the clusters: a silhouette takes memory with the square of their number.
 LARGEST = 2000
@@ -38,11 +38,14 @@ class Cluster:
     silhouette: float
 
 
-def clusters_of(texts: Sequence[str], vectors: NDArray[np.float64] | None = None) -> tuple[Cluster, ...]:
+def clusters_of(
+    texts: Sequence[str], vectors: NDArray[np.float64] | None = None, others: Sequence[str] = ()
+) -> tuple[Cluster, ...]:
     """Cluster texts; the largest first. One cluster where there is no structure, none where there is no text.
 
     Args:
         vectors: (N, D) embeddings; without them, TF-IDF of words and character n-grams reduced by an SVD.
+        others: texts that are no bad cases. Words that they share name no cluster.
     """
     import numpy as np
 
@@ -51,7 +54,8 @@ def clusters_of(texts: Sequence[str], vectors: NDArray[np.float64] | None = None
         return ()
     points = _unit(_tfidf(texts) if vectors is None else np.asarray(vectors, dtype=np.float64)[: len(texts)])
     groups, widths = _grouped(points)
-    names = class_terms([" ".join(texts[int(i)] for i in np.flatnonzero(groups == g)) for g in range(groups.max() + 1)])
+    classes = [" ".join(texts[int(i)] for i in np.flatnonzero(groups == g)) for g in range(groups.max() + 1)]
+    names = class_terms([*classes, *([" ".join(others)] if others else [])])[: len(classes)]
     found = []
     for g, terms in enumerate(names):
         members = np.flatnonzero(groups == g)
@@ -99,17 +103,16 @@ def _grouped(points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_samples
 
-    one = np.zeros(len(points), dtype=np.int64)
-    best, groups, widths = STRUCTURE, one, np.zeros(len(points))
+    none = np.random.default_rng(0).permuted(points, axis=0)
+    groups, widths, best = np.zeros(len(points), dtype=np.int64), np.zeros(len(points)), STRUCTURE
     different = len(np.unique(points.round(9), axis=0))
     for k in range(2, min(MOST, len(points) // SMALLEST, different - 1) + 1):
-        labels = KMeans(n_clusters=k, n_init=STARTS, random_state=0).fit(points).labels_
-        if len(np.unique(labels)) < 2:
-            continue
+        model = KMeans(n_clusters=k, n_init=STARTS, random_state=0)
+        labels, by_chance = model.fit_predict(points), model.fit_predict(none)
         each: Any = silhouette_samples(points, labels)
-        if each.mean() > best:
-            best, widths = float(each.mean()), each
-            groups = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        gap = float(each.mean() - np.mean(silhouette_samples(none, by_chance)))
+        if gap > best:
+            best, widths, groups = gap, each, labels.astype(np.int64)
     return groups, widths
 
 

@@ -173,10 +173,11 @@ def _cases(material: Material, matrix: ItemMatrix, mine: NDArray[np.float64]) ->
 
 def _topics(material: Material, keys: Sequence[str]) -> tuple[Topic, ...]:
     texts = sorted({_row(material, key).text for key in keys})
+    others = sorted({row.text for row in material.search.values()} - set(texts))
     vectors = encoded(texts, material.encoder) if material.encoder and texts else None
     return tuple(
         Topic(each.name, len(each.members), tuple(texts[i] for i in each.members[:3]), each.silhouette)
-        for each in clusters_of(texts, vectors)
+        for each in clusters_of(texts, vectors, others)
     )
 
 
@@ -204,7 +205,11 @@ def _data_causes(
     found = []
     if doubtful := [key for key in keys if ids[key] in suspected]:
         told = {key: f"{suspected[ids[key]].label}, or rather {suspected[ids[key]].suggested}" for key in doubtful}
-        found.append(Cause("mislabelled", tuple(doubtful), f"{len(doubtful)} of the wrong items may be right", told))
+        found.append(
+            Cause(
+                "mislabelled", tuple(doubtful), f"{len(doubtful)} of the wrong items have labels that look wrong", told
+            )
+        )
     if double := [key for key in keys if ids[key] in twice]:
         told = {key: ", ".join(twice[ids[key]]) for key in double}
         found.append(Cause("conflict", tuple(double), f"{len(double)} have near copies with other labels", told))

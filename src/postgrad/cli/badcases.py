@@ -22,7 +22,8 @@ def bad_document(run: str, found: Findings) -> dict[str, Any]:
     """The findings as one JSON document, with the moves and the advice of each cause."""
     causes = [
         asdict(cause)
-        | {"where": cause.known.where, "moves": list(cause.known.moves), "otherwise": cause.known.otherwise}
+        | {"where": cause.known.where, "meaning": cause.known.meaning}
+        | {"moves": list(cause.known.moves), "otherwise": cause.known.otherwise}
         for cause in found.causes
     ]
     slices = [asdict(each) | {"rate": each.rate, "rest_rate": each.rest_rate} for each in found.slices]
@@ -75,6 +76,6 @@ def _causes(causes: tuple[Cause, ...]) -> Table:
     for cause in causes:
         advice = cause.known.otherwise
         moves = ", ".join(cause.known.moves)
-        words = f"{cause.words}: {cause.known.meaning}. Moves: {moves}." + (f" Or {advice}." if advice else "")
+        words = f"{cause.words}. Moves: {moves}." + (f" Or {advice}." if advice else "")
         table.add_row(f"  {cause.known.where}", cause.kind, Text(words))
     return table
