@@ -20,9 +20,9 @@ STEPS = np.arange(40)
 def labelled(truth: list[int], predicted: list[int], argmax: list[int] | None = None, unit: str = "s0") -> Items:
     """Items r000, r001, ... of one unit."""
     names = [f"r{n:03d}" for n in range(len(truth))]
-    arrays = [np.array(values, dtype=np.int64) for values in (truth, predicted, argmax or predicted)]
+    true, said, best = (np.array(values, dtype=np.int64) for values in (truth, predicted, argmax or predicted))
     keys = np.array([f"{unit}/{name}" for name in names])
-    return Items(keys, np.array(names), Answers(*arrays, np.ones(len(truth)), 3))
+    return Items(keys, np.array(names), Answers(true, said, best, np.ones(len(truth)), 3))
 
 
 def spoken(answers: list[tuple[str, str, int]]) -> Items:
@@ -145,8 +145,8 @@ def material() -> Material:
     names, half = sorted(rows), 60
     units = {"s0": tuple(names[half:]), "s1": tuple(names[:half])}
     keys = np.array([f"s{n // half}/{name}" for n, name in enumerate(names)])
-    arrays = [np.array(values, dtype=np.int64) for values in (truth, answers, answers)]
-    items = Items(keys, np.array(names), Answers(*arrays, np.ones(120), 3))
+    true, said = (np.array(values, dtype=np.int64) for values in (truth, answers))
+    items = Items(keys, np.array(names), Answers(true, said, said, np.ones(120), 3))
     return Material("e4", {f"e{n}": items for n in range(5)}, search=rows, train=rows, units=units)
 
 

@@ -1,7 +1,7 @@
 """What bad cases are about: clusters of their texts by embedding, named by the words that tell them from each other.
 
-k-means on unit vectors, with as many clusters as the silhouette (P. Rousseeuw (1987)) likes best above chance; names are
-the terms with the highest class-based TF-IDF (M. Grootendorst, "BERTopic" (2022), section 3.3). Deterministic.
+k-means on unit vectors, with as many clusters as the silhouette (P. Rousseeuw (1987)) likes best above chance; names
+are the terms with the highest class-based TF-IDF (M. Grootendorst, "BERTopic" (2022), section 3.3). Deterministic.
 """
 
 from __future__ import annotations

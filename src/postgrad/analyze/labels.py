@@ -4,8 +4,8 @@ As in confident learning (C. Northcutt, L. Jiang and I. Chuang, "Confident Learn
 Labels", JAIR 70 (2021), section 3), a model says how likely each label is for rows that it was not trained on, near
 copies of which it has not seen either. A label is suspected where another is ten times as likely, which is strong
 evidence (H. Jeffreys, "Theory of Probability" (1961), appendix B). The paper's class thresholds take a class's mean
-confidence for what a right label looks like; with a few rows a class that mean is low, and they suspect three times as
-many right labels (docs/data.md has figures).
+confidence for what a right label looks like; with a few rows a class that mean is low, and many right labels are
+suspected (docs/bad-cases.md has figures).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LIKELIER = 10.0
 # A label of fewer groups of near copies is not judged: there is hardly anything to know it by.
 FEWEST = 3
 # The model is fitted FOLDS times; more rows than this would take minutes.
-LARGEST = 20_000
+LARGEST = 5000
 # Inverse strength of the regularisation: sparse unit vectors and few rows a label want little of it.
 STRENGTH = 10.0
 

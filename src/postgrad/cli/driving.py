@@ -69,6 +69,7 @@ def driven(
     """
     from postgrad.loop import Control
     from postgrad.report import read_view, write_report
+    from postgrad.report.badcases import why_it_errs
     from postgrad.runner import drive, opened
 
     control = Control()
@@ -83,7 +84,7 @@ def driven(
 
         with polite_interrupt(control, screen, session.run):
             trouble = drive(session, control=control, tick=tick)
-        write_report(read_view(store), store.folder)
+        write_report(read_view(store), store.folder, why_it_errs(store))
         found = then(session)
     if trouble:
         console(error=True).print(trouble, style="yellow", markup=False)

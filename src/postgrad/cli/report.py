@@ -21,11 +21,12 @@ def command(
     """Write report.html and report.md of a run, and say where they are."""
     from postgrad.cli.runs import open_run
     from postgrad.report import TEXT, read_view, write_report
+    from postgrad.report.badcases import why_it_errs
 
     with open_run(runs_dir, run) as store:
         folder = output or store.folder
         folder.mkdir(parents=True, exist_ok=True)
-        page = write_report(read_view(store), folder)
+        page = write_report(read_view(store), folder, why_it_errs(store))
     if as_json:
         print_json({"run": store.folder.name, "report": page, "markdown": folder / TEXT})
     else:

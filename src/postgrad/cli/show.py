@@ -53,7 +53,7 @@ def _show_bad(reading: Reading, runs_dir: Path, experiment: str | None, as_json:
     from postgrad.cli.runs import open_run
     from postgrad.report.badcases import read_findings
 
-    with open_run(runs_dir, reading.line.run) as store:
+    with open_run(runs_dir, reading.line.folder) as store:
         found = read_findings(store, experiment or reading.line.champion, encode=True)
     if as_json:
         print_json(bad_document(reading.line.run, found))

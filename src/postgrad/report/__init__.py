@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Sequence
 
 from postgrad.data.text import visible
 
@@ -30,13 +30,17 @@ def read_view(store: SqliteStore) -> RunView:
     return build_view(events, texts, plan=plan, model_dir=store.folder / "model", report=store.folder / PAGE)
 
 
-def write_report(view: RunView, folder: Path) -> Path:
-    """Write the page and the Markdown to `folder`; return the path of the page. What was there is replaced."""
+def write_report(view: RunView, folder: Path, why: Sequence[str] = ()) -> Path:
+    """Write the page and the Markdown to `folder`; return the path of the page. What was there is replaced.
+
+    Args:
+        why: what the bad cases are due to (`badcases.why_it_errs`), a line each.
+    """
     from postgrad.report.html import html_report
     from postgrad.report.markdown import markdown_report
 
-    _replace(folder / TEXT, markdown_report(view))
-    _replace(folder / PAGE, html_report(view))
+    _replace(folder / TEXT, markdown_report(view, why))
+    _replace(folder / PAGE, html_report(view, why))
     return folder / PAGE
 
 

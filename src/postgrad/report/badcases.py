@@ -6,14 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from postgrad.analyze.causes import Cause
 from postgrad.analyze.findings import Findings, Material, findings_of
 from postgrad.analyze.matrix import Values, right_or_wrong
-from postgrad.errors import UserError
+from postgrad.errors import PostgradError, UserError
 from postgrad.evaluate.splits import SplitPlan, load_rows
 from postgrad.evaluate.statistics.influence import contributions
 from postgrad.events import DataPrepared, RunStarted
 from postgrad.metrics import metric_of
 from postgrad.metrics.items import Items, load_items
+from postgrad.report.wording import plural
 from postgrad.train.models import model_kind, resolve_model
 from postgrad.tree import Experiment, State, Tree
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 # Answers everything alike: what it does not solve says nothing of an item.
 CONSTANT = "constant"
+SHOWN = 5
 # References that are found without asking a network.
 AT_HAND = ("package:", "path:")
 
@@ -46,7 +49,41 @@ def read_findings(store: SqliteStore, experiment: str | None = None, *, encode: 
             f"{name or 'The run'} has no bad cases: it has no scored experiment yet. Wait for the first one to end, or "
             "name a scored experiment: `postgrad show RUN` lists them."
         )
-    return findings_of(_material(store, events, tree, node, encode))
+    try:
+        return findings_of(_material(store, events, tree, node, encode))
+    except ImportError as problem:
+        raise UserError(
+            f"Bad cases are analysed with scikit-learn, and {problem.name} is not installed. Install it with: "
+            "pip install 'postgrad[train]'"
+        ) from problem
+
+
+def why_it_errs(store: SqliteStore) -> tuple[str, ...]:
+    """What the report says of the champion's bad cases, a line each; nothing where there is nothing to analyse.
+
+    Clusters by words, so that writing a report loads no model.
+    """
+    try:
+        found = read_findings(store)
+    except UserError:
+        return ()
+    except PostgradError as problem:
+        return (f"The bad cases could not be analysed: {problem}",)
+    often = found.solved
+    lines = [
+        f"Of {plural(found.items, 'search item')}, {found.wrong} are not solved. Over "
+        f"{plural(found.experiments, 'experiment')}, {often['never']} are never solved, {often['sometimes']} sometimes "
+        f"and {often['always']} always; {often['open']} were asked too seldom to say."
+    ]
+    lines += [f"{cause.known.where}, {cause.kind}: {_told(cause)}" for cause in found.causes]
+    lines += [f"weak slice, {each.words}" for each in found.slices[:SHOWN]]
+    lines += [f"{plural(topic.size, 'text')} about: {topic.name}" for topic in found.topics[:SHOWN]]
+    return tuple(lines)
+
+
+def _told(cause: Cause) -> str:
+    advice = f" Or {cause.known.otherwise}." if cause.known.otherwise else ""
+    return f"{cause.words}. Moves that address it: {', '.join(cause.known.moves)}.{advice}"
 
 
 def _material(store: SqliteStore, events: tuple[Event, ...], tree: Tree, node: Experiment, encode: bool) -> Material:

@@ -6,7 +6,7 @@ Every text that comes from data or from a recipe is escaped by the template engi
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, Sequence
 
 from postgrad.budget import format_budget, format_duration
 from postgrad.report import pictures, wording
@@ -21,10 +21,10 @@ _INTERVAL = re.compile(r"(\[[^\],]*), ")
 _SIGN = re.compile(r"(?:(?<=[ \[])|^)-(?=\d)")
 
 
-def html_report(view: RunView) -> str:
+def html_report(view: RunView, why: Sequence[str] = ()) -> str:
     """The page of a run, finished or not."""
     template = _environment().get_template("report.html.j2")
-    return template.render(view=view, page=contents(view), pictures=pictures, result_word=result_word)
+    return template.render(view=view, page=contents(view), why=why, pictures=pictures, result_word=result_word)
 
 
 def _environment() -> Environment:

@@ -6,7 +6,7 @@ Every value is escaped before it is written, so that a text from the data can be
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from postgrad.budget import format_duration
 from postgrad.report import wording
@@ -80,7 +80,7 @@ def _tree_line(view: RunView, node: Experiment, depth: int, on_path: bool) -> st
     return f"{mark} {'  ' * depth}{node.id}  {score:>6}  {result_word(node):<13}  {change}".rstrip()
 
 
-def markdown_report(view: RunView) -> str:
+def markdown_report(view: RunView, why: Sequence[str] = ()) -> str:
     """The report of a run, finished or not."""
     scores = champion_scores(view)
     rendered = (
@@ -89,6 +89,7 @@ def markdown_report(view: RunView) -> str:
         .render(
             view=view,
             page=contents(view),
+            why=why,
             figures=Written(view.verdict.figures),
             curve=Written(sparkline(scores, 60)),
             first=wording.number(scores[0]) if scores else wording.NONE,
