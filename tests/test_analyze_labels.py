@@ -73,7 +73,7 @@ def test_a_suspect_says_which_label_is_likelier() -> None:
     rows = made(120)
     rows[0] = rows[0]._replace(label="label 3")
     first = suspects(rows)[0]
-    assert (first.id, first.label, first.suggested) == ("r000", "label 3", "label 0")
+    assert (first.id, first.text, first.label, first.suggested) == ("r000", rows[0].text, "label 3", "label 0")
     assert first.own < first.other
 
 

@@ -77,8 +77,9 @@ def encoded(texts: Sequence[str], model: Path) -> NDArray[np.float64]:
 
 
 def class_terms(documents: Sequence[str], terms: int = TERMS) -> list[tuple[str, ...]]:
-    """The words of each document, one for each class, with the highest c-TF-IDF: tf(t, c) * log(1 + A / f(t)), with A
-    the mean number of words in a class and f(t) how often a word is in all of them."""
+    """The words of each document, one for each class, with the highest c-TF-IDF: sqrt(tf(t, c)) * log(1 + A / f(t)),
+    with A the mean number of words in a class and f(t) how often a word is in all of them. The root is BERTopic's remedy
+    for words that are frequent everywhere."""
     import numpy as np
     from sklearn.feature_extraction.text import CountVectorizer
 
@@ -89,7 +90,7 @@ def class_terms(documents: Sequence[str], terms: int = TERMS) -> list[tuple[str,
         # "empty vocabulary": there is no word to name a class with.
         return [("(no words)",) for _ in documents]
     words = vectorizer.get_feature_names_out()
-    weight = counts * np.log1p(counts.sum() / len(documents) / counts.sum(axis=0))
+    weight = np.sqrt(counts) * np.log1p(counts.sum() / len(documents) / counts.sum(axis=0))
     ranked = [np.lexsort((words, -row)) for row in weight]
     named = [
         tuple(str(words[i]) for i in order[:terms] if row[i] > 0) for order, row in zip(ranked, weight, strict=True)

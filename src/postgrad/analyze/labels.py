@@ -42,6 +42,7 @@ class Suspect:
     """
 
     id: str
+    text: str
     label: str
     suggested: str
     own: float
@@ -64,7 +65,7 @@ def suspects(rows: Sequence[Row]) -> tuple[Suspect, ...]:
     probs = _out_of_fold([row.text for row in judged], given, [groups[row.id] for row in judged], len(names))
     own, best = probs[np.arange(len(given)), given], probs.argmax(axis=1)
     found = [
-        Suspect(row.id, row.label, names[best[i]], float(own[i]), float(probs[i, best[i]]))
+        Suspect(row.id, row.text, row.label, names[best[i]], float(own[i]), float(probs[i, best[i]]))
         for i, row in enumerate(judged)
         if probs[i, best[i]] >= LIKELIER * own[i]
     ]

@@ -57,7 +57,8 @@ def _parts(run: str, found: Findings) -> Iterator[RenderableType]:
     if found.suspects:
         yield Text("\nLabels that look wrong", style="bold")
         for odd in found.suspects[:SHOWN]:
-            yield Text(f"  {odd.id}: {odd.label}, or rather {odd.suggested} ({odd.other:.2f} against {odd.own:.2f})")
+            yield Text(f"  {odd.label}, or rather {odd.suggested} ({odd.other:.2f} against {odd.own:.2f})  {odd.id}")
+            yield Text(f"       “{wording.short(odd.text, LETTERS)}”", style="dim")
 
 
 def _figures(found: Findings) -> Iterator[tuple[str, str]]:
