@@ -78,8 +78,8 @@ def encoded(texts: Sequence[str], model: Path) -> NDArray[np.float64]:
 
 def class_terms(documents: Sequence[str], terms: int = TERMS) -> list[tuple[str, ...]]:
     """The words of each document, one for each class, with the highest c-TF-IDF: sqrt(tf(t, c)) * log(1 + A / f(t)),
-    with A the mean number of words in a class and f(t) how often a word is in all of them. The root is BERTopic's remedy
-    for words that are frequent everywhere."""
+    with A the mean number of words in a class and f(t) how often a word is in all of them. The root is the remedy of
+    BERTopic for words that are frequent everywhere."""
     import numpy as np
     from sklearn.feature_extraction.text import CountVectorizer
 
