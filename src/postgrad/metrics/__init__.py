@@ -4,6 +4,7 @@ Two tables, because metrics over labels and metrics over answers in words are as
 knows which of the two a task has.
 """
 
+from postgrad.errors import UserError
 from postgrad.metrics.base import Metric, TextMetric
 from postgrad.registry import Registry
 
@@ -81,6 +82,11 @@ def metric_of(name: str) -> Metric | TextMetric:
 
 
 def reads_verdicts(name: str) -> bool:
-    """True for a metric over answers in words that counts what a judge said: without a judge it scores nothing."""
-    known = TEXT_METRICS.is_own(name) or name in TEXT_METRICS.names()
-    return known and bool(getattr(TEXT_METRICS.get(name), "reads_verdicts", False))
+    """True for a metric over answers in words that counts what a judge said: without a judge it scores nothing. False
+    for one whose library is missing, which whoever wants to grade with it is told."""
+    if not (TEXT_METRICS.is_own(name) or name in TEXT_METRICS.names()):
+        return False
+    try:
+        return bool(getattr(TEXT_METRICS.get(name), "reads_verdicts", False))
+    except UserError:
+        return False
