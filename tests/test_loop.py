@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -18,6 +19,7 @@ from postgrad.prepare import prepare
 from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Limits, Recipe, Stage, TaskSpec
 from postgrad.research import edit
 from postgrad.runner import drive, opened, start_run
+from postgrad.session import Job
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import State, Tree
 
@@ -150,6 +152,9 @@ def test_what_an_experiment_may_cost_leaves_room_for_its_own_final_training(tmp_
         trained = [len(unit.train) for unit in session.plan.search]
         assert session.final_share == pytest.approx(len(session.rows("train")) / sum(trained)) and len(trained) > 1
         may = Loop(session)._affordable_s()
+        first = Job("e0000", "search", session.plan.search, Recipe(stage=Stage(backend="classic")), 0)
+        assert session.job_spec(first).limits.wall_s == pytest.approx(may, abs=20.0)
+        assert session.job_spec(replace(first, purpose="sealed")).limits.wall_s == session.task.engine.job_wall_s
         assert may == pytest.approx(1000.0 / (1 + session.final_share), abs=20.0) and may is not None and may < 800.0
     unlimited = fresh(tmp_path / "other")
     with opened(SqliteStore.open(unlimited, write=True), engine=SimulatedEngine()) as session:

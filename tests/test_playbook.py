@@ -15,7 +15,7 @@ from postgrad.research import RESEARCHERS, edit
 from postgrad.research.base import Context
 from postgrad.research.drafts import drafts, spoken, starting_points
 from postgrad.research.hub import starts
-from postgrad.research.language import FEW_ROWS, lm_recipe
+from postgrad.research.language import FEW_ROWS, LORA, UNTOUCHED, lm_recipe
 from postgrad.research.learning import Belief, belief, effect_of, worth
 from postgrad.research.moves import PLAYS
 from postgrad.research.playbook import Playbook
@@ -25,6 +25,7 @@ from postgrad.search import POLICIES
 from postgrad.testing.researcher import BASE, FAILURES, PLAIN, REJECTING, ResearcherContract
 from postgrad.testing.simulation import Simulation, nominal_s
 from postgrad.testing.trees import Node, tree_of
+from postgrad.train import BACKENDS
 from postgrad.tree import Tree
 
 MORE_OF_THE_SAME = {"ensemble.seeds", "train.longer", "train.shorter", "base.next", "hub.longer", "hub.shorter"} | {
@@ -89,6 +90,16 @@ def test_a_move_gives_a_valid_new_recipe_and_is_of_use_somewhere(play: Any) -> N
         changed = play.apply(recipe, task)
         assert edit.valid(changed), f"{recipe.stage} became {changed.stage}"
         assert changed.hash != recipe.hash
+
+
+def test_a_language_model_that_takes_too_long_is_trained_on_less_of_everything() -> None:
+    slow = Failure(boundary="train", kind="too_slow", message="")
+    recipe, costs = lm_recipe("path:lm", LORA), list[float]()
+    while (found := repaired(recipe, slow)) is not None and len(costs) < 9:
+        recipe = found[1]
+        costs.append(BACKENDS.get("causal_lm").nominal_cost(recipe.stage.params, 2000, 0))
+    assert len(costs) == 4 and costs == sorted(costs, reverse=True) and costs[0] > 3 * costs[1] > 6 * costs[2]
+    assert repaired(lm_recipe("path:lm", UNTOUCHED), slow) is None
 
 
 def test_shares_of_rows_go_up_to_all_and_not_below_a_64th() -> None:

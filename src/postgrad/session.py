@@ -59,6 +59,7 @@ from postgrad.train import BACKENDS
 from postgrad.train.models import model_hash, resolve_model
 from postgrad.tree import Experiment, Tree
 
+LEAST_JOB_S = 30.0  # The search's own end stops a job that has less left.
 START_UP_S = 5.0
 Inputs = tuple[tuple[Row, ...], tuple[Row, ...]]
 
@@ -355,9 +356,16 @@ class Session:
             metric="" if self.plan.labels else self.task.metric,
             calibration=self.pace.calibration(job.recipe.stage.backend),
             models={name: str(resolve_model(name)) for name in edit.teachers(job.recipe)},
-            limits=Limits(wall_s=told.job_wall_s, memory_mb=told.memory_mb, threads=threads),
+            limits=Limits(wall_s=self._most_s(job), memory_mb=told.memory_mb, threads=threads),
             save_model=job.save_model,
         )
+
+    def _most_s(self, job: Job) -> float:
+        """Seconds that a job may take. An experiment that leaves no room for its own final training cannot win."""
+        most, left = self.task.engine.job_wall_s, self.remaining().wall_s
+        if job.purpose == "search" and left is not None:
+            most = min(most, max(LEAST_JOB_S, left / (1 + self.final_share)))
+        return most
 
     # --- answers --------------------------------------------------------------------------------------------------
 

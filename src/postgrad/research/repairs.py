@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from postgrad.records import Failure, Recipe
+from postgrad.records import Failure, Recipe, Stage
 from postgrad.research import edit, hub, language
 
 SMALLEST_BATCH = 8
@@ -76,15 +76,25 @@ def _smaller_vocabulary(recipe: Recipe) -> Repaired | None:
     return "only n-grams of at least two rows", edit.with_main(recipe, min_df=2)
 
 
+def _less_tuning(recipe: Recipe, stage: Stage) -> Repaired | None:
+    """Of a language model: a quarter of the rows and steps; half the epochs where rows are few already."""
+    epochs, share = int(edit.number(stage, "epochs")), edit.number(stage, "share")
+    if edit.setting(stage, "tune") == "none":
+        return None
+    if share > language.LEAST_SHARE:
+        steps = int(edit.number(stage, "least_steps")) // 4
+        return "a quarter of the rows and steps", edit.with_main(recipe, share=share / 4, least_steps=steps)
+    if epochs < 2:
+        return None
+    return f"{epochs // 2} epochs in place of {epochs}", edit.with_main(recipe, epochs=epochs // 2)
+
+
 def _less_time(recipe: Recipe) -> Repaired | None:
     stage = edit.main_stage(recipe)
     if _is_hub(recipe):
         return hub.shorter(recipe) or _one_member_less(recipe)
     if _is_language_model(recipe):
-        epochs = int(edit.number(stage, "epochs"))
-        if epochs < 2 or edit.setting(stage, "tune") == "none":
-            return _fewer_shots(recipe) or _one_member_less(recipe)
-        return f"{epochs // 2} epochs in place of {epochs}", edit.with_main(recipe, epochs=epochs // 2)
+        return _less_tuning(recipe, stage) or _fewer_shots(recipe) or _one_member_less(recipe)
     if edit.is_soup(stage):
         return "one training in place of several with their weights averaged", edit.without_soup(recipe)
     if stage.backend != "embedder" or edit.setting(stage, "tune") == "frozen":
