@@ -15,13 +15,14 @@ from postgrad.evaluate.evaluator import items_of
 from postgrad.evaluate.graded import UnitTexts
 from postgrad.evaluate.judge_control import control_items, judge_control
 from postgrad.evaluate.judge_program import FOUND, ORDER
-from postgrad.evaluate.judge_prompt import BAR, CUT, JudgePrompt, judge_prompt, quoted
+from postgrad.evaluate.judge_prompt import CUT, JudgePrompt, judge_prompt
 from postgrad.evaluate.judging import ASKING, KEPT, LocalJudge, judge_folder
 from postgrad.evaluate.splits import metrics_of
 from postgrad.events import DataPrepared
 from postgrad.execute.worker import grader
 from postgrad.metrics.base import Answered, Graded
 from postgrad.metrics.items import dump_items, load_items
+from postgrad.quoting import BAR, barred
 from postgrad.records import EngineSpec, JudgeControl, JudgeSpec, Recipe, Row, Stage
 from postgrad.report.content import contents
 from postgrad.report.view import build_view
@@ -128,7 +129,7 @@ def test_a_long_text_loses_its_middle_and_stays_quoted(folder: Path) -> None:
     assert "line 0" in shown and "</answer A>\n\n<answer B>" in shown and CUT in shown and "line 150" not in shown
     assert own_lines(prompt, ids) == own_lines(prompt, prompt.ids("Why?", "yes", "no"))
     assert len(ids) <= sum(map(len, prompt.pieces)) + 3 * (prompt.room + 4)
-    assert quoted("a\n\nb\u2028c") == "| a\n| \n| b\n| c" and quoted("") == "| "
+    assert barred("a\n\nb\u2028c") == "| a\n| \n| b\n| c" and barred("") == "| "
 
 
 def test_the_letters_are_tokens_of_their_own(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "postgrad"
 # The first part after `postgrad.` names the unit: a folder, or a file. A file imports from units of lower layers and
 # from its own unit.
 LAYERS = (
-    {"records", "events", "errors", "registry", "tree", "choices"},
+    {"records", "events", "errors", "registry", "tree", "choices", "quoting"},
     {"budget"},
     {"search", "data", "train", "metrics", "engines", "store"},
     {"spec", "memory", "llm"},

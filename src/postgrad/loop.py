@@ -223,6 +223,9 @@ class Loop:
             affordable_s=self._affordable_s(),
             nominal_s=self._nominal_s,
             priors=session.priors,
+            remaining=session.remaining(),
+            card=session.prepared.card if session.prepared else None,
+            rows=tuple(session.rows("train").values()),
         )
         policy = session.task.search.policy
         proposal = recordable(answer(self.researcher, policy, session.task, choice, context))

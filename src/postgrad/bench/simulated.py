@@ -29,7 +29,7 @@ from postgrad.pare import is_paring
 from postgrad.records import Analysis, Choice, Estimate, Failure, JobResult, Move, Prior, Proposal, Recipe, Usage
 from postgrad.referee import PRICE_OF_DOUBLE
 from postgrad.research import RESEARCHERS, edit
-from postgrad.research.base import Context
+from postgrad.research.base import Context, itself
 from postgrad.research.binding import bound
 from postgrad.research.exact import answer
 from postgrad.research.references import reference_recipes
@@ -39,6 +39,8 @@ from postgrad.tree import Experiment, Tree
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+Admit = Callable[[Recipe], Recipe | None]
 
 
 class SimulatedRun:
@@ -153,19 +155,20 @@ class SimulatedRun:
         index = len(self.tree)
         affordable = self.left if self.grant.unit == "seconds" else None
         rng = Random(f"{self.seed}/{index}/propose")
-        context = Context(self.tree, rng, index, affordable, nominal_s, self.priors, **self._admission())
+        admit, nearest = self._admission()
+        context = Context(self.tree, rng, index, affordable, nominal_s, self.priors, admit, nearest, self._remaining())
         started = time.perf_counter()
         proposal = answer(self.researcher, self.name, self.task, choice, context)
         self.out.propose_s.append(time.perf_counter() - started)
         return proposal.carried_out or choice.model_copy(update={"recipe": None}), proposal
 
-    def _admission(self) -> dict[str, Callable[[Recipe], Recipe | None]]:
+    def _admission(self) -> tuple[Admit, Admit]:
         """What a researcher is told of the recipes that can be trained, where the landscape has a word in it."""
         admit = getattr(self.landscape, "admit", None)
         if admit is None:
-            return {}
+            return itself, itself
         taken = frozenset(node.proposed.proposal.recipe.hash for node in self.tree.all())
-        return {"admit": partial(admit, taken=taken), "nearest": partial(admit, taken=taken, near=True)}
+        return partial(admit, taken=taken), partial(admit, taken=taken, near=True)
 
     def _used_up(self) -> bool:
         """True when the landscape has a pool of recipes and all of them were tried."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from postgrad.quoting import BAR, barred
 from postgrad.train.base import CheckFailed
 from postgrad.train.chat import around, begins, plain, slot
 
-BAR = "| "
 CUT = f"{BAR}[...]"
 MESSAGE = """You compare two answers to one question. {criteria}
 
@@ -71,7 +71,7 @@ class JudgePrompt:
 
     def _fitted(self, text: str) -> list[int]:
         """A quoted text; one that is too long loses its middle, and stays quoted line by line."""
-        whole = quoted(text)
+        whole = barred(text)
         read = self.tokenizer(whole, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
         ids: list[int] = read["input_ids"]
         if len(ids) <= self.room:
@@ -80,11 +80,6 @@ class JudgePrompt:
         head = (left + 1) // 2
         ends, starts = read["offset_mapping"][head - 1][1], read["offset_mapping"][len(ids) - (left - head)][0]
         return plain(self.tokenizer, f"{whole[:ends].rstrip()}\n{CUT}\n{BAR}{whole[starts:]}")
-
-
-def quoted(text: str) -> str:
-    """A text with a bar in front of each line, whatever it takes for the end of one."""
-    return "\n".join(f"{BAR}{line}" for line in text.splitlines() or [""])
 
 
 def judge_prompt(tokenizer: Any, criteria: str, max_tokens: int, context: int) -> JudgePrompt:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import Callable, Mapping, Protocol
+from typing import Callable, Mapping, Protocol, Sequence
 
-from postgrad.records import Choice, Prior, Proposal, Recipe, TaskSpec
+from postgrad.budget import Remaining
+from postgrad.records import Choice, DataCard, Prior, Proposal, Recipe, Row, TaskSpec
 from postgrad.tree import Tree
 
 
@@ -30,6 +31,9 @@ class Context:
             the tree stay what they are.
         nearest: the same for a recipe that a policy named by itself: whatever is nearest to it, None where nothing is
             left.
+        remaining: what is left of the budget; None where nobody keeps an account.
+        card: what the data looks like; None where nobody looked.
+        rows: train rows that a researcher may be shown.
     """
 
     tree: Tree
@@ -40,6 +44,9 @@ class Context:
     priors: Mapping[str, Prior] = field(default_factory=dict)
     admit: Callable[[Recipe], Recipe | None] = itself
     nearest: Callable[[Recipe], Recipe | None] = itself
+    remaining: Remaining | None = None
+    card: DataCard | None = None
+    rows: Sequence[Row] = ()
 
 
 class Researcher(Protocol):
