@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from postgrad.analyze.labels import conflicts, suspects
+from postgrad.data.labels import conflicts, suspects
 from postgrad.records import Row
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

@@ -32,6 +32,11 @@ class TestDedup(OperatorContract):
     operator = "dedup"
 
 
+class TestCleanLabels(OperatorContract):
+    operator = "clean_labels"
+    params = {"likelier": 1.01}
+
+
 class TestBalance(OperatorContract):
     operator = "balance"
     params = {"ratio": 1.0, "cap": 3}

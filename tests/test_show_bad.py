@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -9,16 +10,21 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from postgrad.analyze.findings import Material, findings_of
 from postgrad.cli.main import app
+from postgrad.data.sources import load_rows
 from postgrad.evaluate.splits import SplitPlan
+from postgrad.evaluate.tags import dump_tags, load_tags, tags_of
 from postgrad.events import Body, DataPrepared, Evaluated
 from postgrad.metrics.base import Answers
 from postgrad.metrics.items import Items, dump_items
+from postgrad.records import DataSpec, TaskSpec
 from postgrad.report.badcases import read_findings, why_it_errs
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 from recorded import LABELS, events, rows, write_run
 
 WRONG = "gift card question number 3"
+WORDS = [f"word{n % 7}" for n in range(90)]
 
 
 def answered(store: SqliteStore, plan: SplitPlan) -> str:
@@ -106,3 +112,32 @@ def test_a_lost_answer_file_does_not_stop_the_report(tmp_path: Path) -> None:
     with SqliteStore.open(write_run(tmp_path / "runs"), write=False) as store:
         (line,) = why_it_errs(store)
     assert "could not be analysed" in line
+
+
+def test_columns_of_the_task_cut_bad_cases_into_slices(tmp_path: Path) -> None:
+    """From the file to the finding: every text of one channel is answered wrong, and nothing else of it differs."""
+    lines = [(f"{word} text number {n}", "ab"[n % 2], ["mail", "chat"][n % 3 == 0]) for n, word in enumerate(WORDS)]
+    with (tmp_path / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label", "channel"), *lines])
+    data = DataSpec(train=str(tmp_path / "train.csv"), slices=("channel",))
+    task = TaskSpec(name="shop", objective="", data=data, metric="accuracy")
+    rows = load_rows(data.train, input="text", target="label")
+    tags = load_tags(dump_tags(tags_of(task, rows)))
+    assert tags == {row.id: {"channel": line[2]} for row, line in zip(rows, lines, strict=True)}
+    truth = np.array(["ab".index(row.label) for row in rows], dtype=np.int64)
+    chat = np.array([tags[row.id]["channel"] == "chat" for row in rows])
+    said = np.where(chat, 1 - truth, truth)
+    ids = np.array([row.id for row in rows])
+    items = Items(np.char.add("s0/", ids), ids, Answers(truth, said, said, np.ones(len(rows)), 2))
+    known = {row.id: row for row in rows}
+    found = findings_of(Material("e1", {"e1": items}, known, {}, {"s0": ()}, tags=tags))
+    assert [(each.kind, each.value) for each in found.slices] == [("channel", "chat")]
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    lines = "".join(f"{word} one {n},x,mail\n{word} two {n},y,chat\n" for n, word in enumerate(WORDS))
+    (tmp_path / "train.csv").write_text(f"text,label,channel\n{lines}")
+    (tmp_path / "task.yaml").write_text("objective: o\nbase_models: []\ndata: {train: train.csv, slices: chanel}\n")
+    code, said = call("check", str(tmp_path / "task.yaml"))
+    assert code == 2
+    assert "no column 'chanel'" in " ".join(said.split()) and "Did you mean 'channel'" in " ".join(said.split())

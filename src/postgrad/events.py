@@ -49,7 +49,8 @@ class RunResumed(Record):
 
 
 class DataPrepared(Record):
-    """`judge` is what became of the control of the task's judge; None where it has none."""
+    """`judge` is what became of the control of the task's judge; None where it has none. `tags` are the further columns
+    of the search rows, where the task names some."""
 
     type: Literal["data_prepared"] = "data_prepared"
     card: DataCard
@@ -58,6 +59,7 @@ class DataPrepared(Record):
     guards: str | None = None
     remembered: Remembered | None = None
     judge: JudgeControl | None = None
+    tags: str | None = None
 
 
 class Proposed(Record):

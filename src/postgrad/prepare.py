@@ -11,6 +11,7 @@ from postgrad.evaluate.guards.rows import GuardPlan, SideRows, check_labels, sid
 from postgrad.evaluate.judge_control import judge_control
 from postgrad.evaluate.judging import judge_folder
 from postgrad.evaluate.splits import Parts, dump_rows, split_task
+from postgrad.evaluate.tags import dump_tags, tags_of
 from postgrad.events import DataPrepared
 from postgrad.isolated import build_environments
 from postgrad.recall import recall
@@ -76,11 +77,20 @@ def prepare(session: Session, say: Callable[[str], None] = lambda line: None) ->
     given = {"train": parts.train, "dev": parts.dev, "test": parts.test}
     card = build_card(given, task.data.out_of_scope, words=task.kind == "generation")
     guards = put(plan_guards(task, plan.labels, stored, put).model_dump_json().encode()) if task.guards else None
+    tags = tags_of(task, stored["search"])
     stored_plan = put(plan.model_dump_json().encode())
     known = recall(task, len(stored["train"]), len(plan.labels)) if session.memory is not None else None
     found = _controlled(session, stored["search"], say)
     session.append(
-        DataPrepared(card=card, labels=plan.labels, plan=stored_plan, guards=guards, remembered=known, judge=found)
+        DataPrepared(
+            card=card,
+            labels=plan.labels,
+            plan=stored_plan,
+            guards=guards,
+            remembered=known,
+            judge=found,
+            tags=put(dump_tags(tags)) if tags else None,
+        )
     )
 
 

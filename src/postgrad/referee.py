@@ -11,6 +11,8 @@ from math import isfinite, log2
 from typing import TYPE_CHECKING, Iterable
 
 from postgrad.analyze.badcases import confusions, worst
+from postgrad.analyze.blame import blamed
+from postgrad.analyze.matrix import right_or_wrong
 from postgrad.analyze.verdict import failed, raced, said, same_again, unmeasured
 from postgrad.evaluate.statistics import difference, interval
 from postgrad.evaluate.statistics.influence import contributions, group_values
@@ -24,6 +26,7 @@ from postgrad.metrics.items import Items, load_items, shared_items
 from postgrad.pare import Paring, is_paring
 from postgrad.records import (
     Analysis,
+    Blame,
     Choice,
     Confusion,
     Difference,
@@ -101,10 +104,17 @@ class Referee:
     # --- experiments ----------------------------------------------------------------------------------------------
 
     def close(self, node: Experiment, race: Race | None = None) -> Analysis:
-        """What an experiment's results say, in full; `race` of one that was stopped early."""
+        """What an experiment's results say, in full, with what its bad cases are blamed on; `race` of one that was
+        stopped early."""
+        items = self.session.items(node)
+        analysis = self._closed(node, items, race)
+        if items is None or node.failure is not None:
+            return analysis
+        return analysis.model_copy(update={"blamed": self._blamed(node, items)})
+
+    def _closed(self, node: Experiment, items: Items | None, race: Race | None) -> Analysis:
         if node.failure is not None:
             return failed(node.failure)
-        items = self.session.items(node)
         if node.evaluation is None or items is None:
             return failed(Failure(boundary="evaluate", kind="unscored", message="No unit gave a score."))
         shown = self._bad_cases(items)
@@ -219,6 +229,23 @@ class Referee:
             values = contributions(self.metric, items.answers)
             return worst(items, values, self.session.rows("search"), self.metric.high)
         return confusions(items, self.session.plan.labels, self.session.plan.out_of_scope)
+
+    def _blamed(self, node: Experiment, items: Items) -> tuple[Blame, ...]:
+        """Causes of its bad cases, beside the experiment that it extends."""
+        tree, words = self.session.tree, isinstance(items.answers, Graded)
+        parent = tree.experiments.get(node.parent) if node.parent else None
+        return blamed(
+            items,
+            self.session.items(parent) if parent is not None else None,
+            [unit.history for result in node.results for unit in result.units],
+            self._contributions if words else right_or_wrong,
+            self.metric.high if words else 1.0,
+            self.session.task.generation.max_new_tokens if words else None,
+        )
+
+    def _contributions(self, items: Items) -> NDArray[np.float64]:
+        assert isinstance(items.answers, Graded)
+        return contributions(self.metric, items.answers)
 
     # --- further seeds --------------------------------------------------------------------------------------------
 

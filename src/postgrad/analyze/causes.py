@@ -51,13 +51,13 @@ CAUSES: Mapping[CauseKind, Known] = {
     "mislabelled": Known(
         "data",
         "another label is ten times as likely for the text as the one it has",
-        ("train.label_smoothing", "train.shorter"),
+        ("data.relabel", "data.clean_labels", "train.label_smoothing", "train.shorter"),
         "look at these labels, and correct those that are wrong",
     ),
     "conflict": Known(
         "data",
         "train rows say nearly the same under another label",
-        ("train.label_smoothing", "data.dedup"),
+        ("data.clean_labels", "train.label_smoothing", "data.dedup"),
         "decide which of the labels is right, or join the two",
     ),
     "missing": Known(
@@ -238,7 +238,7 @@ def path_causes(matrix: ItemMatrix, experiment: str, before: Sequence[str]) -> t
     if older:
         theirs = matrix.row(older[-1])
         lost, won = (theirs == 1) & (mine == 0), (theirs == 0) & (mine == 1)
-        p = _sign_test(int(lost.sum()), int(won.sum()))
+        p = sign_test(int(lost.sum()), int(won.sum()))
         if p < UNLIKELY:
             words = f"items that {older[-1]} solved are answered wrong, {int(won.sum())} the other way round"
             found += _cause("forgetting", [str(k) for k in matrix.keys[lost]], words, {"p": f"{p:.2g}"})
@@ -251,7 +251,7 @@ def path_causes(matrix: ItemMatrix, experiment: str, before: Sequence[str]) -> t
     return tuple(found)
 
 
-def _sign_test(lost: int, won: int) -> float:
+def sign_test(lost: int, won: int) -> float:
     """P(at least `lost` of the differing items) where losing and winning are equally likely (exact McNemar)."""
     from scipy.stats import binom
 

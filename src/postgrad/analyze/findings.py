@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 
 from postgrad.analyze.causes import Cause, curve_causes, inference_causes, path_causes
 from postgrad.analyze.clusters import clusters_of, encoded
-from postgrad.analyze.labels import Suspect, conflicts, suspects
 from postgrad.analyze.matrix import ItemMatrix, Solved, Values, counts, item_matrix, right_or_wrong, solving
 from postgrad.analyze.missing import far_from_train, similarity_to_label
 from postgrad.analyze.slices import Case, Slice, weak_slices
+from postgrad.data.labels import Suspect, conflicts, suspects
 from postgrad.metrics.base import Answers
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Material:
         values, best: as in `item_matrix`.
         max_new_tokens: where answers in words are cut.
         encoder: folder of a sentence encoder; None clusters by words.
+        tags: row id -> further columns; a copy has those of the row it was made from.
     """
 
     experiment: str
@@ -59,6 +60,7 @@ class Material:
     best: float = 1.0
     max_new_tokens: int | None = None
     encoder: Path | None = None
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,10 +167,14 @@ def _cases(material: Material, matrix: ItemMatrix, mine: NDArray[np.float64]) ->
                 label=row.label if true is not None and true >= 0 else "",
                 wrong=bool(solved == 0),
                 out_of_scope=true is not None and true < 0 if rejects else None,
-                tags={"made by": made[1]} if made else {},
+                tags={**_tags(material, row.id), **({"made by": made[1]} if made else {})},
             )
         )
     return cases
+
+
+def _tags(material: Material, name: str) -> Mapping[str, str]:
+    return material.tags.get(name) or material.tags.get(_MADE.split(name)[0], {})
 
 
 def _topics(material: Material, keys: Sequence[str]) -> tuple[Topic, ...]:

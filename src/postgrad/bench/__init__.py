@@ -7,6 +7,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     "benchmark",
     "postgrad.benchmarks",
     {
+        "bad-cases": "postgrad.bench.badcases:BadCases",
         "ftbench": "postgrad.bench.ftbench:FtBench",
         "hint3": "postgrad.bench.hint3:Hint3",
         "ledger": "postgrad.bench.ledger:Ledger",

@@ -33,10 +33,13 @@ class Trained:
     Attributes:
         search: (N,) values of the search items.
         select: (M,) values of the select items. Both are the same items for every recipe of a landscape.
+        accepted: share of the search items that are out of scope and were answered; None where the landscape knows no
+            causes of wrong answers.
     """
 
     search: NDArray[np.float64]
     select: NDArray[np.float64]
+    accepted: float | None = None
 
 
 class Landscape(Protocol):

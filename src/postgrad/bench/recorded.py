@@ -113,7 +113,12 @@ class Recorded(Landscape):
         _, group = np.unique(self._of_group[at], return_inverse=True)
         total = np.bincount(group, weights=right[at].astype(np.float64))
         # A row that is asked in several ways is one piece of evidence, as it is for the referee.
-        return Trained(total * len(total) / len(at), tried.select[whole][self._asked].astype(np.float64))
+        outside = self.recording.outside["search"][at]
+        return Trained(
+            total * len(total) / len(at),
+            tried.select[whole][self._asked].astype(np.float64),
+            accepted=float((outside & (right[at] == 0)).mean()),
+        )
 
     def _drawn(self, recipe: Recipe, seed: int, about: str, count: int) -> int:
         """One of `count`: of the recorded trainings in turn for the first seeds, else by chance."""

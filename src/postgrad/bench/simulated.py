@@ -18,7 +18,7 @@ from postgrad.analyze.verdict import cut_off, failed, said, same_again
 from postgrad.bench import simulated_pare
 from postgrad.bench.landscapes import Landscape
 from postgrad.bench.simulated_end import delivered, fresh, tested
-from postgrad.bench.simulated_parts import Grant, Outcome, evaluation_of, family, gap_of, nominal_s
+from postgrad.bench.simulated_parts import Grant, Outcome, blamed_of, evaluation_of, family, gap_of, nominal_s
 from postgrad.bench.simulated_races import Races
 from postgrad.budget import Remaining
 from postgrad.evaluate.statistics import interval
@@ -218,6 +218,9 @@ class SimulatedRun:
         started = time.perf_counter()
         node = replace(self.ended(node, cost), evaluation=evaluation_of(node, result.search))
         analysis = self._weighed(node, result.search)
+        if result.accepted is not None:
+            blamed = blamed_of(result.accepted, result.search, self._values.get(node.parent or ""))
+            analysis = analysis.model_copy(update={"blamed": blamed})
         self.out.weigh_s.append(time.perf_counter() - started)
         self._close(node, analysis)
 

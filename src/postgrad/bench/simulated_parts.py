@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from math import erfc, sqrt
 from typing import TYPE_CHECKING, Literal
 
+from postgrad.analyze.blame import ranked
+from postgrad.analyze.causes import UNLIKELY, CauseKind, sign_test
 from postgrad.bench.landscapes import Landscape
 from postgrad.evaluate.statistics import interval
 from postgrad.evaluate.statistics.known import item_variance
-from postgrad.records import Difference, Estimate, Evaluation, Recipe
+from postgrad.records import Blame, Difference, Estimate, Evaluation, Recipe
 from postgrad.referee import FEWEST, MOST
 from postgrad.research import edit
 from postgrad.research.references import reference_recipes
@@ -28,6 +30,22 @@ UNITS, ROWS, TEXTS = 4, 300, 150
 def nominal_s(recipe: Recipe) -> float:
     """Nominal seconds of a recipe over four folds of a small data set: what is known of its cost before it is tried."""
     return UNITS * BACKENDS.get(recipe.stage.backend).nominal_cost(recipe.stage.params, ROWS, TEXTS)
+
+
+def blamed_of(accepted: float, mine: NDArray[np.float64], before: NDArray[np.float64] | None) -> tuple[Blame, ...]:
+    """What recorded answers can be blamed on: out-of-scope questions that were answered, and what the experiment before
+    it solved. Whether another wrong answer is a rejection was not recorded.
+
+    Args:
+        accepted: share of the search items that are out of scope and were answered.
+        mine, before: (N,) values of the groups of items.
+    """
+    found: list[tuple[CauseKind, float]] = [("accepted", accepted)]
+    if before is not None:
+        lost, won = int((mine < before).sum()), int((mine > before).sum())
+        if sign_test(lost, won) < UNLIKELY:
+            found.append(("forgetting", lost / len(mine)))
+    return ranked(found)
 
 
 @dataclass(frozen=True)

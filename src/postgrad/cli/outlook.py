@@ -17,6 +17,7 @@ from postgrad.errors import UserError
 from postgrad.evaluate.guards.rows import side_rows
 from postgrad.evaluate.power import refusal
 from postgrad.evaluate.splits import Parts, SplitPlan, UnitPlan, split_task
+from postgrad.evaluate.tags import tags_of
 from postgrad.prepare import part_rows, plan_guards
 from postgrad.records import DataCard, Recipe, Record, Row, Stage, TaskSpec
 from postgrad.research.drafts import starts_of
@@ -126,6 +127,7 @@ def _plan(task: TaskSpec, parts: Parts, found: list[str]) -> SplitPlan | None:
     try:
         plan, stored = split_task(task, parts)
         plan_guards(task, plan.labels, stored, lambda rows: "")
+        tags_of(task, stored["search"])
         return plan
     except UserError as problem:
         found.append(str(problem))

@@ -9,6 +9,7 @@ OPERATORS: Registry[Operator] = Registry(
     {
         "normalise": "postgrad.data.normalise:Normalise",
         "dedup": "postgrad.data.dedup:Dedup",
+        "clean_labels": "postgrad.data.clean:CleanLabels",
         "balance": "postgrad.data.balance:Balance",
         "typos": "postgrad.data.augment:Typos",
         "word_dropout": "postgrad.data.augment:WordDropout",

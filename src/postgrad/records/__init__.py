@@ -9,6 +9,7 @@ Units: times are seconds, memory is megabytes, money is US dollars, scores are i
 from postgrad.records.base import SCHEMA, Record, Row, Split, Value, content_hash
 from postgrad.records.evaluation import (
     Analysis,
+    Blame,
     Confusion,
     DataCard,
     Difference,
@@ -38,6 +39,7 @@ from postgrad.records.task import (
 
 __all__ = [
     "Analysis",
+    "Blame",
     "Budget",
     "Choice",
     "Confusion",

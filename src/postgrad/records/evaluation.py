@@ -110,6 +110,20 @@ class Race(Record):
     ended: int
 
 
+class Blame(Record):
+    """A cause of an experiment's bad cases, as its search items show it.
+
+    Attributes:
+        cause: a kind of the table in `analyze/causes.py`.
+        share: of the search items, from 0 to 1, that it is about; for a cause in the whole training, all wrong ones.
+        moves: kinds of change that address it.
+    """
+
+    cause: str
+    share: float
+    moves: tuple[str, ...]
+
+
 class Analysis(Record):
     """What happened and why. Every experiment ends in one, failures too.
 
@@ -120,6 +134,7 @@ class Analysis(Record):
         subject: the first experiment with this recipe, where this one only trained it again with another seed.
         seed_sd: standard deviation of a whole score over training seeds, as known then.
         race: of an experiment that was stopped early.
+        blamed: causes of its bad cases, the largest first; none in runs of older versions.
     """
 
     verdict: Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "better", "worse"]
@@ -132,6 +147,7 @@ class Analysis(Record):
     seed_sd: float | None = None
     race: Race | None = None
     confusions: tuple[Confusion, ...] = ()
+    blamed: tuple[Blame, ...] = ()
     lesson: Lesson | None = None
 
 

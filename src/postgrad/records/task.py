@@ -12,7 +12,8 @@ from postgrad.records.base import Record, Value
 class DataSpec(Record):
     """Where the rows are and what their columns mean.
 
-    `check` is the column of what answers in words are graded with, where that is more than `target`.
+    `check` is the column of what answers in words are graded with, where that is more than `target`; `slices` are
+    columns whose values cut bad cases into slices.
     """
 
     train: str
@@ -21,6 +22,7 @@ class DataSpec(Record):
     input: str = "text"
     target: str = "label"
     check: str | None = None
+    slices: tuple[str, ...] = ()
     out_of_scope: str | None = None
 
 

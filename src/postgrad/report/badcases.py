@@ -12,6 +12,7 @@ from postgrad.analyze.matrix import Values, right_or_wrong
 from postgrad.errors import PostgradError, UserError
 from postgrad.evaluate.splits import SplitPlan, load_rows
 from postgrad.evaluate.statistics.influence import contributions
+from postgrad.evaluate.tags import load_tags
 from postgrad.events import DataPrepared, RunStarted
 from postgrad.metrics import metric_of
 from postgrad.metrics.items import Items, load_items
@@ -104,6 +105,7 @@ def _material(store: SqliteStore, events: tuple[Event, ...], tree: Tree, node: E
         best=metric_of(task.metric).high if task.kind == "generation" else 1.0,
         max_new_tokens=task.generation.max_new_tokens if task.kind == "generation" else None,
         encoder=_encoder(node) if encode else None,
+        tags=load_tags(store.artifacts.read(prepared.tags)) if prepared.tags else {},
     )
 
 

@@ -11,10 +11,11 @@ from math import exp, log, log2
 from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 from postgrad.memory.effects import DRAFTS_AGAINST
-from postgrad.records import Dimension, Failure, Move, Prior, Recipe, Stage, TaskSpec, Value
+from postgrad.records import Analysis, Dimension, Failure, Move, Prior, Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
 from postgrad.research.drafts import starts_of
 from postgrad.research.moves import plays_of
+from postgrad.research.promises import promises
 from postgrad.research.recombine import mixtures
 from postgrad.research.references import reference_recipes
 from postgrad.research.repairs import repaired
@@ -123,6 +124,18 @@ class PlaybookOptions:
             for option in self.changes(recipe)
             if option.move is Move.IMPROVE and (known := self._known(option.kind)) is not None
         }
+
+    def promised(self, recipe: Recipe, analysis: Analysis | None, solved: float) -> tuple[Taught, ...]:
+        """See `promises.py`."""
+        found = promises(analysis, solved)
+        if not found or not edit.valid(recipe):
+            return ()
+        before = features(recipe)
+        return tuple(
+            Taught(before, option.features, found[option.kind].gain, found[option.kind].sd)
+            for option in self.changes(recipe)
+            if option.move is Move.IMPROVE and option.kind in found
+        )
 
     def _known(self, kind: str) -> tuple[float, float] | None:
         """(effect, error) of a kind of change by finished runs alone: what else is believed of recipes, the policy

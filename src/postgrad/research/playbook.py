@@ -18,6 +18,7 @@ from postgrad.research.ideas import Ask, Idea, changed, recipe_of
 from postgrad.research.learning import Belief, belief, prior_of, worth
 from postgrad.research.moves import plays_of
 from postgrad.research.priors import TUNE_PRIOR
+from postgrad.research.promises import promises
 from postgrad.research.recombine import ablate, combine
 from postgrad.research.repairs import repaired
 from postgrad.research.tuner import described, suggestions
@@ -89,9 +90,12 @@ def improve(ask: Ask) -> Idea | None:
         return None
     base = recipe_of(parent)
     tried = {child.proposed.proposal.kind for child in ask.tree.children(parent.id)}
+    promised = promises(parent.analysis)
     best: tuple[float, Idea] | None = None
     for play in plays_of(ask.task):
         learnt = belief(play.kind, _prior(ask, play.kind, Belief(play.gain, play.spread)), ask.tree)
+        if play.kind in promised:
+            learnt = learnt.updated(promised[play.kind].gain, promised[play.kind].sd ** 2)
         drawn = learnt.draw(ask.context.rng)
         after = None if play.kind in tried else changed(play, base, ask.task)
         recipe = None if after is None else ask.fresh(after)
@@ -99,7 +103,8 @@ def improve(ask: Ask) -> Idea | None:
             continue
         value = worth(drawn, OVERHEAD_S + ask.context.nominal_s(recipe))
         if best is None or value > best[0]:
-            why = f"{play.hypothesis} With this change: {play.change}."
+            cause = f" {promised[play.kind].words}" if play.kind in promised else ""
+            why = f"{play.hypothesis}{cause} With this change: {play.change}."
             best = value, Idea(play.kind, play.change, why, recipe, learnt.mean, play.refuted_by, parent.id)
     return best[1] if best else None
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Callable, Mapping, NamedTuple, Protocol, Sequence, runtime_checkable
 
 from postgrad.budget import Remaining
-from postgrad.records import Choice, Failure, Move, Recipe, Record
+from postgrad.records import Analysis, Choice, Failure, Move, Recipe, Record
 from postgrad.tree import Tree
 
 #: Coordinate name -> the number of an option, or a number in [0, 1].
@@ -104,7 +104,7 @@ class Option:
 
 
 class Taught(NamedTuple):
-    """What finished runs say of one change: it brings about `gain`, give or take `sd`, on the metric's scale."""
+    """What is known of one change beside scores: it brings about `gain`, give or take `sd`, on the metric's scale."""
 
     before: Features
     after: Features
@@ -141,6 +141,14 @@ class Options(Protocol):
 
     def taught(self, recipe: Recipe) -> Sequence[Taught]:
         """What finished runs say of single changes, each once: of this recipe where the change is one of it."""
+        ...
+
+    def promised(self, recipe: Recipe, analysis: Analysis | None, solved: float) -> Sequence[Taught]:
+        """What the causes of an experiment's bad cases promise of changes of its recipe that address them.
+
+        Args:
+            solved: share of the items a cause is about that such a change is expected to solve.
+        """
         ...
 
     def mended(self, recipe: Recipe, failure: Failure) -> Recipe | None:

@@ -52,6 +52,8 @@ class PosteriorParams(Record):
         shared: False has every experiment say something about recipes much like its own only.
         priced: False leaves costs out where the budget is time.
         replicate: False never trains the leader again.
+        solved: share of the items that a cause of the leader's bad cases is about that a change which addresses it is
+            expected to solve; 0 looks at no causes.
     """
 
     scale: float = Field(default=0.02, gt=0)
@@ -65,6 +67,7 @@ class PosteriorParams(Record):
     shared: bool = True
     priced: bool = True
     replicate: bool = True
+    solved: float = Field(default=0.25, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Posterior:
         broken = [node for node in legal.repairable(tree, params.max_repairs) if self._mends(tree, node)]
         if not known(tree):
             return legal.repair(rng.choice(broken)) if broken else legal.draft("nothing has a score yet")
-        prospects = Prospects(tree, self.options, params.scale, params.shared)
+        prospects = Prospects(tree, self.options, params.scale, params.shared, params.solved)
         weighing = _Weighing(prospects, self.options, remaining, rng, params)
         return weighing.choice(broken)
 

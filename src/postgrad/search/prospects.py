@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 
 from postgrad.records import Move, Recipe
 from postgrad.search import legal
-from postgrad.search.base import Features, Options
+from postgrad.search.base import Features, Options, Taught
 from postgrad.search.surrogate import ALONE, KERNELS, Surrogate
 from postgrad.tree import Experiment, State, Tree
 
@@ -43,15 +43,19 @@ class Prospects:
     Args:
         scale: standard deviation of what one part brings, before any was tried; on the scale of the metric.
         shared: False has every experiment say something about recipes much like its own only.
+        solved: share of the items that a cause of the leader's bad cases is about that a change which addresses it is
+            expected to solve.
     """
 
-    def __init__(self, tree: Tree, options: Options, scale: float, shared: bool = True) -> None:
+    def __init__(self, tree: Tree, options: Options, scale: float, shared: bool = True, solved: float = 0.0) -> None:
         self.tree, self.options = tree, options
         self.seen = _taken(tree)
         told = [options.features(_recipe(node)) for node in self.seen]
         scores = [node.foreseen or 0.0 for node in self.seen]
         leader = tree.leader()
-        taught = options.taught(_recipe(leader)) if leader is not None else ()
+        taught: Sequence[Taught] = ()
+        if leader is not None:
+            taught = [*options.taught(_recipe(leader)), *options.promised(_recipe(leader), leader.analysis, solved)]
         self.surrogate = Surrogate(told, scores, scale, KERNELS if shared else ALONE, taught)
         self.means, self.sds = self.surrogate.predict(told)
         under_way = [options.features(_recipe(node)) for node in tree.pending()]

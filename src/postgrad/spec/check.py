@@ -142,6 +142,8 @@ def _check_data(sections: dict[str, Any], root: Path, problems: list[str]) -> No
         problems.append("data.check is set, and labels are graded by themselves. Remove it, or set kind: generation.")
     if data.check in (data.input, data.target):
         problems.append(f"data.check is the column '{data.check}' too. Name a column of its own, or leave it out.")
+    if clash := [name for name in data.slices if name in (data.input, data.target, data.check)]:
+        problems.append(f"data.slices names the column '{clash[0]}', which is read anyway. Name further columns.")
     sections["data"] = data.model_copy(update=found)
 
 

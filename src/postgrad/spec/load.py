@@ -133,6 +133,8 @@ def _with_defaults(fields: dict[str, Any], path: Path, problems: list[str]) -> d
     full["budget"] = _budget_fields(full["budget"], problems)
     if isinstance(full.get("data"), dict):
         full["data"] = {key: _as_label(key, value) for key, value in full["data"].items()}
+        if isinstance(full["data"].get("slices"), str):
+            full["data"]["slices"] = [full["data"]["slices"]]
         full.setdefault("metric", default_metric("out_of_scope" in full["data"], full.get("kind")))
     full.setdefault("metric", default_metric(False, full.get("kind")))
     return full

@@ -120,7 +120,7 @@ def slice_rows(task: TaskSpec, stored: Mapping[str, Sequence[Row]]) -> dict[str,
             continue
         found[name] = {}
         for split in ("search", "select", "sealed"):
-            part = _source_of(task, split)
+            part = source_of(task, split)
             if part not in tables:
                 tables[part] = read_source(str(getattr(task.data, part)), part=part)
             table = tables[part]
@@ -136,7 +136,7 @@ def slice_rows(task: TaskSpec, stored: Mapping[str, Sequence[Row]]) -> dict[str,
     return found
 
 
-def _source_of(task: TaskSpec, split: str) -> str:
+def source_of(task: TaskSpec, split: str) -> str:
     """Which part of the task's data the rows of a split come from."""
     own = "test" if split == "sealed" else "dev"
     return own if getattr(task.data, own) is not None else "train"

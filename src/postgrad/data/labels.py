@@ -49,11 +49,14 @@ class Suspect:
     other: float
 
 
-def suspects(rows: Sequence[Row]) -> tuple[Suspect, ...]:
+def suspects(rows: Sequence[Row], likelier: float = LIKELIER) -> tuple[Suspect, ...]:
     """Rows whose labels look wrong, the surest first. Equal texts under one label count once.
 
     Labels with fewer than `FEWEST` different texts are left out, and so are all where fewer than two are left. Of more
     than `LARGEST` rows the first ones are judged.
+
+    Args:
+        likelier: how many times as likely as its own another label has to be.
     """
     import numpy as np
 
@@ -67,7 +70,7 @@ def suspects(rows: Sequence[Row]) -> tuple[Suspect, ...]:
     found = [
         Suspect(row.id, row.text, row.label, names[best[i]], float(own[i]), float(probs[i, best[i]]))
         for i, row in enumerate(judged)
-        if probs[i, best[i]] >= LIKELIER * own[i]
+        if probs[i, best[i]] >= likelier * own[i]
     ]
     return tuple(sorted(found, key=lambda suspect: (suspect.own / suspect.other, suspect.id)))
 
@@ -106,7 +109,8 @@ def _out_of_fold(
     from sklearn.model_selection import StratifiedGroupKFold
 
     probs = np.full((len(texts), labels), 1e-6)
-    folds = StratifiedGroupKFold(n_splits=FOLDS, shuffle=True, random_state=0)
+    # Some label needs a row for each fold.
+    folds = StratifiedGroupKFold(n_splits=min(FOLDS, int(np.bincount(given).max())), shuffle=True, random_state=0)
     with warnings.catch_warnings():
         # "The least populated class has only 3 members": folds are uneven for it, which is all there is to it.
         warnings.simplefilter("ignore", UserWarning)
