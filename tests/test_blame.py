@@ -8,11 +8,13 @@ from random import Random
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from postgrad.analyze.blame import LEAST, blamed
 from postgrad.analyze.causes import CAUSES, CauseKind
 from postgrad.analyze.matrix import right_or_wrong
 from postgrad.bench.overhead import SimulatedEngine, simulated_task
+from postgrad.cli.main import app
 from postgrad.data import OPERATORS
 from postgrad.events import Analysed
 from postgrad.metrics.base import Answers
@@ -226,3 +228,15 @@ def test_planted_labels_are_given_the_likelier_one() -> None:
     assert all(row.label == right[row.id] for row in kept if row.label != "none")
     assert {row.id for row in kept if row.label == "none"} == {"r001+near_misses"}
     assert f"{len(wrong)} of 240 labels look wrong" == report.note
+
+
+def test_show_says_what_an_experiment_is_blamed_on(tmp_path: Path) -> None:
+    with start_run(simulated_task(tmp_path, 6), tmp_path / "runs") as store:
+        folder = store.folder
+    with opened(SqliteStore.open(folder, write=True), engine=SimulatedEngine()) as session:
+        drive(session)
+        told = next(node for node in session.tree.all() if node.analysis and node.analysis.blamed)
+    done = CliRunner().invoke(app, ["show", folder.name, told.id, "--runs-dir", str(folder.parent)])
+    assert done.exit_code == 0
+    assert told.analysis is not None
+    assert f"{told.analysis.blamed[0].cause} (" in done.output and "of items)" in done.output

@@ -84,6 +84,8 @@ def _facts(reading: Reading, node: Experiment) -> Iterator[tuple[str, str]]:
             against = node.analysis.against
             yield "difference", f"{wording.difference(gap)} to {against}, {wording.p_value(gap.p)}"
         yield "cause", node.analysis.cause
+        if node.analysis.blamed:
+            yield "blamed on", ", ".join(f"{each.cause} ({each.share:.1%} of items)" for each in node.analysis.blamed)
         if node.analysis.lesson is not None:
             yield "lesson", node.analysis.lesson.claim
     for pared in reading.view.pared:
