@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 TEXT = '{"answer": "forty-two"}'
 PIECES = ('{"answer": ', '"forty-', 'two"}')
@@ -23,6 +23,7 @@ class Behaviour:
         usage: in place of a plausible count, in the protocol's own words.
         status, body, headers: of a plain answer, for "status".
         refuses: parts of a request that are answered with `status` for as long as they are there.
+        reply: makes the text of a good answer from the request; None gives `TEXT`.
         asked: (headers, body) of every request.
     """
 
@@ -33,6 +34,7 @@ class Behaviour:
     headers: dict[str, str] = field(default_factory=dict)
     refuses: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
+    reply: Callable[[dict[str, Any]], str] | None = None
     asked: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
 
@@ -127,7 +129,10 @@ class Handler(BaseHTTPRequestHandler):
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def events(self, behaviour: Behaviour, body: dict[str, Any]) -> Iterator[str]:
-        yield from message_events(behaviour, body) if "anthropic-version" in self.headers else chat_events(behaviour)
+        if "anthropic-version" in self.headers:
+            yield from message_events(behaviour, body)
+        else:
+            yield from chat_events(behaviour, PIECES if behaviour.reply is None else (behaviour.reply(body),))
 
     def whole(self, text: str, status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = text.encode()
@@ -191,9 +196,9 @@ def completion(usage: Any, **choice: Any) -> dict[str, Any]:
     return {**made, "choices": [{"index": 0, "finish_reason": "stop", **choice}], "usage": usage or counts}
 
 
-def chat_events(behaviour: Behaviour) -> Iterator[str]:
+def chat_events(behaviour: Behaviour, pieces: tuple[str, ...] = PIECES) -> Iterator[str]:
     """A streamed chat completion."""
-    for piece in PIECES:
+    for piece in pieces:
         chunk = {**completion(None, delta={"content": piece}, finish_reason=None), "usage": None}
         yield f"data: {json.dumps(chunk)}\n\n"
     yield f"data: {json.dumps({**completion(None, delta={}), 'usage': None})}\n\n"

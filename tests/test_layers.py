@@ -51,9 +51,14 @@ LAYERS = (
 # The files of these layers may import each other: the records and what is read off them, the spine, which would be one
 # file if files were not kept short, and the command line.
 OPEN_LAYERS = (LAYERS[0], LAYERS[-5], LAYERS[-1])
-# The task file is checked against the names of the researchers and the kinds of guards, and nothing else of their
-# folders.
-NAMES_ONLY = {("spec", "postgrad.research"), ("spec", "postgrad.evaluate.guards")}
+# The task file is checked against the names of the researchers, the providers and the kinds of guards, and nothing else
+# of their folders.
+NAMES_ONLY = {
+    ("spec", "postgrad.research"),
+    ("spec", "postgrad.evaluate.guards"),
+    ("spec", "postgrad.llm"),
+    ("spec", "postgrad.llm.presets"),
+}
 
 HEAVY = {
     "torch",

@@ -143,6 +143,8 @@ class Spent(Record):
 
     `wall_s` is controller time up to the last event; the other amounts are sums over finished jobs, `max_rss_mb` the
     largest of them. `experiments` counts proposals, `jobs` finished jobs, `failures` those that ended in a Failure.
+    `asked` counts questions to language models and other programs, `tokens_in` and `tokens_out` what models read and
+    wrote; their dollars are in `usd`, and those of a model without a known price are in no sum.
     """
 
     wall_s: float = 0.0
@@ -153,6 +155,9 @@ class Spent(Record):
     jobs: int = 0
     failures: int = 0
     max_rss_mb: float = 0.0
+    asked: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 class Remaining(Record):
@@ -216,7 +221,7 @@ class Ledger:
             granted = merge(self.granted, body.budget) if body.budget else self.granted
             return replace(after, granted=granted, reservations={})
         if isinstance(body, Proposed):
-            return replace(after, spent=after.spent.model_copy(update={"experiments": self.spent.experiments + 1}))
+            return after._proposed(body)
         if isinstance(body, JobStarted):
             return replace(after, reservations={**self.reservations, body.job: body.reserved_s})
         if isinstance(body, JobFinished):
@@ -226,6 +231,18 @@ class Ledger:
         if isinstance(body, SealedDone):
             return after._looked("sealed")
         return after
+
+    def _proposed(self, body: Proposed) -> Ledger:
+        spent, asked = self.spent, body.proposal.asked
+        charged: dict[str, float] = {"experiments": spent.experiments + 1}
+        if asked is not None:
+            charged |= {
+                "asked": spent.asked + 1,
+                "tokens_in": spent.tokens_in + asked.tokens_in,
+                "tokens_out": spent.tokens_out + asked.tokens_out,
+                "usd": spent.usd + (asked.usd or 0.0),
+            }
+        return replace(self, spent=spent.model_copy(update=charged))
 
     def _looked(self, split: str) -> Ledger:
         return replace(self, looks={**self.looks, split: self.looks[split] + 1})

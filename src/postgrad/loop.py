@@ -31,7 +31,8 @@ from postgrad.prepare import prepare
 from postgrad.racer import Racer
 from postgrad.records import Analysis, Choice, Evaluation, JobResult, Move, Proposal, Recipe
 from postgrad.referee import Referee
-from postgrad.research import RESEARCHERS, edit
+from postgrad.research import edit
+from postgrad.research.assemble import researcher_of
 from postgrad.research.base import Context, Researcher
 from postgrad.research.binding import bound
 from postgrad.research.exact import answer
@@ -91,7 +92,7 @@ class Loop:
         policy = POLICIES.get(session.task.search.policy)
         self.policy = bound(policy, session.task, self._nominal_s, session.priors)
         self.params = self.policy.Params.model_validate(session.task.search.params)
-        self.researcher = self.guest or RESEARCHERS.get(session.task.researcher)
+        self.researcher = self.guest or researcher_of(session.task, session.store.folder)
         reason = None
         while reason is None:
             self._collect()

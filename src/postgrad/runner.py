@@ -21,6 +21,7 @@ from postgrad.execute.executor import Executor, RunningJob
 from postgrad.loop import Control, Loop
 from postgrad.recall import new_name, remember
 from postgrad.records import Budget, TaskSpec
+from postgrad.research.assemble import ready
 from postgrad.research.base import Researcher
 from postgrad.session import Session, run_started
 from postgrad.store.sqlite import SqliteStore, new_run_folder
@@ -135,6 +136,8 @@ def drive(
         PostgradError: there is no champion, or the final training failed.
         UserError: the data cannot be used.
     """
+    if researcher is None and session.search_ended is None:
+        ready(session.task)
     Loop(session, control or Control(), tick, researcher).run()
     publish_model(session, session.store.folder / "model")
     session.executor.clear()

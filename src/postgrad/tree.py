@@ -243,6 +243,11 @@ class Tree:
         """True when an experiment has this recipe, ended or not."""
         return recipe.hash in self._index.recipes
 
+    def first_with(self, recipe: Recipe) -> Experiment | None:
+        """The first experiment with this recipe, ended or not; None where there is none."""
+        name = self._index.recipes.get(recipe.hash)
+        return None if name is None else self.experiments[name]
+
     def children(self, experiment: str) -> tuple[Experiment, ...]:
         """The experiments that extend this one, in index order."""
         return tuple(self.experiments[name] for name in self._index.children.get(experiment, ()))

@@ -71,6 +71,7 @@ def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
     """The task, its rows and the machine in short."""
     from postgrad.budget import format_budget
     from postgrad.evaluate.guards import limit, named
+    from postgrad.records import called
 
     task, card = found.task, found.card
     yield "task", f"{task.name}: {task.objective.strip()}"
@@ -91,7 +92,7 @@ def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
     if task.guards:
         yield "guards", "; ".join(f"{name} {limit(guard)}" for name, guard in named(task.guards).items())
     yield "models", ", ".join(task.base_models) or "none: classic models only"
-    yield "search", f"{task.researcher} with {task.search.policy}, seed {task.seed}"
+    yield "search", f"{called(task.researcher)} with {task.search.policy}, seed {task.seed}"
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     yield "engine", f"{task.engine.kind}: {found.workers} jobs side by side, {threads} each"
     yield "budget", format_budget(task.budget)

@@ -20,6 +20,7 @@ from postgrad.evaluate.splits import Parts, SplitPlan, UnitPlan, split_task
 from postgrad.evaluate.tags import tags_of
 from postgrad.prepare import part_rows, plan_guards
 from postgrad.records import DataCard, Recipe, Record, Row, Stage, TaskSpec
+from postgrad.research.assemble import ready
 from postgrad.research.drafts import starts_of
 from postgrad.research.language import speaks
 from postgrad.research.references import reference_recipes
@@ -64,6 +65,7 @@ def outlook(task: TaskSpec, runs_dir: Path | None = None) -> Outlook:
     found: list[str] = []
     parts = _read(task, found)
     workers, threads = _engine(task, found)
+    _researcher(task, found)
     libraries = training_libraries()
     if libraries.status == "fail":
         found.append(f"Libraries that train are {libraries.found}. {libraries.advice}.")
@@ -107,6 +109,14 @@ def _read(task: TaskSpec, found: list[str]) -> Parts | None:
     except UserError as problem:
         found.append(f"guards: {problem}")
     return None if found else Parts(**rows)
+
+
+def _researcher(task: TaskSpec, found: list[str]) -> None:
+    """What the researcher lacks, as a problem. Nobody is asked anything."""
+    try:
+        ready(task)
+    except UserError as problem:
+        found.append(f"researcher: {problem}")
 
 
 def _engine(task: TaskSpec, found: list[str]) -> tuple[int, int]:

@@ -30,6 +30,7 @@ def command(
     """
     from postgrad.cli.driving import drive_with_screen
     from postgrad.isolated import build_environments
+    from postgrad.research.assemble import ready
     from postgrad.runner import start_run
     from postgrad.spec import load_task
 
@@ -38,6 +39,7 @@ def command(
     engine |= {"sandbox": "none"} if unsandboxed else {}
     changes |= {"search": policy, "engine": engine or None}
     spec = load_task(task, {key: value for key, value in changes.items() if value is not None})
+    ready(spec)
     # In front of the run, so that a download of minutes is not taken from its budget.
     build_environments(spec, lambda line: console(error=True).print(line, style="dim", markup=False))
     drive_with_screen(start_run(spec, runs_dir, task, memory=True), as_json=as_json)

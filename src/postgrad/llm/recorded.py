@@ -17,13 +17,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from postgrad.errors import UserError
-from postgrad.llm.base import Price, Provider, Reply, Request, Settings, Usage
+from postgrad.llm.base import Price, Provider, Reply, Request, Settings, Usage, together
 from postgrad.llm.errors import BadReply, Outage, ProviderError, Refused
 from postgrad.llm.keys import Keys
 
 _REPLY, _USAGE = TypeAdapter(Reply), TypeAdapter(Usage)
 _ERRORS: dict[str, type[ProviderError]] = {kind.__name__: kind for kind in (Outage, Refused, BadReply)}
 Answer = Reply | ProviderError
+# Of a recording's end, what is looked through for answers that were not used: more than a question has.
+LAST, LAST_BYTES = 16, 8_000_000
 
 
 class RecordedConnector:
@@ -46,6 +48,7 @@ class Recording:
         self._inner, self._path = inner, path
         self._lock = Lock()
         _cut_unfinished(path)
+        self._last = _last_answers(path)
 
     def __repr__(self) -> str:
         return f"Recording({self._inner!r}, {self._path.name!r})"
@@ -58,22 +61,68 @@ class Recording:
     def price(self) -> Price | None:
         return self._inner.price
 
-    def complete(self, request: Request) -> Reply:
+    def at(self, slot: str) -> Slot:
+        """The same for the requests of one question. What was answered under its name before this recording was opened
+        is given again, whatever the request: somebody who was stopped does not pay twice."""
+        return Slot(self, slot, self._last.pop(slot, []))
+
+    def complete(self, request: Request, slot: str = "") -> Reply:
         try:
             reply = self._inner.complete(request)
         except ProviderError as error:
-            self._write(request, {"error": _packed(error)})
+            self._write(request, slot, {"error": _packed(error)})
             raise
-        self._write(request, {"reply": asdict(reply)})
+        self._write(request, slot, {"reply": asdict(reply)})
         return reply
 
-    def _write(self, request: Request, answer: dict[str, Any]) -> None:
+    def _write(self, request: Request, slot: str, answer: dict[str, Any]) -> None:
         line = {"key": request.key(self.model), "model": self.model, "request": asdict(request), **answer}
+        line |= {"slot": slot} if slot else {}
         text = json.dumps(line, ensure_ascii=False) + "\n"
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+
+
+class Slot:
+    """The requests of one question of a recording.
+
+    Attributes:
+        rounds: replies so far.
+        seconds: that they took, as they say themselves.
+    """
+
+    def __init__(self, recording: Recording, name: str, known: list[Answer]) -> None:
+        self._recording, self._name, self._known = recording, name, known
+        self.rounds, self.seconds = 0, 0.0
+
+    def __repr__(self) -> str:
+        return f"Slot({self._recording!r}, {self._name!r})"
+
+    @property
+    def model(self) -> str:
+        return self._recording.model
+
+    @property
+    def price(self) -> Price | None:
+        return self._recording.price
+
+    @property
+    def spent(self) -> Usage | None:
+        """What the answers that are known already have cost."""
+        spent: Usage | None = None
+        for answer in self._known:
+            spent = together(spent, answer.usage)
+        return spent
+
+    def complete(self, request: Request) -> Reply:
+        answer = self._known.pop(0) if self._known else self._recording.complete(request, self._name)
+        if isinstance(answer, ProviderError):
+            raise answer
+        self.rounds += 1
+        self.seconds += answer.latency_s
+        return answer
 
 
 class Replay:
@@ -128,7 +177,7 @@ class Replay:
     def _learn(self, line: bytes, number: int) -> None:
         try:
             fields = json.loads(line)
-            answer = _REPLY.validate_python(fields["reply"]) if "reply" in fields else _unpacked(fields["error"])
+            answer = _answer(fields)
             key, model = str(fields["key"]), str(fields["model"])
         except (ValueError, KeyError, TypeError, ValidationError) as wrong:
             raise UserError(
@@ -136,6 +185,28 @@ class Replay:
             ) from wrong
         self._model = self._model or model
         self._answers[key].append(answer)
+
+
+def _answer(fields: dict[str, Any]) -> Answer:
+    return _REPLY.validate_python(fields["reply"]) if "reply" in fields else _unpacked(fields["error"])
+
+
+def _last_answers(path: Path) -> dict[str, list[Answer]]:
+    """Slot -> the answers of the last lines of a recording: what a controller that was killed may not have used yet."""
+    found: dict[str, list[Answer]] = defaultdict(list)
+    if not path.exists():
+        return found
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LAST_BYTES))
+        lines = file.read().splitlines()[-LAST:]
+    for line in lines:
+        try:
+            fields = json.loads(line)
+            if "slot" in fields:
+                found[str(fields["slot"])].append(_answer(fields))
+        except (ValueError, KeyError, TypeError, ValidationError):
+            continue  # The first one may be half a line, and what cannot be read is asked again.
+    return found
 
 
 def _packed(error: ProviderError) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Callable, Generic, Sequence, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -71,12 +71,19 @@ def parsed(text: str, model: type[T]) -> tuple[T | None, tuple[str, ...]]:
     return None, tuple(problems)
 
 
-def ask(provider: Provider, request: Request, model: type[T], repairs: int = 2) -> Structured[T]:
+def ask(
+    provider: Provider,
+    request: Request,
+    model: type[T],
+    repairs: int = 2,
+    check: Callable[[T], Sequence[str]] = lambda value: (),
+) -> Structured[T]:
     """Ask for an object of this model. A wrong reply is shown to the provider with its problems, for another try.
 
     Args:
         request: its schema is the model's where it has none.
         repairs: how often it may try again.
+        check: says what is wrong with an object of the right shape; nothing where it can be used.
 
     Raises:
         BadReply: no round gave such an object; the usage is that of all rounds.
@@ -93,7 +100,9 @@ def ask(provider: Provider, request: Request, model: type[T], repairs: int = 2) 
             raise
         spent = together(spent, reply.usage)
         value, problems = parsed(reply.text, model)
-        if value is not None and spent is not None:
+        if value is not None:
+            problems = tuple(check(value))
+        if value is not None and not problems and spent is not None:
             return Structured(value, reply, spent, number)
         if reply.finish == "length":
             problems = (f"It ended at the limit of {request.max_tokens} tokens. Be shorter.", *problems)

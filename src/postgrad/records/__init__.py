@@ -24,7 +24,8 @@ from postgrad.records.evaluation import (
     SealedScore,
 )
 from postgrad.records.job import Failure, JobResult, JobSpec, Limits, StepReport, Unit, UnitResult, Usage
-from postgrad.records.recipe import Choice, Dimension, Move, Proposal, Recipe, Stage, Step
+from postgrad.records.recipe import Asked, Choice, Dimension, Move, Proposal, Recipe, Sketch, Stage, Step
+from postgrad.records.researcher import ModelSpec, Rates, ResearcherSpec, called
 from postgrad.records.task import (
     Budget,
     DataSpec,
@@ -40,6 +41,7 @@ from postgrad.records.task import (
 __all__ = [
     "Analysis",
     "Blame",
+    "Asked",
     "Budget",
     "Choice",
     "Confusion",
@@ -59,18 +61,22 @@ __all__ = [
     "JudgeSpec",
     "Lesson",
     "Limits",
+    "ModelSpec",
     "Move",
     "Prior",
     "Proposal",
     "Race",
+    "Rates",
     "Recipe",
     "Record",
     "Remembered",
+    "ResearcherSpec",
     "Row",
     "SCHEMA",
     "SealedRead",
     "SealedScore",
     "SearchSpec",
+    "Sketch",
     "Slice",
     "Split",
     "Stage",
@@ -81,5 +87,6 @@ __all__ = [
     "UnitResult",
     "Usage",
     "Value",
+    "called",
     "content_hash",
 ]

@@ -84,11 +84,58 @@ class Choice(Record):
     gain: float = 0.0
 
 
+class Sketch(Record):
+    """One idea of a proposer, checked and made into a recipe, not tried yet. `parent` is None for a starting point;
+    `kinds` are the changes that make it, in order."""
+
+    parent: str | None
+    recipe: Recipe
+    kind: str
+    kinds: tuple[str, ...]
+    change: str
+    hypothesis: str
+    expected_effect: float
+    refuted_by: str
+    evidence: tuple[str, ...] = ()
+
+
+class Asked(Record):
+    """One question to a language model or another program, what it cost, and what came back.
+
+    Attributes:
+        proposer: whom the task names; `provider` and `model` say what that is, "" where it is no model.
+        key: names the first request by its content; see `llm/recorded.py`.
+        tokens_in, tokens_out: of all rounds and attempts together.
+        usd: what they cost; None where the price is not known.
+        estimated: True where a count is ours and not the server's.
+        rounds: replies that were read.
+        seconds: that the replies took.
+        failed: why nothing came of it; None where something did.
+        sketches: what came of it, in the order given; the first was tried at once.
+        notes: what was wrong with the rest.
+    """
+
+    proposer: str
+    provider: str = ""
+    model: str = ""
+    key: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float | None = 0.0
+    estimated: bool = False
+    rounds: int = 0
+    seconds: float = 0.0
+    failed: str | None = None
+    sketches: tuple[Sketch, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class Proposal(Record):
     """A hypothesis and the one change to the parent's recipe that tests it.
 
     `kind` is "<group>.<name>". `carried_out` is the choice that the recipe answers, where the one that was asked for
-    had nothing new to offer.
+    had nothing new to offer. `evidence` are the experiments that speak for it. `asked` is the question that this
+    experiment began with, whoever proposed it in the end: where nothing came of it, the playbook did.
     """
 
     recipe: Recipe
@@ -100,3 +147,5 @@ class Proposal(Record):
     proposer: str
     seed: int
     carried_out: Choice | None = None
+    evidence: tuple[str, ...] = ()
+    asked: Asked | None = None

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from postgrad.records.base import Record, Value
+from postgrad.records.researcher import ResearcherSpec
 
 
 class DataSpec(Record):
@@ -140,7 +141,7 @@ class TaskSpec(Record):
     base_models: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
     budget: Budget = Budget()
-    researcher: str = "playbook"
+    researcher: ResearcherSpec | str = "playbook"
     search: SearchSpec = SearchSpec()
     engine: EngineSpec = EngineSpec()
     memory: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import Callable, Mapping, Protocol, Sequence
+from typing import Callable, Mapping, Protocol, Sequence, runtime_checkable
 
 from postgrad.budget import Remaining
 from postgrad.records import Choice, DataCard, Prior, Proposal, Recipe, Row, TaskSpec
@@ -58,4 +58,18 @@ class Researcher(Protocol):
         Deterministic: the same choice, tree and generator give the same proposal. Where the choice has nothing new to
         offer, the proposal answers another and says so in `carried_out`. `choice.move` is never stop.
         """
+        ...
+
+
+@runtime_checkable
+class Guiding(Researcher, Protocol):
+    """A researcher that may answer a choice in place of a policy that names the recipe itself."""
+
+    @property
+    def fallback(self) -> Researcher:
+        """Who proposes where this one does not."""
+        ...
+
+    def guide(self, task: TaskSpec, choice: Choice, context: Context, otherwise: Callable[[], Proposal]) -> Proposal:
+        """As `propose`, but with what would be proposed without this researcher; not called where it is not needed."""
         ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from postgrad.records import Choice, Move, Proposal, Recipe, TaskSpec
 from postgrad.research import edit
-from postgrad.research.base import Context, Researcher
+from postgrad.research.base import Context, Guiding, Researcher
 from postgrad.research.drafts import drafts, spoken
 from postgrad.research.moves import PLAYS
 from postgrad.research.tuner import described
@@ -18,7 +18,12 @@ SEVERAL = "several.changes"
 
 
 def answer(researcher: Researcher, policy: str, task: TaskSpec, choice: Choice, context: Context) -> Proposal:
-    """The proposal for a choice that the policy of this name made."""
+    """The proposal for a choice that the policy of this name made. A researcher that guides is asked first: what the
+    policy names is one answer among others to it."""
+    if isinstance(researcher, Guiding):
+        return researcher.guide(
+            task, choice, context, lambda: answer(researcher.fallback, policy, task, choice, context)
+        )
     if choice.recipe is None:
         return researcher.propose(task, choice, context)
     choice, recipe = _to_run(choice, choice.recipe, context)

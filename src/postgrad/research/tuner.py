@@ -8,7 +8,7 @@ same suggestions. Structure is never changed here.
 from __future__ import annotations
 
 from random import Random
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 from postgrad.records import Dimension, Recipe, Value
 from postgrad.research.edit import full_params, get_path, space_of, structure_of, with_numbers
@@ -29,12 +29,18 @@ def suggestions(tree: Tree, recipe: Recipe, rng: Random) -> Iterator[Recipe]:
     """
     whole = space_of(recipe)
     moved = sorted(rng.sample(sorted(whole), min(MOST_NUMBERS, len(whole))))
+    yield from placed(tree, recipe, {path: whole[path] for path in moved}, rng)
+
+
+def placed(tree: Tree, recipe: Recipe, ranges: Mapping[str, Dimension], rng: Random) -> Iterator[Recipe]:
+    """New numbers for these paths of a recipe, within these ranges, the most promising first."""
+    moved = sorted(ranges)
     if not moved:
         return
     known = _same_structure(tree, recipe)
     numbers = [_numbers(node.proposed.proposal.recipe, moved) for node in known]
     distributions = {
-        path: _distribution(whole[path], [found[path] for found in (*numbers, _numbers(recipe, moved))])
+        path: _distribution(ranges[path], [found[path] for found in (*numbers, _numbers(recipe, moved))])
         for path in moved
     }
     trials = [trial(node.state, node.score, n, distributions) for node, n in zip(known, numbers, strict=True)]

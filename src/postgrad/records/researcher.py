@@ -1,0 +1,88 @@
+"""Who proposes, where that is not one of the project's own: language models, or a program of the user."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from postgrad.records.base import Record
+
+
+class Rates(Record):
+    """Dollars per million tokens. Cached and written input cost as much as other input where nothing is said."""
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    written_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class ModelSpec(Record):
+    """One language model, and how it is reached. No key is in it, only the name of the variable that holds one.
+
+    Attributes:
+        name: what its proposals are signed with; PROVIDER/MODEL where it is not set.
+        provider: a name of `docs/providers.md`.
+        model: as the provider calls it.
+        base_url: of the service; None takes the provider's own.
+        key_env: the environment variable with the key; None takes the provider's own.
+        price: None takes the known price of the model.
+        prompt: words of the user that are added to what every model is told.
+        path: the file of `recorded` and `scripted`.
+        stream: False asks for replies in one piece.
+        schema_by: `prompt` puts the reply's JSON schema into the prompt at once.
+    """
+
+    name: str | None = None
+    provider: str
+    model: str = ""
+    base_url: str | None = None
+    key_env: str | None = None
+    price: Rates | None = None
+    prompt: str = Field(default="", max_length=8000)
+    path: str | None = None
+    stream: bool = True
+    schema_by: Literal["auto", "prompt"] = "auto"
+
+    @property
+    def called(self) -> str:
+        """What its proposals are signed with."""
+        return self.name or (f"{self.provider}/{self.model}" if self.model else self.provider)
+
+
+class ResearcherSpec(Record):
+    """Who proposes beside the playbook, or in its place.
+
+    Attributes:
+        kind: `language_model` for `models`, `command` for a program.
+        command: the program with its arguments.
+        alone: the playbook competes with the others where this is False, and only fills in for them where it is True.
+        context_tokens: of what is told about the run, however large that is.
+        examples: train rows that are quoted in it.
+        proposals: asked for at once; those that are not used at once are kept.
+        max_tokens: of a reply, hidden reasoning included.
+        timeout_s: for one reply. Under a budget of time it is at most a twentieth of that.
+    """
+
+    kind: Literal["language_model", "command"]
+    models: tuple[ModelSpec, ...] = ()
+    command: tuple[str, ...] = ()
+    alone: bool = False
+    context_tokens: int = Field(default=8000, ge=1500, le=200_000)
+    examples: int = Field(default=5, ge=0, le=50)
+    proposals: int = Field(default=3, ge=1, le=5)
+    max_tokens: int = Field(default=2048, ge=64, le=100_000)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    timeout_s: float = Field(default=60.0, gt=0, le=3600)
+
+    @property
+    def called(self) -> str:
+        """Who that is, in words."""
+        who = " ".join(self.command) if self.kind == "command" else ", ".join(model.called for model in self.models)
+        return f"{self.kind} ({who})"
+
+
+def called(researcher: str | ResearcherSpec) -> str:
+    """Who proposes, in words."""
+    return researcher if isinstance(researcher, str) else researcher.called

@@ -1,0 +1,175 @@
+"""A language model as proposer: one request, a bounded repair of a wrong reply, and an account of what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Sequence
+
+from postgrad.llm.base import Message, Price, Provider, Reply, Request, Usage
+from postgrad.llm.counting import estimate, prompt_size
+from postgrad.llm.errors import ProviderError, Refused
+from postgrad.llm.recorded import Recording
+from postgrad.llm.retry import Retry, Retrying
+from postgrad.llm.structured import ask
+from postgrad.quoting import escaped
+from postgrad.records import Asked, ModelSpec, ResearcherSpec, Sketch
+from postgrad.research import proposing
+from postgrad.research.asking import NOTE, Question, noted
+
+REPAIRS = 2
+# What the schema and a wrong reply may add to a prompt, in tokens, before it is known.
+BESIDE = 2000
+SYSTEM = """You are the researcher of Postgrad, which tunes a small model on a person's task by experiments. You are \
+told what was tried and what came of it, and you propose what to try next. A referee that you cannot reach trains, \
+measures and decides.
+
+Reply with one JSON object: {{"proposals": [...]}}, {most} of them, the best first. Each is one idea: a move of the \
+list by its name, or settings, data steps or a base model to change, or a move with some of these. Say why it should \
+help, what change of the metric you expect, what would refute it, and which experiments speak for it. Prefer what was \
+not tried on this recipe. Where you are unsure of a number, leave it to the tuner with a range in `tune`."""
+
+
+class Gate:
+    """Asks a provider only where what is left pays for the dearest that may come of it. Not for several threads."""
+
+    def __init__(self, inner: Provider) -> None:
+        self._inner = inner
+        self.left: float | None = None
+
+    @property
+    def model(self) -> str:
+        return self._inner.model
+
+    @property
+    def price(self) -> Price | None:
+        return self._inner.price
+
+    def complete(self, request: Request) -> Reply:
+        if self.left is not None and (worst := dearest(request, self.price)) > self.left:
+            raise Refused("quota", f"The request may cost ${worst:.4f}, and the budget has ${self.left:.4f} left.")
+        try:
+            reply = self._inner.complete(request)
+        except ProviderError as error:
+            self.spend(error.usage)
+            raise
+        self.spend(reply.usage)
+        return reply
+
+    def spend(self, usage: Usage | None) -> None:
+        """Take what was used from what is left."""
+        if self.left is not None and usage is not None:
+            self.left -= usage.usd or 0.0
+
+
+def dearest(request: Request, price: Price | None) -> float:
+    """Dollars that a request may cost at most: a token for each byte of the prompt, and the longest reply."""
+    if price is None:
+        return 0.0
+    frame = estimate(replace(request, schema=None, messages=(Message("user", ""),)), "", None).input
+    return price.usd(Usage(input=prompt_size(request) + frame * len(request.messages), output=request.max_tokens))
+
+
+class LanguageModel:
+    """The proposer.
+
+    Args:
+        provider: answers one request; it is asked again after outages, within the time-out.
+        record: the file that every request and its answer go to before the answer is used.
+        timeout_s: for one reply.
+    """
+
+    def __init__(
+        self, model: ModelSpec, spec: ResearcherSpec, provider: Provider, record: Path, timeout_s: float
+    ) -> None:
+        self.name = model.called
+        self._told, self._spec, self._provider_name = model, spec, model.provider
+        self._gate = Gate(provider)
+        rules = Retry(attempts=3, base_s=0.5, cap_s=5.0, retry_after_cap_s=timeout_s / 2, deadline_s=timeout_s)
+        self._record = Recording(Retrying(self._gate, rules), record)
+
+    def can_pay(self, usd: float | None) -> bool:
+        """False where one question of the full length may cost more than that."""
+        price = self._gate.price
+        if usd is None or price is None:
+            return usd is None
+        # Briefs are counted at three bytes a token, and a byte may be a token.
+        read = 3 * (self._spec.context_tokens + BESIDE) + len(self._told.prompt.encode())
+        return price.usd(Usage(input=read, output=self._spec.max_tokens)) <= usd
+
+    def answer(self, question: Question) -> Asked:
+        """Ask. What is wrong with a reply goes back to the model; what is right of the last one is taken."""
+        request = self._request(question)
+        asked = Asked(
+            proposer=self.name,
+            provider=self._provider_name,
+            model=self._gate.model,
+            key=request.key(self._gate.model),
+        )
+        reading = _Reading(question)
+        provider = self._record.at(question.slot)
+        self._gate.left = question.usd
+        self._gate.spend(provider.spent)
+        try:
+            found = ask(provider, request, proposing.Reply, REPAIRS, reading)
+            usage: Usage | None = found.usage
+            failed = None
+        except ProviderError as error:
+            usage, failed = error.usage, None if reading.sketches else _why(error)
+        return asked.model_copy(
+            update={
+                **_account(usage),
+                "rounds": provider.rounds,
+                "seconds": round(provider.seconds, 3),
+                "failed": failed,
+                "sketches": tuple(reading.sketches[: proposing.MOST]),
+                "notes": noted(reading.problems),
+            }
+        )
+
+    def _request(self, question: Question) -> Request:
+        most = f"1 to {question.most}" if question.most > 1 else "one"
+        system = SYSTEM.format(most=most)
+        own = f"\n\nThe person adds:\n{self._told.prompt}" if self._told.prompt.strip() else ""
+        return Request(
+            messages=(Message("system", system + own), Message("user", question.brief.text)),
+            max_tokens=self._spec.max_tokens,
+            temperature=self._spec.temperature,
+            schema=proposing.Reply.model_json_schema(),
+            seed=question.ask.context.index,
+        )
+
+
+class _Reading:
+    """Checks replies, and keeps what can be used of the last one in which anything could be."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._rounds = 0
+        self.sketches: list[Sketch] = []
+        self.problems: list[str] = []
+
+    def __call__(self, reply: proposing.Reply) -> Sequence[str]:
+        """What goes back to the model. A second reply of which something can be used is good enough."""
+        self._rounds += 1
+        found = proposing.checked(reply, self._question.ask, self._question.menu)
+        self.problems = found.problems
+        if found.sketches:
+            self.sketches = found.sketches
+        return () if self.sketches and self._rounds > 1 else found.problems
+
+
+def _why(error: ProviderError) -> str:
+    return escaped(" ".join(f"{type(error).__name__}/{error.kind}: {error}".split()))[:NOTE]
+
+
+def _account(usage: Usage | None) -> dict[str, object]:
+    """What a question cost, for the ledger. Where no token was used it cost nothing, whatever the price."""
+    if usage is None:
+        return {}
+    return {
+        "tokens_in": usage.input,
+        "tokens_out": usage.output,
+        "usd": usage.usd,
+        "estimated": usage.estimated,
+    }

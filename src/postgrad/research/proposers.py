@@ -1,0 +1,98 @@
+"""Who proposes next: the proposers that the task names, and the playbook, by what their experiments have brought.
+
+Thompson sampling (Thompson 1933) on gain per nominal cost, as the playbook weighs its kinds of change: each proposer
+has a normal belief about the effect of its experiments, which starts the same for all. A question that came to nothing
+counts as a failed experiment, so who cannot answer loses its share; the playbook is always among those drawn from.
+Everything is read off the tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Sequence
+
+from postgrad.memory.effects import BETWEEN_PARENTS, FAILED_EFFECT
+from postgrad.records import Move
+from postgrad.research.drafts import DRAFT_PRIOR
+from postgrad.research.learning import Belief, effect_of, worth
+from postgrad.research.tally import REFERENCE
+from postgrad.tree import Experiment, Tree
+
+PLAYBOOK = "playbook"
+OVERHEAD_S = 10.0
+#: Choices that a proposer may answer. Numbers are the tuner's, a second training the referee's, and what a failure asks
+#: for is known.
+ANSWERED = (Move.DRAFT, Move.IMPROVE, Move.COMBINE, Move.ABLATE)
+# A proposer that failed so often in a row rests for up to so many experiments.
+LONGEST_REST = 32
+
+
+@dataclass
+class Record:
+    """What one proposer did so far.
+
+    Attributes:
+        belief: about the effect of its next experiment.
+        experiments: that it proposed; `cost_s` are their nominal seconds.
+        streak: questions in a row that came to nothing, up to the last one; `since` counts the experiments after it.
+    """
+
+    belief: Belief = DRAFT_PRIOR
+    experiments: int = 0
+    cost_s: float = 0.0
+    streak: int = 0
+    since: int = 0
+
+    @property
+    def rests(self) -> bool:
+        """True while it is not asked again: twice as long after every further failure."""
+        return self.streak > 1 and self.since < min(LONGEST_REST, 2 ** (self.streak - 1))
+
+
+def records(tree: Tree, names: Sequence[str]) -> dict[str, Record]:
+    """Proposer -> what it did, the playbook too: what a policy names by itself counts as its."""
+    found = {name: Record() for name in (*names, PLAYBOOK)}
+    for node in tree.all():
+        asked = node.proposed.proposal.asked
+        for record in found.values():
+            record.since += 1
+        if asked is not None and asked.proposer in found:
+            one = found[asked.proposer]
+            one.streak, one.since = (one.streak + 1 if asked.failed else 0), 0
+            if asked.failed:
+                one.belief = one.belief.updated(FAILED_EFFECT, BETWEEN_PARENTS**2)
+        name = _proposer(node, found)
+        if name is not None:
+            _count(found[name], node, tree)
+    return found
+
+
+def _proposer(node: Experiment, names: dict[str, Record]) -> str | None:
+    proposal = node.proposed.proposal
+    if proposal.proposer in names and proposal.proposer != PLAYBOOK:
+        return proposal.proposer
+    counts = node.proposed.choice.move in ANSWERED and not proposal.kind.startswith(REFERENCE)
+    return PLAYBOOK if counts else None
+
+
+def _count(record: Record, node: Experiment, tree: Tree) -> None:
+    record.experiments += 1
+    record.cost_s += OVERHEAD_S + node.proposed.nominal_s
+    if (seen := effect_of(node, tree)) is not None:
+        record.belief = record.belief.updated(*seen)
+
+
+def drawn(found: dict[str, Record], among: Sequence[str], rng: Random) -> str:
+    """Who is to propose, of these. One that has proposed nothing yet is taken to cost what the others do."""
+    costs = [record.cost_s / record.experiments for record in found.values() if record.experiments]
+    usual = sum(costs) / len(costs) if costs else OVERHEAD_S
+    best: tuple[float, str] | None = None
+    for name in among:
+        record = found[name]
+        cost = record.cost_s / record.experiments if record.experiments else usual
+        value = worth(record.belief.draw(rng), cost)
+        if best is None or value > best[0]:
+            best = value, name
+    assert best is not None, "there is always somebody to propose"
+    return best[1]

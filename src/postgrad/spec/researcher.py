@@ -1,0 +1,122 @@
+"""The researcher of a task file: a name, or a mapping that says which models or which program propose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+from pydantic import ValidationError
+
+from postgrad.errors import near_miss
+from postgrad.llm import PROVIDERS
+from postgrad.llm.presets import PRESETS
+from postgrad.records import ModelSpec, Rates, ResearcherSpec
+from postgrad.research import RESEARCHERS
+
+KINDS = ("language_model", "command")
+EXAMPLES = {
+    "language_model": "researcher: {models: [{provider: ollama, model: qwen3}]}",
+    "command": "researcher: {command: [python, agent.py]}",
+}
+# Key -> what it is for, in the schema.
+RESEARCHER_HELP = {
+    "kind": "Follows from `models` or `command`.",
+    "models": "Language models, each with provider and model; base_url, key_env, price, prompt, name, path, stream.",
+    "command": "A program that reads the context as JSON and prints proposals as JSON.",
+    "alone": "true: the playbook only fills in. Default: false for models, true for a command.",
+    "context_tokens": "Tokens of what is told about the run, however large it is.",
+    "examples": "Train rows that are quoted in it; 0 sends none.",
+    "proposals": "How many are asked for at once, 1 to 5.",
+    "max_tokens": "The longest reply.",
+    "temperature": "Of the models; theirs where it is not set.",
+    "timeout_s": "Seconds for one reply; at most a twentieth of a budget of time.",
+}
+
+
+def read_researcher(value: Any, root: Path, problems: list[str]) -> ResearcherSpec | str | None:
+    """The researcher of a task file, None where it has problems.
+
+    Args:
+        root: where relative paths start.
+    """
+    if isinstance(value, str):
+        return _named(value, problems)
+    if not isinstance(value, Mapping):
+        problems.append(f"researcher: a name or keys were expected, as {EXAMPLES['command']}")
+        return None
+    fields = {str(key): each for key, each in value.items() if each is not None}
+    given = [key for key in ("models", "command") if key in fields]
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        problems.append(
+            f"researcher: one of models and command was expected, found {found}. {' Or '.join(EXAMPLES.values())}"
+        )
+        return None
+    kind = "command" if given == ["command"] else "language_model"
+    if isinstance(fields.get("command"), str):
+        problems.append(f"researcher.command: a list of words was expected, as {EXAMPLES['command']}")
+        return None
+    try:
+        spec = ResearcherSpec.model_validate({"kind": kind, "alone": kind == "command", **fields})
+    except ValidationError as wrong:
+        problems += dict.fromkeys(_message(error) for error in wrong.errors())
+        return None
+    before = len(problems)
+    if spec.kind != kind:
+        problems.append(f"researcher.kind is {spec.kind}, and {given[0]} are those of {kind}. Leave the kind out.")
+    problems += _model_problems(spec)
+    if kind == "command" and not (spec.command and spec.command[0].strip()):
+        problems.append(f"researcher.command is empty. Write it as {EXAMPLES['command']}")
+    return _with_paths(spec, root) if len(problems) == before else None
+
+
+def _named(name: str, problems: list[str]) -> str | None:
+    if name in RESEARCHERS.names():
+        return name
+    if name in KINDS:
+        problems.append(f"researcher: '{name}' needs to know more. Write it as {EXAMPLES[name]}")
+    else:
+        known = (*RESEARCHERS.names(), *KINDS)
+        problems.append(f"researcher: unknown researcher '{name}'.{near_miss(name, known)} Known: {', '.join(known)}.")
+    return None
+
+
+def _model_problems(spec: ResearcherSpec) -> list[str]:
+    found = []
+    known = sorted({*PROVIDERS.names(), *PRESETS})
+    if spec.kind == "language_model" and not spec.models:
+        found.append(f"researcher.models is empty. Write it as {EXAMPLES['language_model']}")
+    for number, model in enumerate(spec.models):
+        if model.provider not in known:
+            hint = near_miss(model.provider, known)
+            found.append(
+                f"researcher.models.{number}: unknown provider '{model.provider}'.{hint} Known: {', '.join(known)}."
+            )
+    names = [model.called for model in spec.models]
+    for name in sorted({name for name in names if names.count(name) > 1 or name in RESEARCHERS.names()}):
+        found.append(f"researcher.models: '{name}' names more than one proposer. Give each a name of its own.")
+    return found
+
+
+def _message(error: Any) -> str:
+    """One problem in words of the task file."""
+    place = ".".join(["researcher", *map(str, error["loc"])])
+    if error["type"] == "extra_forbidden":
+        inside = Rates if "price" in error["loc"][:-1] else ModelSpec if error["loc"][0] == "models" else ResearcherSpec
+        known = tuple(inside.model_fields)
+        return f"Unknown key '{place}'.{near_miss(str(error['loc'][-1]), known)} Known: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"{place} is missing."
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}."
+
+
+def _with_paths(spec: ResearcherSpec, root: Path) -> ResearcherSpec:
+    """The same with every file that lies beside the task file by its whole path."""
+    models = tuple(
+        model
+        if model.path is None
+        else model.model_copy(update={"path": str((root / Path(model.path).expanduser()).absolute())})
+        for model in spec.models
+    )
+    command = tuple(str((root / word).absolute()) if (root / word).is_file() else word for word in spec.command)
+    return spec.model_copy(update={"models": models, "command": command})
