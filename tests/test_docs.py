@@ -15,7 +15,19 @@ import typer
 import yaml
 
 from postgrad.cli.main import COMMANDS, LazyCommands
-from postgrad.records import Budget, DataSpec, EngineSpec, Generation, Guard, JudgeSpec, SearchSpec, Slice, TaskSpec
+from postgrad.records import (
+    Budget,
+    DataSpec,
+    EngineSpec,
+    Generation,
+    Guard,
+    JudgeSpec,
+    ModelSpec,
+    ResearcherSpec,
+    SearchSpec,
+    Slice,
+    TaskSpec,
+)
 from postgrad.registry import Registry
 from postgrad.spec import load_task, task_schema
 
@@ -127,6 +139,12 @@ def test_every_task_key_is_documented() -> None:
     for record in (TaskSpec, DataSpec, Generation, JudgeSpec, Guard, Slice, SearchSpec, EngineSpec):
         assert set(record.model_fields) <= named, f"{record.__name__}: {set(record.model_fields) - named}"
     assert {"wall", *Budget.model_fields} - {"wall_s"} <= named
+
+
+def test_every_key_of_a_researcher_is_documented() -> None:
+    words = set(re.findall(r"`(\w+)`", _text(ROOT / "docs" / "researcher.md")))
+    for record in (ResearcherSpec, ModelSpec):
+        assert set(record.model_fields) <= words, f"{record.__name__}: {set(record.model_fields) - words}"
 
 
 def test_task_keys_that_are_documented_exist() -> None:

@@ -138,7 +138,7 @@ def test_the_key_is_in_no_file_of_the_run(tmp_path: Path, server: Server) -> Non
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
 
 
-@pytest.mark.parametrize("way", ["status", "silence", "cut", "many", "flood", "end_early", "drip"])
+@pytest.mark.parametrize("way", ["status", "silence", "cut", "many", "flood", "drip"])
 def test_whatever_a_server_does_the_playbook_fills_in_and_the_run_ends(
     tmp_path: Path, server: Server, way: str
 ) -> None:
@@ -485,7 +485,9 @@ def test_a_task_file_names_a_program_beside_it(tmp_path: Path) -> None:
         ("{command: python agent.py}", "a list of words was expected"),
         ("{command: [a], models: [{provider: ollama}]}", "found models and command"),
         ("{command: [a], kind: language_model}", "Leave the kind out"),
-        ("{command: [a], proposals: 9}", "researcher.proposals: input should be less than or equal to 5"),
+        ("{command: [a], proposals: 9}", "researcher.proposals is 9, and 1 to 5 was expected"),
+        ("{command: [a], proposals: many}", "researcher.proposals: input should be a valid integer"),
+        ("{models: [{provider: ollama, model: q, price: {input: -1, output: 0}}]}", "price: 0 or more dollars"),
         ("3", "a name or keys were expected"),
     ],
 )

@@ -67,6 +67,10 @@ def _facts(reading: Reading, node: Experiment) -> Iterator[tuple[str, str]]:
     yield "change", proposal.change
     yield "hypothesis", proposal.hypothesis
     yield "expected", f"{wording.signed(proposal.expected_effect)}; refuted by: {proposal.refuted_by}"
+    if proposal.evidence:
+        yield "evidence", ", ".join(proposal.evidence)
+    if proposal.asked is not None:
+        yield "asked", wording.asked(proposal.asked)
     if node.evaluation is not None:
         found = node.evaluation
         units = "" if found.complete else f", stopped after {found.units} of {found.units_planned} units"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import Field
 
 from postgrad.records.base import Record, content_hash
-from postgrad.records.researcher import Rates
 
 if TYPE_CHECKING:
     from postgrad.llm.keys import Keys
@@ -115,8 +114,13 @@ class Reply:
     id: str = ""
 
 
-class Price(Rates):
-    """What tokens cost."""
+class Price(Record):
+    """Dollars per million tokens. Cached and written input cost as much as other input where nothing is said."""
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    written_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     def usd(self, usage: Usage) -> float:
         """What these tokens cost."""

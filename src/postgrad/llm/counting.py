@@ -44,11 +44,12 @@ def prompt_size(request: Request) -> int:
 
 
 def estimate(request: Request, text: str, price: Price | None) -> Usage:
-    """The usage of a request whose server said nothing that can be believed."""
+    """The usage of a request whose server said nothing that can be believed. What is sent beyond `max_tokens` was not
+    asked for, and is not counted."""
     frame = _FRAME * (len(request.messages) + 1)
     guessed = Usage(
         input=math.ceil(prompt_size(request) / BYTES_PER_TOKEN) + frame,
-        output=math.ceil(size(text) / BYTES_PER_TOKEN),
+        output=min(math.ceil(size(text) / BYTES_PER_TOKEN), request.max_tokens),
         estimated=True,
     )
     return priced(guessed, price)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from postgrad.records.base import Record
 
 
 class Rates(Record):
     """Dollars per million tokens. Cached and written input cost as much as other input where nothing is said."""
 
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(ge=0, allow_inf_nan=False)
-    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    written_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    input: float
+    output: float
+    cached_input: float | None = None
+    written_input: float | None = None
 
 
 class ModelSpec(Record):
@@ -40,7 +38,7 @@ class ModelSpec(Record):
     base_url: str | None = None
     key_env: str | None = None
     price: Rates | None = None
-    prompt: str = Field(default="", max_length=8000)
+    prompt: str = ""
     path: str | None = None
     stream: bool = True
     schema_by: Literal["auto", "prompt"] = "auto"
@@ -69,12 +67,12 @@ class ResearcherSpec(Record):
     models: tuple[ModelSpec, ...] = ()
     command: tuple[str, ...] = ()
     alone: bool = False
-    context_tokens: int = Field(default=8000, ge=1500, le=200_000)
-    examples: int = Field(default=5, ge=0, le=50)
-    proposals: int = Field(default=3, ge=1, le=5)
-    max_tokens: int = Field(default=2048, ge=64, le=100_000)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    timeout_s: float = Field(default=60.0, gt=0, le=3600)
+    context_tokens: int = 8000
+    examples: int = 5
+    proposals: int = 3
+    max_tokens: int = 2048
+    temperature: float | None = None
+    timeout_s: float = 60.0
 
     @property
     def called(self) -> str:

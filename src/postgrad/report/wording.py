@@ -9,7 +9,7 @@ import math
 from datetime import UTC, datetime
 
 from postgrad.events import Pared
-from postgrad.records import Difference, Estimate, JudgeControl, Recipe, Value
+from postgrad.records import Asked, Difference, Estimate, JudgeControl, Recipe, Value
 from postgrad.tree import Experiment, State
 
 METRIC_NAMES = {
@@ -208,3 +208,13 @@ def judge_control(control: JudgeControl) -> str:
         "place."
     )
     return words if control.believed else f"{words} {nothing}"
+
+
+def asked(found: Asked) -> str:
+    """Who was asked before an experiment, what that cost, and what came of it."""
+    cost = "" if found.usd is None else f", ${found.usd:.4f}"
+    counted = (
+        f"{found.tokens_in:,} tokens read and {found.tokens_out:,} written" if found.model else "no tokens counted"
+    )
+    came = f"nothing: {found.failed}" if found.failed else f"{len(found.sketches)} proposals"
+    return f"{found.proposer} gave {came} ({counted}{cost})"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 from pydantic import ValidationError
 
@@ -18,6 +19,16 @@ EXAMPLES = {
     "language_model": "researcher: {models: [{provider: ollama, model: qwen3}]}",
     "command": "researcher: {command: [python, agent.py]}",
 }
+# Key -> the least and the most that is taken.
+BOUNDS = {
+    "context_tokens": (1500, 200_000),
+    "examples": (0, 50),
+    "proposals": (1, 5),
+    "max_tokens": (64, 100_000),
+    "temperature": (0, 2),
+    "timeout_s": (0.1, 3600),
+}
+LONGEST_PROMPT = 8000
 # Key -> what it is for, in the schema.
 RESEARCHER_HELP = {
     "kind": "Follows from `models` or `command`.",
@@ -64,6 +75,7 @@ def read_researcher(value: Any, root: Path, problems: list[str]) -> ResearcherSp
     before = len(problems)
     if spec.kind != kind:
         problems.append(f"researcher.kind is {spec.kind}, and {given[0]} are those of {kind}. Leave the kind out.")
+    problems += _number_problems(spec)
     problems += _model_problems(spec)
     if kind == "command" and not (spec.command and spec.command[0].strip()):
         problems.append(f"researcher.command is empty. Write it as {EXAMPLES['command']}")
@@ -81,6 +93,13 @@ def _named(name: str, problems: list[str]) -> str | None:
     return None
 
 
+def _number_problems(spec: ResearcherSpec) -> Iterator[str]:
+    for key, (low, high) in BOUNDS.items():
+        value = getattr(spec, key)
+        if value is not None and not low <= value <= high:
+            yield f"researcher.{key} is {value}, and {low:g} to {high:,} was expected."
+
+
 def _model_problems(spec: ResearcherSpec) -> list[str]:
     found = []
     known = sorted({*PROVIDERS.names(), *PRESETS})
@@ -91,6 +110,13 @@ def _model_problems(spec: ResearcherSpec) -> list[str]:
             hint = near_miss(model.provider, known)
             found.append(
                 f"researcher.models.{number}: unknown provider '{model.provider}'.{hint} Known: {', '.join(known)}."
+            )
+        rates = model.price.model_dump().values() if model.price else ()
+        if any(rate is not None and not 0 <= rate < inf for rate in rates):
+            found.append(f"researcher.models.{number}.price: 0 or more dollars per million tokens were expected.")
+        if len(model.prompt) > LONGEST_PROMPT:
+            found.append(
+                f"researcher.models.{number}.prompt has more than {LONGEST_PROMPT:,} characters. Say it shorter."
             )
     names = [model.called for model in spec.models]
     for name in sorted({name for name in names if names.count(name) > 1 or name in RESEARCHERS.names()}):
