@@ -34,7 +34,7 @@ from postgrad.research.asking import Asking
 from postgrad.research.assemble import RECORD, ready, researcher_of
 from postgrad.research.base import Context
 from postgrad.research.ideas import Ask
-from postgrad.research.language_model import LanguageModel
+from postgrad.research.language_model import LanguageModel, patient
 from postgrad.research.menu import moves
 from postgrad.research.proposers import PLAYBOOK, drawn, records
 from postgrad.research.proposing import Reply, checked
@@ -253,7 +253,7 @@ def researcher(script: Any, folder: Path, task: TaskSpec = PLAIN, **changes: Any
         kind="language_model", models=(ModelSpec(provider="scripted", model="s"),), **{"alone": True, **changes}
     )
     provider = Scripted(script, model="s", price=Price(input=1.0, output=4.0))
-    return Asking([LanguageModel(spec.models[0], spec, provider, folder / RECORD, 5.0)], spec), provider
+    return Asking([LanguageModel(spec.models[0], spec, provider, folder / RECORD, patient(5.0))], spec), provider
 
 
 TREE = tree_of([Node("e0000"), Node("e0001", "e0000", 0.6, kind="data.typos"), Node("e0002", "e0001", 0.55)])

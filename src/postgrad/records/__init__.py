@@ -40,8 +40,8 @@ from postgrad.records.task import (
 
 __all__ = [
     "Analysis",
-    "Blame",
     "Asked",
+    "Blame",
     "Budget",
     "Choice",
     "Confusion",

@@ -55,6 +55,7 @@ class ResearcherSpec(Record):
     Attributes:
         kind: `language_model` for `models`, `command` for a program.
         command: the program with its arguments.
+        env: names of environment variables that it is given beside a few that are no keys.
         alone: the playbook competes with the others where this is False, and only fills in for them where it is True.
         context_tokens: of what is told about the run, however large that is.
         examples: train rows that are quoted in it.
@@ -66,6 +67,7 @@ class ResearcherSpec(Record):
     kind: Literal["language_model", "command"]
     models: tuple[ModelSpec, ...] = ()
     command: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
     alone: bool = False
     context_tokens: int = 8000
     examples: int = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from postgrad.errors import UserError
@@ -12,9 +13,12 @@ from postgrad.records import ModelSpec, ResearcherSpec, TaskSpec
 from postgrad.research import RESEARCHERS
 from postgrad.research.asking import Asking
 from postgrad.research.base import Researcher
-from postgrad.research.language_model import LanguageModel
+from postgrad.research.command import NAME, Command
+from postgrad.research.language_model import LanguageModel, patient
 
 RECORD = "asked.jsonl"
+# Where a program works, in the run's folder.
+SCRATCH = "researcher"
 # One reply may take so much of a budget of time, and never less than a few seconds.
 SHARE, LEAST_S = 0.05, 5.0
 
@@ -29,9 +33,12 @@ def researcher_of(task: TaskSpec, folder: Path) -> Researcher:
     if isinstance(spec, str):
         return RESEARCHERS.get(spec)
     wait = timeout_s(task, spec)
-    models = zip(spec.models, providers(task, spec), strict=True)
     record = folder / RECORD
-    return Asking([LanguageModel(model, spec, provider, record, wait) for model, provider in models], spec)
+    if spec.kind == NAME:
+        ready(task)
+        return Asking([Command(spec, folder / SCRATCH, record, wait)], spec)
+    models = zip(spec.models, providers(task, spec), strict=True)
+    return Asking([LanguageModel(model, spec, provider, record, patient(wait)) for model, provider in models], spec)
 
 
 def ready(task: TaskSpec) -> None:
@@ -40,8 +47,15 @@ def ready(task: TaskSpec) -> None:
     Raises:
         UserError: a key, a library, a price or a program is missing.
     """
-    if isinstance(task.researcher, ResearcherSpec):
-        providers(task, task.researcher)
+    spec = task.researcher
+    if not isinstance(spec, ResearcherSpec):
+        return
+    if spec.command and shutil.which(spec.command[0]) is None:
+        raise UserError(
+            f"The program {spec.command[0]!r} of researcher.command is not there, or cannot be run. Check its name and "
+            "that it is on the path."
+        )
+    providers(task, spec)
 
 
 def timeout_s(task: TaskSpec, spec: ResearcherSpec) -> float:

@@ -70,22 +70,33 @@ def dearest(request: Request, price: Price | None) -> float:
     return price.usd(Usage(input=prompt_size(request) + frame * len(request.messages), output=request.max_tokens))
 
 
+def patient(timeout_s: float) -> Retry:
+    """How often a server is asked again where one reply may take so long: within about that time once more."""
+    return Retry(attempts=3, base_s=0.5, cap_s=5.0, retry_after_cap_s=timeout_s / 2, deadline_s=timeout_s)
+
+
 class LanguageModel:
     """The proposer.
 
     Args:
-        provider: answers one request; it is asked again after outages, within the time-out.
+        provider: answers one request; it is asked again after outages, as `rules` say.
         record: the file that every request and its answer go to before the answer is used.
-        timeout_s: for one reply.
+        repairs: how often a wrong reply goes back.
     """
 
     def __init__(
-        self, model: ModelSpec, spec: ResearcherSpec, provider: Provider, record: Path, timeout_s: float
+        self,
+        model: ModelSpec,
+        spec: ResearcherSpec,
+        provider: Provider,
+        record: Path,
+        rules: Retry,
+        repairs: int = REPAIRS,
     ) -> None:
         self.name = model.called
         self._told, self._spec, self._provider_name = model, spec, model.provider
         self._gate = Gate(provider)
-        rules = Retry(attempts=3, base_s=0.5, cap_s=5.0, retry_after_cap_s=timeout_s / 2, deadline_s=timeout_s)
+        self._repairs = repairs
         self._record = Recording(Retrying(self._gate, rules), record)
 
     def can_pay(self, usd: float | None) -> bool:
@@ -111,7 +122,7 @@ class LanguageModel:
         self._gate.left = question.usd
         self._gate.spend(provider.spent)
         try:
-            found = ask(provider, request, proposing.Reply, REPAIRS, reading)
+            found = ask(provider, request, proposing.Reply, self._repairs, reading)
             usage: Usage | None = found.usage
             failed = None
         except ProviderError as error:

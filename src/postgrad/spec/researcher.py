@@ -34,6 +34,7 @@ RESEARCHER_HELP = {
     "kind": "Follows from `models` or `command`.",
     "models": "Language models, each with provider and model; base_url, key_env, price, prompt, name, path, stream.",
     "command": "A program that reads the context as JSON and prints proposals as JSON.",
+    "env": "Environment variables that the program is given beside PATH, HOME and the like.",
     "alone": "true: the playbook only fills in. Default: false for models, true for a command.",
     "context_tokens": "Tokens of what is told about the run, however large it is.",
     "examples": "Train rows that are quoted in it; 0 sends none.",
