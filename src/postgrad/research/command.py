@@ -1,4 +1,4 @@
-"""A program of the user as proposer: the context as JSON on its standard input, proposals as JSON on its standard output.
+"""A program of the user as proposer: the context as JSON on its standard input, proposals as JSON on its output.
 
 It runs with the user's rights, in a folder of its own, without the environment of the controller but for a few names,
 for a limited time and with a limited output. What it leaves running is ended with it. What it prints is checked as a
