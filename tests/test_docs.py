@@ -16,6 +16,7 @@ import yaml
 
 from postgrad.cli.main import COMMANDS, LazyCommands
 from postgrad.records import (
+    ApproveSpec,
     Budget,
     DataSpec,
     EngineSpec,
@@ -136,7 +137,7 @@ def _check_call(page: str, words: list[str]) -> None:
 def test_every_task_key_is_documented() -> None:
     page = _text(ROOT / "docs" / "task-file.md")
     named = _table_words(page) | set(re.findall(r"`(\w+)`", page))
-    for record in (TaskSpec, DataSpec, Generation, JudgeSpec, Guard, Slice, SearchSpec, EngineSpec):
+    for record in (TaskSpec, DataSpec, Generation, JudgeSpec, Guard, Slice, ApproveSpec, SearchSpec, EngineSpec):
         assert set(record.model_fields) <= named, f"{record.__name__}: {set(record.model_fields) - named}"
     assert {"wall", *Budget.model_fields} - {"wall_s"} <= named
 
@@ -148,7 +149,7 @@ def test_every_key_of_a_researcher_is_documented() -> None:
 
 
 def test_task_keys_that_are_documented_exist() -> None:
-    records = (TaskSpec, DataSpec, Generation, JudgeSpec, Guard, SearchSpec, EngineSpec, Budget)
+    records = (TaskSpec, DataSpec, Generation, JudgeSpec, Guard, ApproveSpec, SearchSpec, EngineSpec, Budget)
     known = {key for record in records for key in record.model_fields} | {"wall"}
     assert _table_words(_text(ROOT / "docs" / "task-file.md")) <= known
 
@@ -156,9 +157,9 @@ def test_task_keys_that_are_documented_exist() -> None:
 def test_defaults_that_are_documented_are_the_defaults() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", _text(ROOT / "docs" / "task-file.md"), flags=re.MULTILINE)
     defaults: dict[str, Any] = {}
-    for record in (EngineSpec, SearchSpec, DataSpec, Generation, JudgeSpec, TaskSpec):
+    for record in (EngineSpec, ApproveSpec, SearchSpec, DataSpec, Generation, JudgeSpec, TaskSpec):
         defaults |= {key: field.default for key, field in record.model_fields.items()}
-    defaults |= {"search": SearchSpec().policy, "engine": EngineSpec().kind}
+    defaults |= {"approve": ApproveSpec().when, "search": SearchSpec().policy, "engine": EngineSpec().kind}
     documented = [(key, value) for key, value in rows if key in defaults and not value.startswith("package:")]
     assert len(documented) >= 8
     for key, value in documented:

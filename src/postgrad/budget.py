@@ -12,6 +12,7 @@ from typing import Iterable
 
 from postgrad.errors import UserError, near_miss
 from postgrad.events import (
+    Decided,
     Evaluated,
     Event,
     JobFinished,
@@ -21,8 +22,10 @@ from postgrad.events import (
     RunResumed,
     RunStarted,
     SealedDone,
+    Waiting,
+    WentOn,
 )
-from postgrad.records import Budget, Record, Usage
+from postgrad.records import Budget, Grant, Record, Reject, Usage
 
 HOUR = 3600.0
 
@@ -141,8 +144,9 @@ def merge(base: Budget, override: Budget) -> Budget:
 class Spent(Record):
     """What a run has used.
 
-    `wall_s` is controller time up to the last event; the other amounts are sums over finished jobs, `max_rss_mb` the
-    largest of them. `experiments` counts proposals, `jobs` finished jobs, `failures` those that ended in a Failure.
+    `wall_s` is controller time up to the last event, less what the run only waited for a person; the other amounts are
+    sums over finished jobs, `max_rss_mb` the largest of them. `experiments` counts proposals that nobody rejected,
+    `jobs` finished jobs, `failures` those that ended in a Failure.
     `asked` counts questions to language models and other programs, `tokens_in` and `tokens_out` what models read and
     wrote; their dollars are in `usd`, and those of a model without a known price are in no sum.
     """
@@ -191,16 +195,20 @@ class Ledger:
     """The account after some events. An event makes a new ledger.
 
     Attributes:
-        granted: the limits. RunStarted sets them, RunResumed and Reopened may change some.
+        granted: the limits. RunStarted sets them; RunResumed, Reopened and a person's order may change some.
         spent: what is charged.
         looks: how often each split was read: one per Evaluated, one per SealedDone.
         reservations: seconds set aside for each job that has started and not finished.
+        waited: controller seconds in which the run only waited for a person.
+        waits_since: the clock when it began to wait; None where it does not wait.
     """
 
     granted: Budget = Budget()
     spent: Spent = Spent()
     looks: dict[str, int] = field(default_factory=_no_looks)
     reservations: dict[str, float] = field(default_factory=dict)
+    waited: float = 0.0
+    waits_since: float | None = None
 
     @classmethod
     def from_events(cls, granted: Budget, events: Iterable[Event]) -> Ledger:
@@ -213,13 +221,21 @@ class Ledger:
     def with_event(self, event: Event) -> Ledger:
         """Return the ledger after one more event."""
         body = event.body
-        after = replace(self, spent=self.spent.model_copy(update={"wall_s": max(self.spent.wall_s, event.clock)}))
+        wall_s = max(self.spent.wall_s, self.charged(event.clock))
+        after = replace(self, spent=self.spent.model_copy(update={"wall_s": wall_s}))
         if isinstance(body, RunStarted):
             return replace(after, granted=body.task.budget)
         if isinstance(body, RunResumed | Reopened):
             # The jobs of the controller that ended are gone: those still owed are started, and reserved for, again.
             granted = merge(self.granted, body.budget) if body.budget else self.granted
             return replace(after, granted=granted, reservations={})
+        if isinstance(body, Waiting):
+            return replace(after, waits_since=event.clock)
+        if isinstance(body, WentOn):
+            since = event.clock if self.waits_since is None else self.waits_since
+            return replace(after, waited=self.waited + event.clock - since, waits_since=None)
+        if isinstance(body, Decided):
+            return after._decided(body)
         if isinstance(body, Proposed):
             return after._proposed(body)
         if isinstance(body, JobStarted):
@@ -243,6 +259,18 @@ class Ledger:
                 "usd": spent.usd + (asked.usd or 0.0),
             }
         return replace(self, spent=spent.model_copy(update=charged))
+
+    def charged(self, clock: float) -> float:
+        """Controller seconds that count at `clock`: those in which the run did not only wait for a person."""
+        return (clock if self.waits_since is None else min(clock, self.waits_since)) - self.waited
+
+    def _decided(self, body: Decided) -> Ledger:
+        """An order that took effect: another budget, or a proposal that nobody will try."""
+        if body.took_effect and isinstance(body.order.wish, Grant):
+            return replace(self, granted=merge(self.granted, body.order.wish.budget))
+        if body.took_effect and isinstance(body.order.wish, Reject):
+            return replace(self, spent=self.spent.model_copy(update={"experiments": self.spent.experiments - 1}))
+        return self
 
     def _looked(self, split: str) -> Ledger:
         return replace(self, looks={**self.looks, split: self.looks[split] + 1})
@@ -274,7 +302,7 @@ class Ledger:
         """
         granted, spent = self.granted, self.spent
         used: dict[str, float] = {
-            "wall_s": max(clock, spent.wall_s),
+            "wall_s": max(self.charged(clock), spent.wall_s),
             "experiments": spent.experiments,
             "cpu_hours": (spent.cpu_s + self.reserved) / HOUR,
             "gpu_hours": spent.gpu_s / HOUR,

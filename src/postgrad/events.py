@@ -19,6 +19,7 @@ from postgrad.records import (
     Evaluation,
     JobResult,
     JudgeControl,
+    Order,
     Proposal,
     Record,
     Remembered,
@@ -63,12 +64,25 @@ class DataPrepared(Record):
 
 
 class Proposed(Record):
+    """An experiment that is to be tried.
+
+    Attributes:
+        asks: why it waits for a person's approval; "" where it does not.
+        forecast_s: wall seconds that it was expected to take, where it waits.
+        shown: how many experiments had ended in the view that it was chosen from, where not all others had their turn.
+        order: id of the order that brought it.
+    """
+
     type: Literal["proposed"] = "proposed"
     experiment: str
     choice: Choice
     proposal: Proposal
     incumbent: str | None
     nominal_s: float
+    asks: str = ""
+    forecast_s: float | None = None
+    shown: int | None = None
+    order: str | None = None
 
 
 class JobStarted(Record):
@@ -140,6 +154,34 @@ class Pared(Record):
     champion: str | None
 
 
+class Decided(Record):
+    """An order was looked at: it took effect, or was refused.
+
+    Attributes:
+        said: what it did, or why it was refused, in words.
+        proposal: the proposal as an edit left it, or the idea to be tried, with its nominal and forecast seconds.
+    """
+
+    type: Literal["decided"] = "decided"
+    order: Order
+    took_effect: bool
+    said: str
+    proposal: Proposal | None = None
+    nominal_s: float = 0.0
+    forecast_s: float | None = None
+
+
+class Waiting(Record):
+    """From here on nothing but a person makes the run go on. The time until `WentOn` is not charged."""
+
+    type: Literal["waiting"] = "waiting"
+    why: str
+
+
+class WentOn(Record):
+    type: Literal["went_on"] = "went_on"
+
+
 class SearchEnded(Record):
     type: Literal["search_ended"] = "search_ended"
     reason: str
@@ -205,6 +247,9 @@ Body = Annotated[
         Analysed,
         Tested,
         Pared,
+        Decided,
+        Waiting,
+        WentOn,
         SearchEnded,
         Certified,
         FinalModel,

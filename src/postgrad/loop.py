@@ -18,18 +18,17 @@ from random import Random
 from typing import Callable, Sequence
 
 from postgrad.admission import answered_choice, recordable
-from postgrad.analyze.verdict import cut_off
-from postgrad.certify import evaluate_select, finalists, finish_reserve_s, select_jobs
+from postgrad.analyze.verdict import cut_off, rejected
+from postgrad.certify import finalists, finish_reserve_s
 from postgrad.confirm import confirm
-from postgrad.evaluate.evaluator import measure
-from postgrad.events import Analysed, Evaluated, Proposed, RunEnded, SearchEnded
+from postgrad.events import Analysed, Decided, Proposed, RunEnded, SearchEnded
 from postgrad.execute.executor import RunningJob
 from postgrad.memory import lesson_of
-from postgrad.metrics.items import dump_items
 from postgrad.pare import Parer
+from postgrad.people.desk import Desk
 from postgrad.prepare import prepare
 from postgrad.racer import Racer
-from postgrad.records import Analysis, Choice, Evaluation, JobResult, Move, Proposal, Recipe
+from postgrad.records import Analysis, Choice, Inject, JobResult, Move, Proposal, Recipe
 from postgrad.referee import Referee
 from postgrad.research import edit
 from postgrad.research.assemble import researcher_of
@@ -37,14 +36,15 @@ from postgrad.research.base import Context, Researcher
 from postgrad.research.binding import bound
 from postgrad.research.exact import answer
 from postgrad.research.references import reference_recipes
+from postgrad.scoring import evaluate_search
 from postgrad.seal import seal
 from postgrad.search import POLICIES
-from postgrad.session import Job, Session
+from postgrad.session import START_UP_S, Job, Session
 from postgrad.side_by_side import side_by_side
+from postgrad.tester import Tester
 from postgrad.tree import Experiment, Tree
 
 POLL_S = 0.02
-TEST_ROOM = 1.5
 
 
 @dataclass
@@ -66,6 +66,9 @@ class Loop:
     running: dict[str, tuple[Job, RunningJob]] = field(default_factory=dict)
     _reserve: tuple[int, float] | None = None
 
+    def __post_init__(self) -> None:
+        self.desk = Desk(self.session, lambda: self.control.finish)
+
     def run(self) -> None:
         """Do what is owed, whatever that is. Returns when the run has ended."""
         session = self.session
@@ -74,15 +77,17 @@ class Loop:
             prepare(session, lambda line: self.tick(line, ()))
         self.referee = Referee(session, session.store.events())
         self.parer = Parer(session, self.referee)
+        self.tester = Tester(session, self.referee, self.running, self._reserve_s)
         self.racer = Racer(session, self._view)
         if session.search_ended is None:
             self._search()
         if session.sealed is None:
             confirm(session, self.referee, self.run_jobs)
             seal(session, self.run_jobs)
+        self.desk.read()
         if "run_ended" not in session.bodies:
             reason = session.search_ended.reason if session.search_ended else "finished"
-            session.append(RunEnded(reason=reason, wall_s=session.store.clock()))
+            session.append(RunEnded(reason=reason, wall_s=session.ledger.charged(session.store.clock())))
 
     # --- the search -----------------------------------------------------------------------------------------------
 
@@ -95,23 +100,32 @@ class Loop:
         self.researcher = self.guest or researcher_of(session.task, session.store.folder)
         reason = None
         while reason is None:
+            if (why := self.desk.waits()) is not None:
+                self.tick(f"waiting: {why}", ())
+                time.sleep(POLL_S)
+                continue
+            before = session.seq
             self._collect()
             self._close_in_order()
-            reason = self._propose()
-            self._start_owed()
+            if not self.desk.paused:
+                reason = self._propose()
+                self._start_owed()
             self.tick("searching", [job for _, job in self.running.values()])
             if reason is None and self.running:
                 time.sleep(POLL_S)
+            elif reason is None and session.seq == before:
+                self.desk.wait()
         self._drain(reason)
         self.parer.settle()
         session.append(SearchEnded(reason=reason, finalists=tuple(finalists(session, self.referee))))
 
     def _drain(self, reason: str) -> None:
         """Let experiments under way end while the budget lasts, the very first in any case; cut the rest off."""
-        while self.session.tree.closed() == 0 or not self._out_of_time():
+        while self.session.tree.ended() == 0 or not self._out_of_time():
+            self.desk.read()
             self._collect()
             self._close_in_order()
-            if not self.control.finish:
+            if not self.desk.stopping:
                 self._start_owed()
             if not self.running:
                 break
@@ -122,7 +136,7 @@ class Loop:
         self.running.clear()
         for node in self.session.tree.pending():
             cut = cut_off(f"the search ended first ({reason})")
-            self._close(node, cut if self.racer.owed(node) else self._closing(node))
+            self._close(node, cut if self.racer.owed(node) and not node.rejection else self._closing(node))
 
     def _out_of_time(self) -> bool:
         wall = self.session.remaining().wall_s
@@ -149,11 +163,14 @@ class Loop:
         while True:
             index = len(session.tree)
             if reason := self._over(index):
-                return reason
-            if session.tree.closed() < index - self.lookahead + 1:
+                return self._unless_asked(reason)
+            if session.tree.ended() < self._shown(index) or self.desk.full(self.lookahead):
                 return None
             if index < len(self.references):
                 self._reference(index)
+                continue
+            if (idea := self.desk.idea()) is not None:
+                self._idea(index, idea)
                 continue
             if (owed := self.referee.seed_owed(self._view(index))) is not None:
                 self._append(index, *owed, self._view(index).champion)
@@ -168,20 +185,26 @@ class Loop:
                 if not pared:
                     return None
             elif choice is None or choice.move is Move.STOP:
-                return "the policy stopped"
+                return self._unless_asked("the policy stopped")
             else:
                 proposal, answered = self._proposal(index, choice)
                 if self._tells_nothing(proposal):
                     return None if session.tree.pending() else "nothing new can be paid with what is left"
-                self._append(index, proposal, answered, self._view(index).champion)
+                asks = self.desk.asks(proposal)
+                self._append(index, proposal, answered, self._view(index).champion, asks=asks)
+
+    def _unless_asked(self, reason: str) -> str | None:
+        """Why the search is over; None while a person is still to say what becomes of a proposal, if there is time."""
+        waits = self.session.tree.waiting() and not (self.desk.stopping or self._out_of_time())
+        return None if waits else reason
 
     def _pared(self, index: int, *, stopped: bool) -> tuple[tuple[Choice, Proposal], ...] | None:
         """What paring asks for: experiments, none before others have ended; None where the search goes on."""
-        return self.parer.owed(self._view(index), self._reserve_s(), stopped=stopped, testing=bool(self._owed_test()))
+        return self.parer.owed(self._view(index), self._reserve_s(), stopped=stopped, testing=bool(self.tester.owed()))
 
     def _over(self, index: int) -> str | None:
-        if self.control.finish and index > 0:  # The constant answer is measured in any case: then there is a champion.
-            return "stopped by the user"
+        if self.desk.stopping and index > 0:  # The constant answer is measured in any case: then there is a champion.
+            return self.desk.why_stopped
         remaining = self.session.remaining()
         if remaining.experiments is not None and remaining.experiments <= 0:
             return "the budget of experiments is spent"
@@ -194,7 +217,18 @@ class Loop:
         return None
 
     def _view(self, index: int) -> Tree:
-        return self.session.tree.view(max(0, index - self.lookahead + 1))
+        """The tree that an experiment is, or was, chosen from."""
+        view = self.session.tree.as_of if self.session.standing.asked else self.session.tree.view
+        return view(max(0, self._shown(index)))
+
+    def _shown(self, index: int) -> int:
+        """How many experiments have to have ended, and are shown, when this one is chosen. What waits for a person
+        holds up nothing else."""
+        tree = self.session.tree
+        if index < len(tree):
+            shown = tree.all()[index].proposed.shown
+            return index - self.lookahead + 1 if shown is None else shown
+        return index - len(tree.waiting()) - self.lookahead + 1
 
     def _rng(self, index: int, what: str) -> Random:
         return Random(f"{self.session.task.seed}/{index}/{what}")
@@ -237,7 +271,25 @@ class Loop:
         choice = Choice(parent=None, move=Move.DRAFT, reason="reference")
         self._append(index, self.references[index], choice, None)
 
-    def _append(self, index: int, proposal: Proposal, choice: Choice, incumbent: str | None) -> None:
+    def _idea(self, index: int, idea: Decided) -> None:
+        """What a person or a program wants tried next."""
+        assert isinstance(idea.order.wish, Inject) and idea.proposal is not None
+        parent = idea.order.wish.experiment
+        move = Move.DRAFT if parent is None else Move.IMPROVE
+        choice = Choice(parent=parent, move=move, reason=f"{idea.order.by} asked for it")
+        asks = self.desk.asks(idea.proposal) if idea.order.wish.asks else ""
+        self._append(index, idea.proposal, choice, self._view(index).champion, asks=asks, order=idea.order.id)
+
+    def _append(
+        self,
+        index: int,
+        proposal: Proposal,
+        choice: Choice,
+        incumbent: str | None,
+        *,
+        asks: str = "",
+        order: str | None = None,
+    ) -> None:
         session = self.session
         session.append(
             Proposed(
@@ -246,6 +298,10 @@ class Loop:
                 proposal=proposal,
                 incumbent=incumbent,
                 nominal_s=session.nominal_s(proposal.recipe, session.plan.search),
+                asks=asks,
+                forecast_s=self.desk.forecast_s(proposal) if asks else None,
+                shown=max(0, self._shown(index)) if session.standing.asked else None,
+                order=order,
             )
         )
 
@@ -253,23 +309,22 @@ class Loop:
         """Nominal seconds that one more experiment may have: what the wall-clock budget still holds, and no more than
         leaves room for its own final training, without which it cannot win."""
         session = self.session
-        wall = session.remaining().wall_s
-        if wall is None:
-            return None
-        most = min(wall - self._reserve_s(), wall / (1 + session.final_share))
-        return max(0.0, most) / session.pace.overall()
+        wall, cheap = session.remaining().wall_s, self.desk.cheap_s(self.lookahead)
+        limits = [] if wall is None else [wall - self._reserve_s(), wall / (1 + session.final_share)]
+        limits += [] if cheap is None else [cheap - START_UP_S * session.pace.overall()]
+        return max(0.0, min(limits)) / session.pace.overall() if limits else None
 
     # --- run ------------------------------------------------------------------------------------------------------
 
     def _start_owed(self) -> None:
         session = self.session
-        for job in self._test_jobs():
+        for job in self.tester.jobs():
             if len(self.running) < session.executor.engine.slots and job.id not in self.running:
                 self.running[job.id] = (job, session.start(job))
         for node in session.tree.pending():
             if len(self.running) >= session.executor.engine.slots:
                 return
-            if any(job.experiment == node.id for job, _ in self.running.values()):
+            if any(job.experiment == node.id for job, _ in self.running.values()) or node.waits or node.rejection:
                 continue
             if units := self.racer.owed(node):
                 proposal = node.proposed.proposal
@@ -290,7 +345,7 @@ class Loop:
             units = sum(len(result.units) for result in node.results)
             scored = node.evaluation.units if node.evaluation else 0
             if units > scored and node.failure is None:
-                self._evaluate(node)
+                evaluate_search(self.session, node)
 
     def run_jobs(self, jobs: Sequence[Job], phase: str) -> None:
         """Run jobs side by side to their end, skipping what is recorded already; a final training that failed is no
@@ -316,76 +371,26 @@ class Loop:
 
     # --- evaluate and analyse -------------------------------------------------------------------------------------
 
-    def _evaluate(self, node: Experiment) -> None:
-        session = self.session
-        proposal = node.proposed.proposal
-        parts = session.raw_items(node.id, "search")
-        measured, items = measure(
-            parts, session.task.metric, proposal.recipe.inference, session.plan, seed=session.task.seed
-        )
-        stored = session.store.artifacts.put_bytes(dump_items(items))
-        session.append(
-            Evaluated(
-                evaluation=Evaluation(
-                    experiment=node.id,
-                    split="search",
-                    seed=proposal.seed,
-                    metric=session.task.metric,
-                    items=stored,
-                    units=len(parts),
-                    units_planned=len(session.plan.search),
-                    guards=session.guard_values(node.id, "search", items, measured.threshold),
-                    **measured.model_dump(),
-                )
-            )
-        )
-
     def _close_in_order(self) -> None:
         """Analyse experiments that have nothing more to wait for, in index order. A test comes before the next one."""
         for node in self.session.tree.pending():
-            if self._testing():
+            if node.waits:
+                continue
+            if self.tester.testing():
                 return
-            if any(job.experiment == node.id for job, _ in self.running.values()) or self.racer.owed(node):
+            if any(job.experiment == node.id for job, _ in self.running.values()):
+                return
+            if self.racer.owed(node) and not node.rejection:
                 return
             self._close(node, self._closing(node))
-        self._testing()
+        self.tester.testing()
 
     def _closing(self, node: Experiment) -> Analysis:
+        if node.rejection is not None:
+            return rejected(node.rejection.order.by, node.rejection.order.reason)
         return self.referee.close(node, self.racer.race(node))
 
     def _close(self, node: Experiment, analysis: Analysis) -> None:
         if (lesson := lesson_of(node.proposed.proposal, analysis, node.id)) is not None:
             analysis = analysis.model_copy(update={"lesson": lesson})
         self.session.append(Analysed(experiment=node.id, analysis=analysis, champion=self.referee.champion))
-
-    # --- tests ----------------------------------------------------------------------------------------------------
-
-    def _testing(self) -> bool:
-        """True while a test of the champion is owed trainings. Records its result once they have ended."""
-        if self._test_jobs():
-            return True
-        if owed := self._owed_test():
-            done = [evaluate_select(self.session, self.session.tree[name]) for name in owed]
-            self.session.append(self.referee.tested(owed[0], failed=not all(done)))
-        return False
-
-    def _test_jobs(self) -> list[Job]:
-        """The trainings that a test still needs."""
-        session = self.session
-        jobs = [job for name in self._owed_test() for job in select_jobs(session, session.tree[name])]
-        return [job for job in jobs if job.id not in session.finished]
-
-    def _owed_test(self) -> tuple[str, ...]:
-        """The experiments of the test that is owed, if the wall-clock budget has room for it."""
-        session, owed = self.session, self.referee.to_test()
-        if owed is None:
-            return ()
-        wall = session.remaining().wall_s
-        if wall is not None:
-            recipes = [session.tree[name].proposed.proposal.recipe for name in owed]
-            needed = sum(session.forecast_s(recipe, session.plan.select) for recipe in recipes)
-            if any(job.id in self.running for name in owed for job in select_jobs(session, session.tree[name])):
-                return owed
-            if TEST_ROOM * needed > wall - self._reserve_s():
-                return ()
-        return owed

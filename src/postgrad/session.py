@@ -38,6 +38,7 @@ from postgrad.execute.executor import Executor, RunningJob
 from postgrad.isolated import built
 from postgrad.metrics.items import Items, load_items
 from postgrad.pace import Pace
+from postgrad.people.standing import Standing
 from postgrad.records import (
     Estimate,
     Evaluation,
@@ -51,8 +52,8 @@ from postgrad.records import (
     Split,
     TaskSpec,
     Unit,
-    content_hash,
 )
+from postgrad.records.job import unit_seed
 from postgrad.research import edit
 from postgrad.store.base import Store
 from postgrad.train import BACKENDS
@@ -85,11 +86,6 @@ class Job:
         return f"{name}-{self.copy}" if self.copy else name
 
 
-def unit_seed(seed: int, unit: str) -> int:
-    """The training seed of one unit: the same for every experiment with this seed, so that pairs share it."""
-    return int(content_hash([seed, unit])[:8], 16) % (2**31)
-
-
 def run_started(store: Store, events: Sequence[Event] | None = None) -> RunStarted:
     """The first event of a run, which says what the run is.
 
@@ -118,6 +114,7 @@ class Session:
         self.failures: Counter[str] = Counter()
         self.final_models: dict[str, FinalModel] = {}
         self.pace = Pace()
+        self.standing = Standing()
         self.seq = 0
         self.reads = 0
         self._base_hashes: dict[str, str] = {}
@@ -135,6 +132,7 @@ class Session:
         body = event.body
         self.seq = event.seq
         self.ledger = self.ledger.with_event(event)
+        self.standing.fold(body)
         remember(self.bodies, body)
         if isinstance(body, SealedDone):
             self.reads += 1

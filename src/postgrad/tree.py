@@ -13,8 +13,8 @@ from functools import cached_property
 from math import inf
 from typing import Iterable, Mapping, NamedTuple
 
-from postgrad.events import Analysed, Body, Evaluated, Event, JobFinished, JobStarted, Pared, Proposed, Tested
-from postgrad.records import Analysis, Evaluation, Failure, JobResult, Recipe
+from postgrad.events import Analysed, Body, Decided, Evaluated, Event, JobFinished, JobStarted, Pared, Proposed, Tested
+from postgrad.records import Analysis, Approve, Edit, Evaluation, Failure, JobResult, Recipe, Reject
 
 
 class State(StrEnum):
@@ -27,7 +27,8 @@ class State(StrEnum):
     UNSCORED = "unscored"
 
 
-STATES = {"failed": State.FAILED, "raced": State.RACED, "unscored": State.UNSCORED}
+# What a person rejected was not tried: it is no failure.
+STATES = {"failed": State.FAILED, "raced": State.RACED, "unscored": State.UNSCORED, "rejected": State.UNSCORED}
 #: More than workers ever leave open; of more, what is looked up is worked out anew.
 MANY = 64
 
@@ -39,7 +40,8 @@ Key = tuple[float, int]
 class Experiment:
     """One node. `results` holds the search jobs in the order they ended; a job that was started again after an
     interruption is in `started` once. `champion` is the run's champion after this experiment was analysed; `tested` is
-    what the last test of it on the select items said."""
+    what the last test of it on the select items said; `decided` is what a person said of it last, while it waited, and
+    `ended` how many had ended before it did."""
 
     id: str
     index: int
@@ -51,6 +53,8 @@ class Experiment:
     analysis: Analysis | None = None
     champion: str | None = None
     tested: Tested | None = None
+    decided: Decided | None = None
+    ended: int | None = None
 
     @cached_property
     def parent(self) -> str | None:
@@ -59,6 +63,16 @@ class Experiment:
     @cached_property
     def state(self) -> State:
         return State.PENDING if self.analysis is None else STATES.get(self.analysis.verdict, State.DONE)
+
+    @cached_property
+    def waits(self) -> bool:
+        """True while it waits for a person's approval."""
+        return bool(self.proposed.asks) and self.decided is None and self.analysis is None
+
+    @cached_property
+    def rejection(self) -> Decided | None:
+        """The order that rejected it, or None."""
+        return self.decided if self.decided and isinstance(self.decided.order.wish, Reject) else None
 
     @property
     def verdict(self) -> str | None:
@@ -175,15 +189,17 @@ class Tree:
         """Fold events into a tree, in time linear in their number."""
         nodes: dict[str, Experiment] = {}
         champion: str | None = None
+        ended = 0
         for event in events:
-            if (node := _changed(nodes, event.body)) is not None:
+            if (node := _changed(nodes, event.body, ended)) is not None:
                 nodes[node.id] = node
+                ended += isinstance(event.body, Analysed)
                 champion = _champion(champion, event.body)
         return cls(nodes, champion)
 
     def with_event(self, event: Event) -> Tree:
         """Return the tree after one more event. Shares the experiments with this one."""
-        node = _changed(self.experiments, event.body)
+        node = _changed(self.experiments, event.body, self.ended())
         return self if node is None else self.with_experiments((node,), _champion(self.champion, event.body))
 
     def with_experiments(self, changed: Iterable[Experiment], champion: str | None) -> Tree:
@@ -191,8 +207,13 @@ class Tree:
         in place of those with their names."""
         nodes, index = self.experiments.copy(), self._index
         for node in changed:
-            index = index.after(nodes.get(node.id), node)
+            old = nodes.get(node.id)
+            index = index.after(old, node)
             nodes[node.id] = node
+            if (
+                old is not None and old.proposed is not node.proposed
+            ):  # A person edited it: another recipe is known now.
+                index = Index.of(nodes.values())
         return Tree(nodes, champion, index)
 
     def __len__(self) -> int:
@@ -238,6 +259,25 @@ class Tree:
         """How many experiments, counted from the first, have ended without a gap."""
         pending = self._index.pending.nodes
         return pending[0].index if pending else len(self)
+
+    def as_of(self, ended: int) -> Tree:
+        """The same as `view`, by the order in which experiments ended: one that waited for a person ends late."""
+        nodes, champion, last = [], None, -1
+        for node in self._all:
+            if node.analysis is not None and node.ended is not None and node.ended < ended:
+                if node.ended > last:
+                    champion, last = node.champion, node.ended
+            elif (bare := Experiment(node.id, node.index, node.proposed)) != node:
+                nodes.append(bare)
+        return self.with_experiments(nodes, champion) if nodes or champion != self.champion else self
+
+    def ended(self) -> int:
+        """How many experiments have ended, whichever they are."""
+        return len(self.experiments) - len(self._index.pending.nodes)
+
+    def waiting(self) -> tuple[Experiment, ...]:
+        """The experiments that wait for a person's approval, in index order."""
+        return tuple(node for node in self._index.pending.nodes if node.waits)
 
     def has_tried(self, recipe: Recipe) -> bool:
         """True when an experiment has this recipe, ended or not."""
@@ -299,7 +339,7 @@ class Tree:
         return self._index.failed.nodes
 
 
-def _changed(nodes: Mapping[str, Experiment], body: Body) -> Experiment | None:
+def _changed(nodes: Mapping[str, Experiment], body: Body, ended: int) -> Experiment | None:
     """The experiment that an event is about as it is after it; None where the event is not of the tree."""
     if isinstance(body, Proposed):
         return Experiment(id=body.experiment, index=len(nodes), proposed=body)
@@ -313,10 +353,25 @@ def _changed(nodes: Mapping[str, Experiment], body: Body) -> Experiment | None:
     if isinstance(body, Evaluated):
         return _evaluated(nodes[body.evaluation.experiment], body.evaluation)
     if isinstance(body, Analysed):
-        return replace(nodes[body.experiment], analysis=body.analysis, champion=body.champion)
+        return replace(nodes[body.experiment], analysis=body.analysis, champion=body.champion, ended=ended)
     if isinstance(body, Pared):
         return nodes[body.experiment]
+    if isinstance(body, Decided):
+        return _decided(nodes, body)
     return replace(nodes[body.experiment], tested=body) if isinstance(body, Tested) else None
+
+
+def _decided(nodes: Mapping[str, Experiment], body: Decided) -> Experiment | None:
+    """A proposal that waited, as a person left it."""
+    wish = body.order.wish
+    if not body.took_effect or not isinstance(wish, Approve | Reject | Edit):
+        return None
+    node = nodes[wish.experiment]
+    if isinstance(wish, Edit) and body.proposal is not None:
+        told = {"proposal": body.proposal, "nominal_s": body.nominal_s, "forecast_s": body.forecast_s}
+        node = replace(node, proposed=node.proposed.model_copy(update=told))
+        return replace(node, decided=body) if wish.approve else node
+    return replace(node, decided=body)
 
 
 def _evaluated(node: Experiment, evaluation: Evaluation) -> Experiment | None:

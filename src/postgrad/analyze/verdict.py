@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from postgrad.records import Analysis, Confusion, Difference, Evaluation, Failure, Race
 
-Verdict = Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "better", "worse"]
+Verdict = Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "rejected", "better", "worse"]
 
 
 class Believed(Protocol):
@@ -77,6 +77,12 @@ def failed(failure: Failure) -> Analysis:
 def cut_off(reason: str) -> Analysis:
     """An experiment that the end of the search overtook: unscored, which is not zero."""
     return Analysis(verdict="unscored", against=None, difference=None, cause=reason)
+
+
+def rejected(by: str, reason: str) -> Analysis:
+    """An experiment that a person did not want: it was not tried, and says nothing of its recipe."""
+    words = f"{by} rejected it before it was tried" + (f": {reason}" if reason else "")
+    return Analysis(verdict="rejected", against=None, difference=None, cause=words)
 
 
 def raced(

@@ -13,8 +13,9 @@ from postgrad.evaluate.guards.rows import GuardPlan
 from postgrad.evaluate.splits import SplitPlan, load_rows
 from postgrad.events import Certified, DataPrepared, Event, JobFinished, JobStarted, Proposed, RunStarted, SealedDone
 from postgrad.records import JobResult, Recipe, Record, Row
+from postgrad.records.job import unit_seed
 from postgrad.seal import SEALED_SEED
-from postgrad.session import run_started, unit_seed
+from postgrad.session import run_started
 from postgrad.store.sqlite import SqliteStore
 from postgrad.train.models import resolve_model
 

@@ -26,6 +26,7 @@ COLOURS = {
     "raced": "yellow",
     "failed": "red",
     "unscored": "yellow",
+    "rejected": "yellow",
     "pending": "cyan",
 }
 BAD_CASES_SHOWN = 10
@@ -95,6 +96,13 @@ def _facts(reading: Reading, node: Experiment) -> Iterator[tuple[str, str]]:
     for pared in reading.view.pared:
         if node.id in (pared.experiment, pared.against):
             yield "worth having?", wording.pared(pared)
+    if node.waits:
+        yield "waits", f"{node.proposed.asks}. Decide with: postgrad inbox {reading.line.run}"
+    for each in reading.view.decisions:
+        if node.id in (each.about, each.led_to):
+            why = f", because: {each.reason}" if each.reason else ""
+            refused = "" if each.took_effect else " (refused)"
+            yield "decision", f"{each.by}: {each.verb}{refused}: {each.said}{why}"
     yield "cost", span(node.cost_s)
 
 

@@ -10,7 +10,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Sequence
 
 from postgrad.cli.output import console, span
-from postgrad.events import Analysed, Certified, DataPrepared, Event, JobStarted, Pared, SealedDone, SearchEnded
+from postgrad.events import (
+    Analysed,
+    Certified,
+    DataPrepared,
+    Decided,
+    Event,
+    JobStarted,
+    Pared,
+    Proposed,
+    SealedDone,
+    SearchEnded,
+    Waiting,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,6 +46,7 @@ COLOURS = {
     "raced": "yellow",
     "failed": "red",
     "unscored": "dim",
+    "rejected": "dim",
 }
 
 
@@ -109,6 +122,8 @@ class LiveScreen:
                 node.proposed.proposal.change,
                 ("  new champion" if crowned else "", "green bold"),
             )
+        if isinstance(body, Proposed | Decided | Waiting):
+            return _people(session.run, event.clock, body)
         if isinstance(body, DataPrepared):
             return _prepared(event.clock, body)
         if isinstance(body, Pared):
@@ -186,9 +201,10 @@ class LiveScreen:
         busy = {job.experiment: job for job in self._jobs}
         for node in session.tree.pending()[:SHOWN]:
             state = busy[node.id].progress() if node.id in busy else "waiting"
+            state = f"for you to decide: postgrad inbox {session.run}" if node.waits else state
             proposal = node.proposed.proposal
             parent = f"on {node.parent}" if node.parent else "new"
-            word = "running" if node.id in busy else "next"
+            word = "running" if node.id in busy else "asks" if node.waits else "next"
             table.add_row(word, node.id, Text(parent, style="dim"), Text(proposal.change))
             table.add_row("", "", "", Text(f"why: {proposal.hypothesis}  {state}", style="dim"))
         pending = {node.id for node in session.tree.pending()}
@@ -196,6 +212,20 @@ class LiveScreen:
             if job.experiment not in pending:
                 table.add_row("running", job.experiment, "", Text(job.progress(), style="dim"))
         return table
+
+
+def _people(run: str, clock: float, body: Proposed | Decided | Waiting) -> RenderableType | None:
+    """What waits for a person, and what a person decided; None for a proposal that needs no approval."""
+    from rich.text import Text
+
+    if isinstance(body, Proposed):
+        words, style = f"{body.experiment} waits for you: {body.asks}. postgrad inbox {run}", "yellow"
+        return Text(f"{span(clock):>12}  {words}", style=style) if body.asks else None
+    if isinstance(body, Waiting):
+        words = f"waiting: {body.why}. It costs no budget. postgrad inbox {run}"
+        return Text(f"{span(clock):>12}  {words}", style="yellow")
+    words = f"{body.order.by}: {body.order.wish.verb}: " + ("" if body.took_effect else "refused: ") + body.said
+    return Text(f"{span(clock):>12}  {words}", style="" if body.took_effect else "yellow")
 
 
 def _prepared(clock: float, body: DataPrepared) -> RenderableType | None:

@@ -14,7 +14,7 @@ from postgrad.records import Recipe, Record, Row, Value
 from postgrad.report import read_view
 from postgrad.report.view import RunView
 from postgrad.store.sqlite import SqliteStore
-from postgrad.tree import Experiment
+from postgrad.tree import Experiment, Tree
 
 CHAMPION = "champion"
 TEXTS_SHOWN = 3
@@ -51,15 +51,10 @@ class Reading:
         Raises:
             UserError: there is none.
         """
-        known = self.view.tree.experiments
+        tree = self.view.tree
         if name == CHAMPION and self.line.champion:
-            return known[self.line.champion]
-        number = name.removeprefix("e")
-        full = f"e{int(number):04d}" if number.isdecimal() else name
-        if full in known:
-            return known[full]
-        there = f"They go from {next(iter(known))} to {list(known)[-1]}." if known else "It has none yet."
-        raise UserError(f"The run {self.line.run} has no experiment '{name}'.{near_miss(name, known)} {there}")
+            return tree[self.line.champion]
+        return tree[experiment_id(name, tree, f"The run {self.line.run}")]
 
     def parent_recipe(self, node: Experiment) -> Recipe | None:
         return self.view.tree[node.parent].proposed.proposal.recipe if node.parent else None
@@ -75,6 +70,21 @@ class Reading:
             )
             for pair in (node.analysis.confusions if node.analysis else ())
         ]
+
+
+def experiment_id(name: str, tree: Tree, run: str = "The run") -> str:
+    """The id of an experiment called "e0007", "e7" or "7".
+
+    Raises:
+        UserError: there is none.
+    """
+    known = tree.experiments
+    number = name.removeprefix("e")
+    full = f"e{int(number):04d}" if number.isdecimal() else name
+    if full in known:
+        return full
+    there = f"They go from {next(iter(known))} to {list(known)[-1]}." if known else "It has none yet."
+    raise UserError(f"{run} has no experiment '{name}'.{near_miss(name, known)} {there}")
 
 
 def read_run(runs_dir: Path, name: str) -> Reading:

@@ -19,6 +19,7 @@ from postgrad.events import (
     current,
     sealed_reads,
 )
+from postgrad.people.standing import Standing
 from postgrad.records import Record, SealedRead
 from postgrad.store.sqlite import EVENTS, SqliteStore, run_folders
 from postgrad.tree import Tree
@@ -28,7 +29,8 @@ LAST = "last"
 
 
 class RunLine(Record):
-    """One run as `list` shows it. Scores are the champion's; `started` is Unix time, `spent_s` controller seconds."""
+    """One run as `list` shows it. Scores are the champion's; `started` is Unix time, `spent_s` controller seconds;
+    `waiting` are the experiments that wait for a person, `paused` who paused it."""
 
     run: str
     state: State
@@ -42,6 +44,8 @@ class RunLine(Record):
     started: float | None = None
     spent_s: float = 0.0
     note: str = ""
+    waiting: tuple[str, ...] = ()
+    paused: str | None = None
 
 
 def find_run(runs_dir: Path, name: str) -> Path:
@@ -123,6 +127,7 @@ def describe(folder: Path) -> RunLine:
     certified, done = bodies.get("certified"), bodies.get("sealed_done")
     sealed = done.read if isinstance(done, SealedDone) else None
     champion = certified.champion if isinstance(certified, Certified) else tree.champion
+    standing = Standing.of(events)
     return RunLine(
         run=folder.name,
         state=state_of(events, written=is_being_written(folder)),
@@ -136,6 +141,8 @@ def describe(folder: Path) -> RunLine:
         started=events[0].at,
         spent_s=ledger.spent.wall_s,
         note=_note(events, sealed),
+        waiting=tuple(node.id for node in tree.waiting()),
+        paused=standing.paused.by if standing.paused and "search_ended" not in bodies else None,
     )
 
 

@@ -128,7 +128,8 @@ class Analysis(Record):
     """What happened and why. Every experiment ends in one, failures too.
 
     Attributes:
-        verdict: keep, discard, retest and tie are the decision rule's; `better` and `worse` are of older versions.
+        verdict: keep, discard, retest and tie are the decision rule's, `rejected` is a person's; `better` and `worse`
+            are of older versions.
         against, difference: the paired difference to the parent (raced: to the champion), its interval with seed noise.
         rival, gain: the posterior of the true gain over the champion it was proposed against, with a 95 % interval.
         subject: the first experiment with this recipe, where this one only trained it again with another seed.
@@ -137,7 +138,7 @@ class Analysis(Record):
         blamed: causes of its bad cases, the largest first; none in runs of older versions.
     """
 
-    verdict: Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "better", "worse"]
+    verdict: Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "rejected", "better", "worse"]
     against: str | None
     difference: Difference | None
     cause: str

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from postgrad.records.base import SCHEMA, Record
+from postgrad.records.base import SCHEMA, Record, content_hash
 from postgrad.records.recipe import Recipe
 from postgrad.records.task import Generation
 
@@ -40,6 +40,11 @@ class Limits(Record):
     threads: int
     hung_s: float = 300.0
     disk_mb: int = 20_000
+
+
+def unit_seed(seed: int, unit: str) -> int:
+    """The training seed of one unit: the same for every experiment with this seed, so that pairs share it."""
+    return int(content_hash([seed, unit])[:8], 16) % (2**31)
 
 
 class Unit(Record):

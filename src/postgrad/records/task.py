@@ -81,6 +81,14 @@ class EngineSpec(Record):
     sandbox: Literal["auto", "bubblewrap", "sandlock", "none"] = "auto"
 
 
+class ApproveSpec(Record):
+    """Which proposals wait for a person: none, all, or those that are forecast to take longer than `above` seconds;
+    without `above`, longer than a tenth of the time that is granted."""
+
+    when: Literal["never", "expensive", "all"] = "never"
+    above: float | None = None
+
+
 class SearchSpec(Record):
     """Which policy chooses, and its own settings. `pare` is the share of the budget that may be spent on leaving out
     changes of the champion before it is certified; 0 leaves all of them in."""
@@ -142,6 +150,7 @@ class TaskSpec(Record):
     backends: tuple[str, ...] = ()
     budget: Budget = Budget()
     researcher: ResearcherSpec | str = "playbook"
+    approve: ApproveSpec = ApproveSpec()
     search: SearchSpec = SearchSpec()
     engine: EngineSpec = EngineSpec()
     memory: bool = True

@@ -74,7 +74,7 @@ def _line(view: RunView, node: Experiment, on_path: bool, changes: int) -> Text:
 
     champion = view.champion is not None and node.id == view.champion.id
     score = wording.number(node.evaluation.estimate.value if node.evaluation else None)
-    verdict = node.verdict or node.state.value
+    verdict = "waits for you" if node.waits else node.verdict or node.state.value
     style = STYLES[node.state]
     return Text.assemble(
         ("★ " if champion else "", "bold green"),

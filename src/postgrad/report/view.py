@@ -45,6 +45,7 @@ from postgrad.records import (
     TaskSpec,
 )
 from postgrad.report.contamination import Contamination, contamination_of
+from postgrad.report.decisions import Decision, decisions_of
 from postgrad.report.guards import GuardCheck, final_models, guard_checks
 from postgrad.report.tried import Tried, compared, what_was_tried
 from postgrad.report.verdict import Verdict, verdict_of
@@ -113,9 +114,9 @@ class RunView:
         reigns: the champions of the search, in order.
         sealed: the last read, unless the run was reopened after it; `readings` has all of them for ever.
         pared: what became of changes of the champion that were left out to see whether they are worth having.
+        decisions: what people ordered, and what came of it.
         seed_sd: standard deviation of one training's score over training seeds, as the run measured it.
         reopened: why the run goes on after an end, where it does; None again when it has its new end.
-        taught_by: how many finished runs taught this one what to expect of each kind of change.
         optimism_gap: search estimate minus sealed estimate of the champion.
         model_dir, report: paths of the final model and of this report, where they are known.
     """
@@ -127,7 +128,6 @@ class RunView:
     machine: dict[str, str]
     packages: dict[str, str]
     resumed: int
-    taught_by: int
     plan: SplitPlan | None
     prepared: DataPrepared | None
     labels: tuple[str, ...]
@@ -144,6 +144,7 @@ class RunView:
     readings: tuple[Reading, ...]
     reopened: str | None
     pared: tuple[Pared, ...]
+    decisions: tuple[Decision, ...]
     seed_sd: float | None
     ended: RunEnded | None
     bad_cases: tuple[BadCase, ...]
@@ -170,6 +171,11 @@ class RunView:
     @property
     def card(self) -> DataCard | None:
         return self.prepared.card if self.prepared else None
+
+    @property
+    def taught_by(self) -> int:
+        """How many finished runs taught this one what to expect of each kind of change."""
+        return self.prepared.remembered.runs if self.prepared and self.prepared.remembered else 0
 
     @property
     def judge(self) -> JudgeControl | None:
@@ -249,9 +255,9 @@ def build_view(
     last = current(events)
     tree = Tree.from_events(events)
     certified = _only(last, Certified)
-    champion = tree[certified.champion] if certified else tree[tree.champion] if tree.champion else None
+    champion = _champion(tree, certified)
     prepared = _only(last, DataPrepared)
-    read = done.read if (done := _only(last, SealedDone)) else None
+    done = _only(last, SealedDone)
     return RunView(
         run=started.run,
         started_at=events[0].at,
@@ -260,7 +266,6 @@ def build_view(
         machine=started.machine | _sandbox(events),
         packages=started.packages,
         resumed=sum(isinstance(event.body, RunResumed) for event in events),
-        taught_by=prepared.remembered.runs if prepared and prepared.remembered else 0,
         plan=plan,
         prepared=prepared,
         labels=prepared.labels if prepared else (),
@@ -273,16 +278,17 @@ def build_view(
         baseline=tree[certified.baseline] if certified else _reference(tree),
         search_ended=_only(last, SearchEnded),
         certified=certified,
-        sealed=read,
+        sealed=done.read if done else None,
         readings=_readings(events),
         reopened=_reopened(last),
         pared=tuple(event.body for event in events if isinstance(event.body, Pared)),
+        decisions=decisions_of(events),
         seed_sd=recorded_seed_sd(events),
         ended=_only(last, RunEnded),
         bad_cases=_bad_cases(champion, texts or {}),
         lessons=_lessons(tree),
         undecided=_undecided(tree, started.task.min_effect),
-        guards=guard_checks(started.task, champion, final_models(events), read),
+        guards=guard_checks(started.task, champion, final_models(events), done.read if done else None),
         finals=final_models(events),
         lineage=_lineage(events, champion),
         model_dir=str(model_dir) if model_dir and model_dir.is_dir() else None,
@@ -300,6 +306,11 @@ def _sandbox(events: Sequence[Event]) -> dict[str, str]:
     """What kept jobs apart from the machine; nothing for runs of versions that did not record it."""
     names = {event.body.sandbox for event in events if isinstance(event.body, JobStarted)} - {""}
     return {"sandbox": " and ".join(sorted(names))} if names else {}
+
+
+def _champion(tree: Tree, certified: Certified | None) -> Experiment | None:
+    name = certified.champion if certified else tree.champion
+    return tree[name] if name else None
 
 
 def _only(last: Mapping[str, Body], kind: type[T]) -> T | None:

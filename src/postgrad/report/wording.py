@@ -40,6 +40,7 @@ VERDICTS = {
     "raced": "stopped early",
     "failed": "failed",
     "unscored": "not scored",
+    "rejected": "rejected",
 }
 NONE = "-"
 

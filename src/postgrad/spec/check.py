@@ -18,6 +18,7 @@ from postgrad.engines import ENGINES
 from postgrad.errors import UserError, near_miss
 from postgrad.metrics import METRICS, TEXT_METRICS, reads_verdicts
 from postgrad.records import (
+    ApproveSpec,
     Budget,
     DataSpec,
     EngineSpec,
@@ -41,6 +42,7 @@ SECTIONS: dict[str, type[Record]] = {
     "data": DataSpec,
     "budget": Budget,
     "guards": Guard,
+    "approve": ApproveSpec,
     "search": SearchSpec,
     "engine": EngineSpec,
     "generation": Generation,
@@ -245,6 +247,15 @@ def _check_numbers(sections: Mapping[str, Any], problems: list[str]) -> None:
     for key, number in (("budget.gpu_hours", budget.gpu_hours), ("budget.usd", budget.usd)):
         if number is not None and not 0 <= number < float("inf"):
             problems.append(f"{key} is {number}, and 0 or more was expected.")
+    approve: ApproveSpec = sections.get("approve", ApproveSpec())
+    if approve.above is not None and not 0 <= approve.above < float("inf"):
+        problems.append(f"approve.above is {approve.above}, and a time of 0 or more was expected, such as '10m'.")
+    if approve.above is not None and approve.when != "expensive":
+        problems.append("approve.above is set, and only `when: expensive` reads it. Remove it, or set when: expensive.")
+    if approve == ApproveSpec(when="expensive") and budget.wall_s is None and budget.cpu_hours is None:
+        problems.append(
+            "approve: 'expensive' is a share of the time granted, and the budget grants none. Add above: 10m."
+        )
     if not 0 <= (pare := sections.get("search", SearchSpec()).pare) <= 0.5:
         problems.append(f"search.pare is {pare}, and a share of the budget between 0 and 0.5 was expected, as 0.1.")
     if not 0 < sections.get("min_effect", 0.5) < 1:

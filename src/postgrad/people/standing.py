@@ -1,0 +1,88 @@
+"""What people have decided in a run so far: a fold over its events."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from postgrad.events import Body, Decided, Event, Proposed, Reopened
+from postgrad.records import Ban, Bound, Continue, Inject, Order, Pause, Pin, Reject, Stop, Unban, Unpin
+
+SEVERAL = "several."
+
+
+class Standing:
+    """The orders that hold now. Rebuilt from the log, so it is the same after a kill.
+
+    Attributes:
+        known: ids of the orders that were decided on.
+        asked: True once a proposal had to wait.
+        paused, stopped: the order that did it; None where nothing is paused, or nobody stopped the search.
+        pins: experiment -> the order that pinned it.
+        bans: experiment or kind of change -> the order that banned it.
+        barred: what rejections bar: kinds of change that are not proposed together again -> the rejection.
+        ideas: ideas that are not proposed yet, in the order they came.
+        bounds: name of a guard -> the (min, max) that it was given.
+    """
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
+        self.asked = False
+        self.paused: Order | None = None
+        self.stopped: Order | None = None
+        self.pins: dict[str, Order] = {}
+        self.bans: dict[str, Order] = {}
+        self.barred: dict[frozenset[str], Order] = {}
+        self.ideas: dict[str, Decided] = {}
+        self.bounds: dict[str, tuple[float | None, float | None]] = {}
+        self._kinds: dict[str, frozenset[str]] = {}
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Standing:
+        """What holds after these events."""
+        standing = cls()
+        for event in events:
+            standing.fold(event.body)
+        return standing
+
+    def fold(self, body: Body) -> None:
+        """Take in one more event."""
+        if isinstance(body, Proposed):
+            self.asked = self.asked or bool(body.asks)
+            kind = body.proposal.kind
+            self._kinds[body.experiment] = frozenset(body.choice.kinds if kind.startswith(SEVERAL) else [kind])
+            if body.order is not None:
+                self.ideas.pop(body.order, None)
+        elif isinstance(body, Reopened):
+            self.paused = self.stopped = None
+        elif isinstance(body, Decided):
+            self.known.add(body.order.id)
+            if body.took_effect:
+                self._take(body)
+
+    def _take(self, body: Decided) -> None:
+        order, wish = body.order, body.order.wish
+        if isinstance(wish, Reject) and not wish.only_this:
+            self.barred[self._kinds[wish.experiment]] = order
+        elif isinstance(wish, Inject):
+            self.ideas[order.id] = body
+        elif isinstance(wish, Pin):
+            self.pins[wish.experiment] = order
+        elif isinstance(wish, Unpin):
+            self.pins.pop(wish.experiment, None)
+        elif isinstance(wish, Ban):
+            self.bans[wish.what] = order
+        elif isinstance(wish, Unban):
+            self.bans.pop(wish.what, None)
+            self.barred = {kinds: by for kinds, by in self.barred.items() if wish.what not in kinds}
+        elif isinstance(wish, Bound):
+            low, high = self.bounds.get(wish.guard, (None, None))
+            self.bounds[wish.guard] = (
+                low if wish.min is None else wish.min,
+                high if wish.max is None else wish.max,
+            )
+        elif isinstance(wish, Pause):
+            self.paused = order
+        elif isinstance(wish, Continue):
+            self.paused = None
+        elif isinstance(wish, Stop):
+            self.stopped = order
