@@ -58,11 +58,11 @@ from postgrad.records.task import (
 
 __all__ = [
     "Analysis",
-    "Asked",
-    "Blame",
     "Approve",
     "ApproveSpec",
+    "Asked",
     "Ban",
+    "Blame",
     "Bound",
     "Budget",
     "Choice",
@@ -120,7 +120,7 @@ __all__ = [
     "Unpin",
     "Usage",
     "Value",
-    "called",
     "Wish",
+    "called",
     "content_hash",
 ]
