@@ -34,7 +34,8 @@ class Steady(Pace):
 
 
 def _control(folder: Path, die: str, slots: int) -> None:
-    """Drive a run in this process, which kills itself where `die` says so."""
+    """Drive a run in this process, which kills itself where `die` says so, and does not outlive its parent."""
+    parent = os.getppid()
     name, _, side = die.partition(":")
     engine = SimulatedEngine()
     engine.slots = slots
@@ -50,7 +51,7 @@ def _control(folder: Path, die: str, slots: int) -> None:
 
     with opened(Dying.open(folder, write=True), engine=engine) as session:
         session.pace = Steady()
-        drive(session)
+        drive(session, tick=lambda phase, jobs: None if os.getppid() == parent else os._exit(1))
 
 
 @dataclass
