@@ -14,7 +14,7 @@ from postgrad.budget import Remaining
 from postgrad.events import Analysed, Event
 from postgrad.memory import lesson_of
 from postgrad.quoting import barred, escaped, inlined, quoted
-from postgrad.records import Choice, DataCard, Guard, Move, Recipe, Row, Stage, Step, TaskSpec
+from postgrad.records import Blame, Choice, DataCard, Guard, Move, Recipe, Row, Stage, Step, TaskSpec
 from postgrad.research.base import Context
 from postgrad.research.brief import Brief, Draft, fitted, tokens
 from postgrad.research.context import RULES, brief
@@ -207,6 +207,19 @@ def test_failures_are_told_by_kind_with_the_last_message() -> None:
     tree = tree_of([Node("e0000"), *(Node(f"e000{n}", "e0000", state="failed", kind="data.typos") for n in (1, 2))])
     (line,) = brief(asked(tree, "e0000")).section("Failures").lines
     assert line == '- train/nan: 2 times, last e0001, e0002: "It did not work."'
+
+
+def test_causes_of_bad_cases_are_told_and_raise_the_moves_that_address_them() -> None:
+    tree = tree_of([Node("e0000")])
+    node = tree["e0000"]
+    assert node.analysis is not None
+    blame = Blame(cause="rare labels", share=0.4, moves=("data.balance",))
+    blamed = replace(node, analysis=node.analysis.model_copy(update={"blamed": (blame,)}))
+    found = brief(asked(tree.with_experiments((blamed,), tree.champion), "e0000"))
+    assert found.section("What e0000 gets wrong, by cause").lines == ('- "rare labels": 40.0% of the search items',)
+    (line,) = [line for line in found.section("Moves that are open").lines if line.startswith("- data.balance: ")]
+    before = next(line for line in brief(asked(tree, "e0000")).text.split("\n") if line.startswith("- data.balance: "))
+    assert "It addresses what 40.0%" in line and line != before
 
 
 def test_rules_hold_metric_and_guards_first_and_last() -> None:

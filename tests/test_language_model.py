@@ -382,6 +382,27 @@ class TestLanguageModelContract(ResearcherContract):
         self.researcher = researcher(lambda request: good(request.messages[1].text, 1), tmp_path)[0]
 
 
+def test_the_schema_names_what_is_open_and_nothing_else(tmp_path: Path) -> None:
+    made, script = researcher([reply(move="data.dedup"), reply(move="draft.classic_svm")], tmp_path, proposals=2)
+    made.propose(PLAIN, ON, context())
+    schema = script.asked[0].schema or {}
+    fields = schema["$defs"]["Suggestion"]["properties"]
+    open_moves = [item.name for item in moves(Ask(PLAIN, ON, context()), {})]
+    assert fields["move"]["enum"] == [*open_moves, None] and schema["properties"]["proposals"]["maxItems"] == 2
+    assert fields["evidence"]["items"]["enum"] and set(fields["evidence"]["items"]["enum"]) <= set(TREE.experiments)
+    assert fields["base_model"]["enum"] == [None] and fields["remove_steps"]["maxItems"] == 0
+    made.propose(PLAIN, Choice(parent=None, move=Move.DRAFT), context())
+    assert "move" in (script.asked[1].schema or {})["$defs"]["Suggestion"]["required"]
+
+
+def test_a_small_form_has_moves_and_reasons_only(tmp_path: Path) -> None:
+    made, script = researcher([reply(move="data.dedup")], tmp_path, form="moves")
+    made.propose(PLAIN, ON, context())
+    suggestion = (script.asked[0].schema or {})["$defs"]["Suggestion"]
+    assert list(suggestion["properties"]) == ["move", "hypothesis", "expected_effect", "refuted_by"]
+    assert None not in suggestion["properties"]["move"]["enum"]
+
+
 # --- who proposes -----------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "overhead": "postgrad.bench.overhead:Overhead",
         "overlaps": "postgrad.bench.overlaps:Overlaps",
         "record": "postgrad.bench.record:Record",
+        "researchers": "postgrad.bench.researchers:Researchers",
         "scale": "postgrad.bench.scale:Scale",
         "search": "postgrad.bench.search:Search",
         "stages": "postgrad.bench.stages:Stages",

@@ -153,7 +153,7 @@ def _played(cell: Cell) -> list[dict[str, Any]]:
         out = SimulatedRun(made(seed), name, cell.grant, seed, priors=known, params=params).play()
         return facts_of(out, cell.grant) | {"wall_s": round(time.perf_counter() - started, 4)}
 
-    return list(_kept(cell.path, cell.seeds, play))
+    return list(kept(cell.path, cell.seeds, play))
 
 
 def _priors(cell: Cell, seed: int) -> dict[str, Prior] | None:
@@ -168,11 +168,11 @@ def _oracles(task: tuple[Path, str, int]) -> list[float]:
     """The best true value of a landscape as found, by seed."""
     folder, name, seeds = task
     made = landscape(name)
-    found = _kept(folder / "oracle" / f"{_plain(name)}.jsonl", seeds, lambda seed: {"best": oracle(made(seed))})
+    found = kept(folder / "oracle" / f"{_plain(name)}.jsonl", seeds, lambda seed: {"best": oracle(made(seed))})
     return [float(one["best"]) for one in found]
 
 
-def _kept(path: Path, seeds: int, play: Callable[[int], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def kept(path: Path, seeds: int, play: Callable[[int], dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """One line of the file for each seed; those that are missing are played and added. A line that a kill cut short is
     played again."""
     known: dict[int, dict[str, Any]] = {}

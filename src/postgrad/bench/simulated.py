@@ -28,10 +28,11 @@ from postgrad.events import Proposed
 from postgrad.pare import is_paring
 from postgrad.records import Analysis, Choice, Estimate, Failure, JobResult, Move, Prior, Proposal, Recipe, Usage
 from postgrad.referee import PRICE_OF_DOUBLE
-from postgrad.research import RESEARCHERS, edit
-from postgrad.research.base import Context, itself
+from postgrad.research import edit
+from postgrad.research.base import Context, Researcher, itself
 from postgrad.research.binding import bound
 from postgrad.research.exact import answer
+from postgrad.research.playbook import Playbook
 from postgrad.research.references import reference_recipes
 from postgrad.search import POLICIES, legal
 from postgrad.tree import Experiment, Tree
@@ -49,6 +50,7 @@ class SimulatedRun:
     Args:
         policy: its name.
         seed: of the policy's and the researcher's chance.
+        researcher: None takes the playbook.
         priors: kind of change -> what finished runs taught about it.
         params: settings of the policy that are not its own.
     """
@@ -59,7 +61,7 @@ class SimulatedRun:
         policy: str,
         grant: Grant,
         seed: int,
-        researcher: str = "playbook",
+        researcher: Researcher | None = None,
         priors: Mapping[str, Prior] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> None:
@@ -69,7 +71,7 @@ class SimulatedRun:
         self.family: Callable[[Recipe], str] = getattr(landscape, "family", family)
         self.policy = bound(POLICIES.get(policy), self.task, nominal_s, self.priors, self._seeded)
         self.params = self.policy.Params.model_validate(params or {})
-        self.researcher = RESEARCHERS.get(researcher)
+        self.researcher = researcher or Playbook()
         self.judge = Judge(horizon=grant.horizon(landscape), seedless=landscape.seedless)
         self.out = Outcome()
         self.tree = Tree()

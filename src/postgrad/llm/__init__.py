@@ -9,6 +9,7 @@ PROVIDERS: Registry[Connector] = Registry(
     {
         "openai_compatible": "postgrad.llm.openai_compatible:OpenAICompatibleConnector",
         "anthropic": "postgrad.llm.anthropic:AnthropicConnector",
+        "in_process": "postgrad.llm.in_process:InProcessConnector",
         "scripted": "postgrad.llm.scripted:ScriptedConnector",
         "recorded": "postgrad.llm.recorded:RecordedConnector",
     },

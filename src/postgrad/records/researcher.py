@@ -59,6 +59,7 @@ class ResearcherSpec(Record):
         alone: the playbook competes with the others where this is False, and only fills in for them where it is True.
         context_tokens: of what is told about the run, however large that is.
         examples: train rows that are quoted in it.
+        form: `moves` has a proposal be one open move with its reasons, for models that are lost in more.
         proposals: asked for at once; those that are not used at once are kept.
         max_tokens: of a reply, hidden reasoning included.
         timeout_s: for one reply. Under a budget of time it is at most a twentieth of that.
@@ -71,6 +72,7 @@ class ResearcherSpec(Record):
     alone: bool = False
     context_tokens: int = 8000
     examples: int = 5
+    form: Literal["full", "moves"] = "full"
     proposals: int = 3
     max_tokens: int = 2048
     temperature: float | None = None

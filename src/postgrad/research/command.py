@@ -23,11 +23,11 @@ from postgrad.llm.errors import BadReply, Outage, ProviderError
 from postgrad.llm.retry import Retry
 from postgrad.quoting import escaped
 from postgrad.records import ModelSpec, ResearcherSpec
-from postgrad.research import proposing
 from postgrad.research.asking import Question
 from postgrad.research.ideas import recipe_of
 from postgrad.research.language_model import LanguageModel
 from postgrad.research.menu import settings_of, steps
+from postgrad.research.schema import schema_of
 
 NAME = "command"
 # The version of what is sent; it goes up when a field goes away or changes its meaning.
@@ -166,10 +166,10 @@ class Command(LanguageModel):
 
     def _request(self, question: Question) -> Request:
         """The context as JSON, in one message."""
-        return Request(messages=(Message("user", json.dumps(context_of(question), ensure_ascii=False)),))
+        return Request(messages=(Message("user", json.dumps(context_of(question, self._spec), ensure_ascii=False)),))
 
 
-def context_of(question: Question) -> dict[str, object]:
+def context_of(question: Question, spec: ResearcherSpec) -> dict[str, object]:
     """What a program gets: the brief, and as data what may be chosen from."""
     parent = question.ask.parent
     settings = settings_of(recipe_of(parent)) if parent else {}
@@ -198,5 +198,5 @@ def context_of(question: Question) -> dict[str, object]:
         "data_steps": steps(),
         "base_models": question.ask.task.base_models,
         "proposals": question.most,
-        "schema": proposing.Reply.model_json_schema(),
+        "schema": schema_of(question, spec),
     }

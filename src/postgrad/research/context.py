@@ -131,6 +131,9 @@ def _about_the_tree(ask: Ask, seen: Tally) -> Iterator[Draft]:
         yield _path(f"The champion, {leader.id}", leader, tree, 0.07)
     if parent is not None:
         yield _path(f"The recipe to be changed, that of {parent.id}", parent, tree, 0.12)
+        blamed = parent.analysis.blamed if parent.analysis else ()
+        lines = [f"- {_word(one.cause)}: {one.share:.1%} of the search items" for one in blamed]
+        yield Draft(f"What {parent.id} gets wrong, by cause", lines, 0.03)
         yield _tried(f"Tried on {parent.id}, by kind of change", tree.children(parent.id), tree, 0.14)
         beside = tree.siblings(parent.id)
         yield _tried(f"Tried beside {parent.id}, by kind of change", beside, tree, 0.05)

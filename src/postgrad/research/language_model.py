@@ -16,6 +16,7 @@ from postgrad.quoting import escaped
 from postgrad.records import Asked, ModelSpec, ResearcherSpec, Sketch
 from postgrad.research import proposing
 from postgrad.research.asking import NOTE, Question, noted
+from postgrad.research.schema import schema_of
 
 REPAIRS = 2
 # What the schema and a wrong reply may add to a prompt, in tokens, before it is known.
@@ -146,7 +147,7 @@ class LanguageModel:
             messages=(Message("system", system + own), Message("user", question.brief.text)),
             max_tokens=self._spec.max_tokens,
             temperature=self._spec.temperature,
-            schema=proposing.Reply.model_json_schema(),
+            schema=schema_of(question, self._spec),
             seed=question.ask.context.index,
         )
 

@@ -17,6 +17,7 @@ from postgrad.research.drafts import DRAFT_PRIOR, starts_of
 from postgrad.research.ideas import Ask, changed, recipe_of
 from postgrad.research.learning import Belief, prior_of
 from postgrad.research.moves import plays_of
+from postgrad.research.promises import promises
 from postgrad.research.tally import Sum
 from postgrad.train import BACKENDS
 
@@ -67,13 +68,17 @@ def _changes(ask: Ask, known: Mapping[str, Sum]) -> Iterator[Item]:
     assert ask.parent is not None, "a change has a parent"
     base = recipe_of(ask.parent)
     tried = {child.proposed.proposal.kind for child in ask.tree.children(ask.parent.id)}
+    promised = promises(ask.parent.analysis)
     for play in plays_of(ask.task):
         after = None if play.kind in tried else changed(play, base, ask.task)
         recipe = None if after is None else ask.fresh(after)
         if recipe is not None:
             effect = _believed(play.kind, Belief(play.gain, play.spread), ask.context.priors, known)
+            why = play.hypothesis
+            if (found := promised.get(play.kind)) is not None:
+                effect, why = effect.updated(found.gain, found.sd**2), f"{why} {found.words}"
             cost = ask.context.nominal_s(recipe)
-            yield Item(play.kind, play.kind, play.change, play.hypothesis, play.refuted_by, recipe, effect, cost)
+            yield Item(play.kind, play.kind, play.change, why, play.refuted_by, recipe, effect, cost)
 
 
 def _starts(ask: Ask, known: Mapping[str, Sum]) -> Iterator[Item]:

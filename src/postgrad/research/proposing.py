@@ -35,7 +35,8 @@ def _told(text: str) -> str:
     return escaped(" ".join(text.split())[:WORDS])
 
 
-Words = Annotated[str, Field(min_length=1), AfterValidator(_told)]
+# A longer text is cut and not refused; the schema names the length for servers that hold their models to it.
+Words = Annotated[str, Field(min_length=1, json_schema_extra={"maxLength": WORDS}), AfterValidator(_told)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME)]
 
 

@@ -38,6 +38,7 @@ RESEARCHER_HELP = {
     "alone": "true: the playbook only fills in. Default: false for models, true for a command.",
     "context_tokens": "Tokens of what is told about the run, however large it is.",
     "examples": "Train rows that are quoted in it; 0 sends none.",
+    "form": "moves: a proposal is one open move with its reasons; for small models.",
     "proposals": "How many are asked for at once, 1 to 5.",
     "max_tokens": "The longest reply.",
     "temperature": "Of the models; theirs where it is not set.",

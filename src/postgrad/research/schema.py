@@ -1,0 +1,63 @@
+"""The JSON schema of one reply: only what is open can be named, so that a server that holds its model to it cannot err
+in names. What a schema does not say (ranges, what goes together, what is new) is checked afterwards."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Sequence
+
+from postgrad.records import ResearcherSpec, TaskSpec
+from postgrad.research.asking import Question
+from postgrad.research.ideas import recipe_of
+from postgrad.research.menu import steps
+from postgrad.research.proposing import WORDS, Reply
+
+SHORTEST = 40
+_EXPERIMENT = re.compile(r"\be\d{4,}\b")
+
+
+def schema_of(question: Question, spec: ResearcherSpec) -> dict[str, Any]:
+    """The schema of a reply to a question. Experiments that the brief names are those that can be evidence; texts may
+    be as long as leaves room for the rest of the reply, at one character a token."""
+    ask, schema = question.ask, Reply.model_json_schema()
+    schema["properties"]["proposals"]["maxItems"] = question.most
+    parts = schema["$defs"]
+    suggestion = parts["Suggestion"]
+    fields = suggestion["properties"]
+    for words in ("hypothesis", "refuted_by"):
+        fields[words]["maxLength"] = max(SHORTEST, min(WORDS, spec.max_tokens // (3 * question.most)))
+    only_moves = spec.form == "moves" and bool(question.menu)
+    names: list[str | None] = [item.name for item in question.menu]
+    if ask.parent is None or only_moves:
+        suggestion["required"].insert(0, "move")
+    else:
+        names.append(None)
+    fields["move"] = {"enum": names, "description": fields["move"]["description"]}
+    if only_moves:
+        suggestion["properties"] = {name: fields[name] for name in suggestion["required"]}
+        for part in ("Given", "Range", "NewStep"):
+            del parts[part]
+        return schema
+    fields["add_steps"]["items"] = _named(parts["NewStep"], list(steps()), "op")
+    _listed(fields["remove_steps"], [step.op for step in recipe_of(ask.parent).data] if ask.parent else [])
+    told = dict.fromkeys(_EXPERIMENT.findall(question.brief.text))
+    _listed(fields["evidence"], [name for name in told if name in ask.tree.experiments])
+    fields["base_model"] = {"enum": [*_bases(ask.task), None], "description": fields["base_model"]["description"]}
+    return schema
+
+
+def _bases(task: TaskSpec) -> list[str]:
+    return list(dict.fromkeys(task.base_models))
+
+
+def _named(part: dict[str, Any], names: Sequence[str], key: str = "name") -> dict[str, Any]:
+    """The same object with one of these names."""
+    return {**part, "properties": {**part["properties"], key: {"enum": list(dict.fromkeys(names))}}}
+
+
+def _listed(field: dict[str, Any], names: Sequence[str]) -> None:
+    """Hold the texts of a list to these."""
+    if names:
+        field["items"] = {"enum": list(dict.fromkeys(names))}
+    else:
+        field["maxItems"] = 0
