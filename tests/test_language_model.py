@@ -38,6 +38,7 @@ from postgrad.research.language_model import LanguageModel, patient
 from postgrad.research.menu import moves
 from postgrad.research.proposers import PLAYBOOK, drawn, records
 from postgrad.research.proposing import Reply, checked
+from postgrad.research.tally import tally
 from postgrad.runner import drive, opened, start_run
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
@@ -387,7 +388,7 @@ def test_the_schema_names_what_is_open_and_nothing_else(tmp_path: Path) -> None:
     made.propose(PLAIN, ON, context())
     schema = script.asked[0].schema or {}
     fields = schema["$defs"]["Suggestion"]["properties"]
-    open_moves = [item.name for item in moves(Ask(PLAIN, ON, context()), {})]
+    open_moves = [item.name for item in moves(Ask(PLAIN, ON, context()), tally(TREE).kinds)]
     assert fields["move"]["enum"] == [*open_moves, None] and schema["properties"]["proposals"]["maxItems"] == 2
     assert fields["evidence"]["items"]["enum"] and set(fields["evidence"]["items"]["enum"]) <= set(TREE.experiments)
     assert fields["base_model"]["enum"] == [None] and fields["remove_steps"]["maxItems"] == 0
