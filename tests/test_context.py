@@ -222,6 +222,16 @@ def test_causes_of_bad_cases_are_told_and_raise_the_moves_that_address_them() ->
     assert "It addresses what 40.0%" in line and line != before
 
 
+def test_what_a_person_rejected_is_told_and_counts_as_no_try() -> None:
+    tree = tree_of([Node("e0000"), Node("e0001", "e0000", 0.6, "unscored", "data.typos")])
+    node = tree["e0001"]
+    assert node.analysis is not None
+    rejected = replace(node, analysis=node.analysis.model_copy(update={"verdict": "rejected"}))
+    found = brief(asked(tree.with_experiments((rejected,), tree.champion), "e0000"))
+    line = answered(found, "Tried on e0000, by kind of change", "data.typos")
+    assert line == "- data.typos: 1 rejected by the person; last: e0001"
+
+
 def test_rules_hold_metric_and_guards_first_and_last() -> None:
     task = PLAIN.model_copy(update={"guards": (Guard(metric="macro_f1", min=0.6), Guard(measure="model_mb", max=100))})
     found = brief(asked(grown(10), None, task))

@@ -242,6 +242,7 @@ def _sum(one: Sum) -> str:
         parts.append(f"worst {one.worst[0]:+.4f} ({one.worst[1]})")
     parts += [f"{one.failed:,} failed"] if one.failed else []
     parts += [f"{one.pending:,} under way"] if one.pending else []
+    parts += [f"{one.rejected:,} rejected by the person"] if one.rejected else []
     parts += [f"{one.together:,} times with other changes"] if one.together else []
     return f"- {_word(one.kind)}: {', '.join(parts)}; last: {', '.join(one.last)}"
 

@@ -39,6 +39,7 @@ class Sum:
     tried: int = 0
     failed: int = 0
     pending: int = 0
+    rejected: int = 0
     compared: int = 0
     together: int = 0
     precision: float = 0.0
@@ -47,9 +48,10 @@ class Sum:
     worst: tuple[float, str] = (inf, "")
     last: list[str] = field(default_factory=list)
 
-    def add(self, name: str, state: State, fact: Fact | None) -> None:
-        """One more experiment with this change alone."""
-        self.tried += 1
+    def add(self, name: str, state: State, fact: Fact | None, rejected: bool = False) -> None:
+        """One more experiment with this change alone. What a person rejected was proposed and not tried."""
+        self.tried += not rejected
+        self.rejected += rejected
         self.failed += state is State.FAILED
         self.pending += state is State.PENDING
         self._name(name)
@@ -140,7 +142,7 @@ def _read(nodes: Iterable[Experiment], tree: Tree) -> Tally:
                 kinds.setdefault(each, Sum(each)).add_together(node.id)
             continue
         fact = fact_of(node, tree)
-        kinds.setdefault(kind, Sum(kind)).add(node.id, state, fact)
+        kinds.setdefault(kind, Sum(kind)).add(node.id, state, fact, node.verdict == "rejected")
         if fact is not None and state is not State.FAILED:
             found.facts.append(fact)
             if node.analysis is not None and node.analysis.lesson is not None:
