@@ -38,6 +38,12 @@ def _told(text: str) -> str:
 # A longer text is cut and not refused; the schema names the length for servers that hold their models to it.
 Words = Annotated[str, Field(min_length=1, json_schema_extra={"maxLength": WORDS}), AfterValidator(_told)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME)]
+# Servers do not hold numbers to bounds, and what is too large says no more than the bound does.
+Effect = Annotated[
+    float,
+    Field(json_schema_extra={"minimum": -1, "maximum": 1}),
+    AfterValidator(lambda effect: min(1.0, max(-1.0, effect))),
+]
 
 
 class _Part(BaseModel):
@@ -76,7 +82,7 @@ class Suggestion(_Part):
     remove_steps: tuple[Name, ...] = Field(default=(), max_length=3, description="Data steps to take away.")
     base_model: Name | None = Field(default=None, description="Another base model of the task.")
     hypothesis: Words = Field(description="Why this should help, in one or two sentences.")
-    expected_effect: float = Field(ge=-1, le=1, description="Expected change of the metric.")
+    expected_effect: Effect = Field(description="Expected change of the metric.")
     refuted_by: Words = Field(description="What would show that the hypothesis is wrong.")
     evidence: tuple[Name, ...] = Field(default=(), max_length=8, description="Experiments that speak for it: e0012.")
 

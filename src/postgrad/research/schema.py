@@ -39,9 +39,9 @@ def schema_of(question: Question, spec: ResearcherSpec) -> dict[str, Any]:
             del parts[part]
         return schema
     fields["add_steps"]["items"] = _named(parts["NewStep"], list(steps()), "op")
-    _listed(fields["remove_steps"], [step.op for step in recipe_of(ask.parent).data] if ask.parent else [])
+    _listed(fields, "remove_steps", [step.op for step in recipe_of(ask.parent).data] if ask.parent else [])
     told = dict.fromkeys(_EXPERIMENT.findall(question.brief.text))
-    _listed(fields["evidence"], [name for name in told if name in ask.tree.experiments])
+    _listed(fields, "evidence", [name for name in told if name in ask.tree.experiments])
     fields["base_model"] = {"enum": [*_bases(ask.task), None], "description": fields["base_model"]["description"]}
     return schema
 
@@ -55,9 +55,9 @@ def _named(part: dict[str, Any], names: Sequence[str], key: str = "name") -> dic
     return {**part, "properties": {**part["properties"], key: {"enum": list(dict.fromkeys(names))}}}
 
 
-def _listed(field: dict[str, Any], names: Sequence[str]) -> None:
-    """Hold the texts of a list to these."""
+def _listed(fields: dict[str, Any], field: str, names: Sequence[str]) -> None:
+    """Hold the texts of a list to these. Without any it is left out: llama.cpp does not heed a `maxItems` of 0."""
     if names:
-        field["items"] = {"enum": list(dict.fromkeys(names))}
+        fields[field]["items"] = {"enum": list(dict.fromkeys(names))}
     else:
-        field["maxItems"] = 0
+        del fields[field]
