@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from postgrad.bench.overhead import SimulatedEngine
+from postgrad.bench.overhead import DoneHandle, SimulatedEngine
 from postgrad.budget import Ledger
 from postgrad.cli.runs import describe
 from postgrad.errors import PostgradError, UserError
@@ -20,7 +20,7 @@ from postgrad.evaluate.sealed import confidence_of
 from postgrad.events import JobFinished, Reopened, SealedDone, SearchEnded, current, sealed_reads
 from postgrad.export import export_champion
 from postgrad.loop import Loop
-from postgrad.records import Budget
+from postgrad.records import Budget, JobSpec, Limits
 from postgrad.report import read_view
 from postgrad.report.card import model_card
 from postgrad.report.html import html_report
@@ -154,6 +154,33 @@ def test_a_reference_that_becomes_champion_is_trained_again_to_keep_its_weights(
     assert [body.job.endswith("-kept") for body in kept] == [False, True]
     assert [body.experiment for body in kept] == [champion, baseline]
     assert last.scores[0].outputs == kept[1].result.units[0].outputs, "the answers are those of the weights"
+
+
+class Stuck(SimulatedEngine):
+    """Final trainings of one experiment run into their limit. `asked` are the limits of them."""
+
+    def __init__(self, experiment: str) -> None:
+        self.experiment, self.asked = experiment, list[float]()
+
+    def start(self, folder: Path, limits: Limits) -> DoneHandle:
+        spec = JobSpec.model_validate_json((folder / "job.json").read_text())
+        if spec.experiment == self.experiment and spec.units[0].name == "sealed":
+            self.asked.append(limits.wall_s)
+            return self.timed_out()
+        return super().start(folder, limits)
+
+
+def test_a_reference_that_takes_too_long_is_tried_once_and_left_out(tmp_path: Path) -> None:
+    budget = Budget(experiments=5, wall_s=600.0)
+    whole = reads(finished(tmp_path / "whole", budget=budget))[-1].read
+    needed = {score.experiment for score in whole.scores if score.role in ("champion", "baseline")}
+    spare = next(score for score in whole.scores if score.experiment not in needed)
+    folder = fresh(tmp_path, budget=budget)
+    engine = Stuck(spare.experiment)
+    with opened(SqliteStore.open(folder, write=True), engine=engine) as session:
+        drive(session)
+    assert engine.asked == [600.0], "once, and for no longer than the budget"
+    assert spare.role not in [score.role for score in reads(folder)[-1].read.scores]
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

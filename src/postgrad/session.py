@@ -359,10 +359,14 @@ class Session:
         )
 
     def _most_s(self, job: Job) -> float:
-        """Seconds that a job may take. An experiment that leaves no room for its own final training cannot win."""
+        """Seconds that a job may take. An experiment that leaves no room for its own final training cannot win, and a
+        reference's answers are not worth more than the whole budget."""
         most, left = self.task.engine.job_wall_s, self.remaining().wall_s
         if job.purpose == "search" and left is not None:
             most = min(most, max(LEAST_JOB_S, left / (1 + self.final_share)))
+        granted = self.ledger.granted.wall_s
+        if job.purpose == "sealed" and not job.save_model and granted is not None:
+            most = min(most, max(LEAST_JOB_S, granted))
         return most
 
     # --- answers --------------------------------------------------------------------------------------------------

@@ -226,10 +226,14 @@ def _asked_afterwards(
     }
     if not found or session.plan.out_of_scope is not None:
         return {}, {}
-    say(f"  asking afterwards: {', '.join(found)}")
     jobs = {role: sealed_job(session, node, save_model=False) for role, node in found.items()}
-    results = Loop(session).run_apart(list(jobs.values()))
-    done = {role: results[job.id] for role, job in jobs.items()}
+    # What the run could not finish would not be finished now.
+    done = {role: session.finished[job.id].result for role, job in jobs.items() if session.failures[job.id]}
+    owed = {role: job for role, job in jobs.items() if role not in done}
+    if owed:
+        say(f"  asking afterwards: {', '.join(owed)}")
+        results = Loop(session).run_apart(list(owed.values()))
+        done |= {role: results[job.id] for role, job in owed.items()}
     failures = {role: result.failure.message for role, result in done.items() if result.failure is not None}
     answered = {role: result.units[0].outputs for role, result in done.items() if role not in failures}
     return {role: _items(session, outputs, None) for role, outputs in answered.items()}, failures
