@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Callable, Sequence
 
-from postgrad.admission import answered_choice, recordable
 from postgrad.analyze.verdict import cut_off, rejected
 from postgrad.certify import finalists, finish_reserve_s
 from postgrad.confirm import confirm
@@ -26,6 +25,7 @@ from postgrad.execute.executor import RunningJob
 from postgrad.memory import lesson_of
 from postgrad.pare import Parer
 from postgrad.people.desk import Desk
+from postgrad.people.gate import asking
 from postgrad.prepare import prepare
 from postgrad.racer import Racer
 from postgrad.records import Analysis, Choice, Inject, JobResult, Move, Proposal, Recipe
@@ -34,7 +34,6 @@ from postgrad.research import edit
 from postgrad.research.assemble import researcher_of
 from postgrad.research.base import Context, Researcher
 from postgrad.research.binding import bound
-from postgrad.research.exact import answer
 from postgrad.research.references import reference_recipes
 from postgrad.scoring import evaluate_search
 from postgrad.seal import seal
@@ -95,7 +94,7 @@ class Loop:
         session = self.session
         self.references = reference_recipes(session.task)
         policy = POLICIES.get(session.task.search.policy)
-        self.policy = bound(policy, session.task, self._nominal_s, session.priors)
+        self.policy = bound(policy, session.task, self._nominal_s, session.priors, barred=self.desk.gate.barred)
         self.params = self.policy.Params.model_validate(session.task.search.params)
         self.researcher = self.guest or researcher_of(session.task, session.store.folder)
         reason = None
@@ -164,7 +163,7 @@ class Loop:
             index = len(session.tree)
             if reason := self._over(index):
                 return self._unless_asked(reason)
-            if session.tree.ended() < self._shown(index) or self.desk.full(self.lookahead):
+            if session.tree.ended() < self._shown(index):
                 return None
             if index < len(self.references):
                 self._reference(index)
@@ -172,6 +171,8 @@ class Loop:
             if (idea := self.desk.idea()) is not None:
                 self._idea(index, idea)
                 continue
+            if self.desk.full(self.lookahead):
+                return None
             if (owed := self.referee.seed_owed(self._view(index))) is not None:
                 self._append(index, *owed, self._view(index).champion)
                 continue
@@ -187,7 +188,9 @@ class Loop:
             elif choice is None or choice.move is Move.STOP:
                 return self._unless_asked("the policy stopped")
             else:
-                proposal, answered = self._proposal(index, choice)
+                if (found := self._proposal(index, choice)) is None:
+                    return None if session.tree.pending() else self._unless_asked("people left nothing new open")
+                proposal, answered = found
                 if self._tells_nothing(proposal):
                     return None if session.tree.pending() else "nothing new can be paid with what is left"
                 asks = self.desk.asks(proposal)
@@ -235,7 +238,8 @@ class Loop:
 
     def _choose(self, index: int) -> Choice:
         remaining = self.session.remaining().model_copy(update={"affordable_s": self._affordable_s()})
-        return self.policy.choose(self._view(index), remaining, self._rng(index, "choose"), self.params)
+        view = self.desk.gate.view(self._view(index))
+        return self.policy.choose(view, remaining, self._rng(index, "choose"), self.params)
 
     def _nominal_s(self, recipe: Recipe) -> float:
         return self.session.nominal_s(recipe, self.session.plan.search)
@@ -247,12 +251,11 @@ class Loop:
             return False
         return self.session.tree.has_tried(proposal.recipe) and not edit.seeded(proposal.recipe)
 
-    def _proposal(self, index: int, choice: Choice) -> tuple[Proposal, Choice]:
-        """What the researcher proposes, and the choice that it answers."""
+    def _proposal(self, index: int, choice: Choice) -> tuple[Proposal, Choice] | None:
+        """What the researcher proposes, and the choice that it answers; None where people left nothing open."""
         session = self.session
-        view = self._view(index)
         context = Context(
-            tree=view,
+            tree=self.desk.gate.view(self._view(index)),
             rng=self._rng(index, "propose"),
             index=index,
             affordable_s=self._affordable_s(),
@@ -261,10 +264,10 @@ class Loop:
             remaining=session.remaining(),
             card=session.prepared.card if session.prepared else None,
             rows=tuple(session.rows("train").values()),
+            barred=self.desk.gate.barred,
         )
         policy = session.task.search.policy
-        proposal = recordable(answer(self.researcher, policy, session.task, choice, context))
-        return proposal, answered_choice(choice, proposal, view).model_copy(update={"recipe": None})
+        return self.desk.gate.proposal(*asking(self.researcher, policy, session.task), choice, context)
 
     def _reference(self, index: int) -> None:
         """The constant answer, the cheapest classic model and the untouched base model come first."""

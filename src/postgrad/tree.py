@@ -177,12 +177,13 @@ class Tree:
     """The experiments by id, in index order. A tree never changes: an event makes a new one.
 
     What is looked up often (children, ranking) is worked out when it is first asked for, and goes on from there with
-    every event: a step copies, and sorts nothing again.
+    every event: a step copies, and sorts nothing again. `closed_off` are experiments that people do not want extended.
     """
 
     experiments: dict[str, Experiment] = field(default_factory=dict)
     champion: str | None = None
     carried: Index | None = field(default=None, compare=False, repr=False)
+    closed_off: frozenset[str] = frozenset()
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> Tree:
@@ -210,9 +211,7 @@ class Tree:
             old = nodes.get(node.id)
             index = index.after(old, node)
             nodes[node.id] = node
-            if (
-                old is not None and old.proposed is not node.proposed
-            ):  # A person edited it: another recipe is known now.
+            if old is not None and old.proposed is not node.proposed:  # A person edited it.
                 index = Index.of(nodes.values())
         return Tree(nodes, champion, index)
 
@@ -313,18 +312,26 @@ class Tree:
         return len(self.path(experiment)) - 1
 
     def scored(self) -> tuple[Experiment, ...]:
-        """Experiments with a complete search score, best first; ties go to the earlier one."""
+        """Experiments with a complete search score that may be extended, best first; ties go to the earlier one."""
+        return self._open(self._index.scored.nodes)
+
+    def measured(self) -> tuple[Experiment, ...]:
+        """The same with those that are closed off: what they say is true."""
         return self._index.scored.nodes
+
+    def _open(self, nodes: tuple[Experiment, ...]) -> tuple[Experiment, ...]:
+        return tuple(node for node in nodes if node.id not in self.closed_off) if self.closed_off else nodes
 
     def best(self) -> Experiment | None:
         """The first of `scored`."""
-        scored = self._index.scored.nodes
+        scored = self.scored()
         return scored[0] if scored else None
 
     def leader(self) -> Experiment | None:
         """What to build on: the champion, whose lead the referee holds for more than luck and which keeps every guard;
         before there is one, the best score."""
-        return self.experiments[self.champion] if self.champion is not None else self.best()
+        name = self.champion
+        return self.best() if name is None or name in self.closed_off else self.experiments[name]
 
     def leaves(self) -> tuple[Experiment, ...]:
         """The experiments that nothing extends, in index order."""
@@ -335,8 +342,8 @@ class Tree:
         return self._index.pending.nodes
 
     def failed(self) -> tuple[Experiment, ...]:
-        """The experiments that ended in a failure, in index order."""
-        return self._index.failed.nodes
+        """The experiments that ended in a failure and may be mended, in index order."""
+        return self._open(self._index.failed.nodes)
 
 
 def _changed(nodes: Mapping[str, Experiment], body: Body, ended: int) -> Experiment | None:

@@ -16,7 +16,7 @@ def command(
         typer.Argument(
             metavar="[VERB]",
             help="approve EXP, reject EXP, edit EXP, inject FILE or KIND, pin EXP, unpin EXP, ban EXP or KIND, "
-            "unban EXP or KIND, budget BUDGET, guard NAME, pause, continue, stop. Without one: list what waits.",
+            "unban EXP or KIND, budget BUDGET, pause, continue, stop. Without one: list what waits.",
             show_default=False,
         ),
     ] = None,
@@ -35,8 +35,6 @@ def command(
     on: Annotated[
         str | None, typer.Option(metavar="EXP", help="inject: the experiment to build on.", show_default=False)
     ] = None,
-    low: Annotated[float | None, typer.Option("--min", help="guard: its least value.", show_default=False)] = None,
-    high: Annotated[float | None, typer.Option("--max", help="guard: its greatest value.", show_default=False)] = None,
     who: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Who decides; your login otherwise.", show_default=False)
     ] = None,
@@ -49,7 +47,7 @@ def command(
     """
     from postgrad.cli.orders import Given, give, show_inbox
 
-    given = Given(verb or "", what, reason, only_this, tuple(settings or ()), approve, on, (low, high))
+    given = Given(verb or "", what, reason, only_this, tuple(settings or ()), approve, on)
     if verb is None:
         show_inbox(runs_dir, run, given, as_json=as_json)
     else:

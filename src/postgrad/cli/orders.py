@@ -19,15 +19,18 @@ from postgrad.people.ask import Asked, asked, wish_of_file
 from postgrad.people.mailbox import new_order, post
 from postgrad.records import (
     Approve,
-    Bound,
+    Ban,
     Continue,
     Edit,
     Grant,
     Inject,
     Order,
     Pause,
+    Pin,
     Reject,
     Stop,
+    Unban,
+    Unpin,
     Value,
     Wish,
 )
@@ -44,7 +47,7 @@ POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Given:
-    """What a person wrote after `inbox RUN`. `bounds` is (min, max)."""
+    """What a person wrote after `inbox RUN`."""
 
     verb: str
     what: str | None
@@ -53,7 +56,6 @@ class Given:
     settings: tuple[str, ...]
     approve: bool
     on: str | None
-    bounds: tuple[float | None, float | None]
 
 
 def _experiment(given: Given, tree: Tree) -> str:
@@ -115,18 +117,15 @@ def _reject(given: Given, tree: Tree) -> Reject:
     return Reject(experiment=_experiment(given, tree), only_this=given.only_this)
 
 
-def _bound(given: Given, tree: Tree) -> Bound:
-    low, high = given.bounds
-    if low is None and high is None:
-        raise UserError("`guard` changes the bounds of a guard, and none was given. Add --min or --max.")
-    return Bound(guard=_needed(given, "the name of a guard, as the report has it"), min=low, max=high)
-
-
 VERBS: Mapping[str, Callable[[Given, Tree], Wish]] = {
     "approve": lambda given, tree: Approve(experiment=_experiment(given, tree)),
     "reject": _reject,
     "edit": _edit,
     "inject": _inject,
+    "pin": lambda given, tree: Pin(experiment=_experiment(given, tree)),
+    "unpin": lambda given, tree: Unpin(experiment=_experiment(given, tree)),
+    "ban": lambda given, tree: Ban(what=_somewhere(given, tree)),
+    "unban": lambda given, tree: Unban(what=_somewhere(given, tree)),
     "budget": lambda given, tree: Grant(budget=parse_budget(_needed(given, "a budget, such as 2h"))),
     "pause": lambda given, tree: Pause(),
     "continue": lambda given, tree: Continue(),

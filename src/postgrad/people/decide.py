@@ -8,14 +8,12 @@ from typing import NoReturn
 
 from postgrad.budget import Ledger, format_budget, merge
 from postgrad.errors import UserError, near_miss
-from postgrad.evaluate.guards import named
 from postgrad.events import Decided
 from postgrad.people.ideas import edited, injected, known_kinds
 from postgrad.people.standing import Standing
 from postgrad.records import (
     Approve,
     Ban,
-    Bound,
     Continue,
     Edit,
     Grant,
@@ -195,17 +193,6 @@ def _(wish: Grant, order: Order, now: Situation) -> Effect:
             "included. To end the search, order: stop"
         )
     return Effect(f"the budget is {format_budget(granted)}, what is spent included")
-
-
-@_effect.register
-def _(wish: Bound, order: Order, now: Situation) -> Effect:
-    guards = named(now.task.guards)
-    if wish.guard not in guards:
-        _refuse(
-            f"The task has no guard '{wish.guard}', and a run measures no new one: what ended was not asked for it. "
-            f"Known: {', '.join(guards) or 'none'}."
-        )
-    return Effect(f"the guard {wish.guard} has other bounds")
 
 
 @_effect.register

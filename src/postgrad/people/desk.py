@@ -11,6 +11,7 @@ from typing import Callable
 from postgrad.budget import HOUR, format_duration
 from postgrad.events import Decided, Waiting, WentOn
 from postgrad.people.decide import Situation, decided
+from postgrad.people.gate import Gate
 from postgrad.people.mailbox import Reader
 from postgrad.records import ApproveSpec, Budget, Proposal
 from postgrad.session import Session
@@ -40,7 +41,7 @@ class Desk:
     def __init__(self, session: Session, finishing: Callable[[], bool]) -> None:
         self.session, self._finishing = session, finishing
         self._reader = Reader(session.store.folder)
-        self._unread: list[Decided] = []
+        self.gate = Gate(session.standing)
 
     # --- orders ---------------------------------------------------------------------------------------------------
 

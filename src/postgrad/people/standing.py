@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Iterable
 
 from postgrad.events import Body, Decided, Event, Proposed, Reopened
-from postgrad.records import Ban, Bound, Continue, Inject, Order, Pause, Pin, Reject, Stop, Unban, Unpin
+from postgrad.records import Ban, Continue, Inject, Order, Pause, Pin, Reject, Stop, Unban, Unpin
 
 SEVERAL = "several."
 
@@ -21,7 +21,6 @@ class Standing:
         bans: experiment or kind of change -> the order that banned it.
         barred: what rejections bar: kinds of change that are not proposed together again -> the rejection.
         ideas: ideas that are not proposed yet, in the order they came.
-        bounds: name of a guard -> the (min, max) that it was given.
     """
 
     def __init__(self) -> None:
@@ -33,7 +32,6 @@ class Standing:
         self.bans: dict[str, Order] = {}
         self.barred: dict[frozenset[str], Order] = {}
         self.ideas: dict[str, Decided] = {}
-        self.bounds: dict[str, tuple[float | None, float | None]] = {}
         self._kinds: dict[str, frozenset[str]] = {}
 
     @classmethod
@@ -74,12 +72,6 @@ class Standing:
         elif isinstance(wish, Unban):
             self.bans.pop(wish.what, None)
             self.barred = {kinds: by for kinds, by in self.barred.items() if wish.what not in kinds}
-        elif isinstance(wish, Bound):
-            low, high = self.bounds.get(wish.guard, (None, None))
-            self.bounds[wish.guard] = (
-                low if wish.min is None else wish.min,
-                high if wish.max is None else wish.max,
-            )
         elif isinstance(wish, Pause):
             self.paused = order
         elif isinstance(wish, Continue):

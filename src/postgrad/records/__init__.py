@@ -27,7 +27,6 @@ from postgrad.records.job import Failure, JobResult, JobSpec, Limits, StepReport
 from postgrad.records.orders import (
     Approve,
     Ban,
-    Bound,
     Continue,
     Edit,
     Grant,
@@ -63,7 +62,6 @@ __all__ = [
     "Asked",
     "Ban",
     "Blame",
-    "Bound",
     "Budget",
     "Choice",
     "Confusion",

@@ -96,15 +96,6 @@ class Grant(Record):
     budget: Budget
 
 
-class Bound(Record):
-    """Another bound for a guard that the task has. What is None stays as it is."""
-
-    verb: Literal["guard"] = "guard"
-    guard: Name
-    min: float | None = None
-    max: float | None = None
-
-
 class Pause(Record):
     """Start nothing new."""
 
@@ -124,7 +115,7 @@ class Stop(Record):
 
 
 Wish = Annotated[
-    Union[Approve, Reject, Edit, Inject, Pin, Unpin, Ban, Unban, Grant, Bound, Pause, Continue, Stop],
+    Union[Approve, Reject, Edit, Inject, Pin, Unpin, Ban, Unban, Grant, Pause, Continue, Stop],
     Field(discriminator="verb"),
 ]
 

@@ -7,7 +7,7 @@ from typing import Mapping, Sequence
 
 from postgrad.budget import format_budget
 from postgrad.events import Decided, Event, Proposed
-from postgrad.records import Ban, Bound, Grant, Inject, Order, Unban
+from postgrad.records import Ban, Grant, Inject, Order, Unban
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,6 @@ def subject(order: Order) -> str:
         return wish.what
     if isinstance(wish, Grant):
         return format_budget(wish.budget)
-    if isinstance(wish, Bound):
-        return wish.guard
     if isinstance(wish, Inject):
         return f"{wish.kind or 'a recipe'}{f' on {wish.experiment}' if wish.experiment else ''}"
     return str(getattr(wish, "experiment", ""))

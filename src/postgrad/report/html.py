@@ -59,6 +59,7 @@ def _environment() -> Environment:
         short=wording.short,
         recipe_lines=wording.recipe_lines,
         pared=wording.pared,
+        decision=wording.decision,
     )
     return made
 

@@ -132,6 +132,7 @@ def environment() -> Environment:
         "short": wording.short,
         "recipe_lines": wording.recipe_lines,
         "pared": wording.pared,
+        "decision": wording.decision,
         "code": code,
         "block": block,
     }

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from postgrad.events import Pared
 from postgrad.records import Asked, Difference, Estimate, JudgeControl, Recipe, Value
+from postgrad.report.decisions import Decision
 from postgrad.tree import Experiment, State
 
 METRIC_NAMES = {
@@ -170,6 +171,15 @@ def pared(found: Pared) -> str:
     if found.dropped:
         return f"{change} is left out, because it brings {found.against} about {brings}: {found.experiment} leads"
     return f"{change} stays: it brings {found.against} about {brings}, by {found.experiment}, which lacks it"
+
+
+def decision(one: Decision) -> str:
+    """A person's decision in a sentence: when, who, what, and why."""
+    when = datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%d %H:%M")
+    said = one.said if one.took_effect else f"refused: {one.said}"
+    why = f" Reason: {one.reason}" if one.reason else ""
+    led = f" It became {one.led_to}." if one.led_to else ""
+    return f"{when} UTC, {one.by}: {' '.join(filter(None, (one.verb, one.about)))}. {said.rstrip('.')}.{led}{why}"
 
 
 def kind_name(kind: str) -> str:

@@ -16,6 +16,11 @@ def itself(recipe: Recipe) -> Recipe | None:
     return recipe
 
 
+def nothing(kind: str) -> bool:
+    """No kind of change is barred."""
+    return False
+
+
 @dataclass(frozen=True)
 class Context:
     """What a researcher may know when it proposes.
@@ -34,6 +39,7 @@ class Context:
         remaining: what is left of the budget; None where nobody keeps an account.
         card: what the data looks like; None where nobody looked.
         rows: train rows that a researcher may be shown.
+        barred: whether people do not want a kind of change.
     """
 
     tree: Tree
@@ -47,6 +53,7 @@ class Context:
     remaining: Remaining | None = None
     card: DataCard | None = None
     rows: Sequence[Row] = ()
+    barred: Callable[[str], bool] = nothing
 
 
 class Researcher(Protocol):

@@ -6,6 +6,7 @@ from typing import Callable, Mapping
 
 from postgrad.records import Prior, Recipe, TaskSpec
 from postgrad.research import edit
+from postgrad.research.base import nothing
 from postgrad.research.options import PlaybookOptions
 from postgrad.research.space import space_of
 from postgrad.search.base import OptionPolicy, Policy, SpacePolicy
@@ -17,6 +18,7 @@ def bound(
     nominal_s: Callable[[Recipe], float],
     priors: Mapping[str, Prior] | None = None,
     seeded: Callable[[Recipe], bool] = edit.seeded,
+    barred: Callable[[str], bool] = nothing,
 ) -> Policy:
     """The policy, with the task's recipe space or options where it chooses from them.
 
@@ -24,9 +26,10 @@ def bound(
         nominal_s: nominal seconds of one experiment with a recipe.
         priors: kind of change -> what finished runs taught about it.
         seeded: whether training a recipe with another seed gives another model.
+        barred: whether people do not want a kind of change.
     """
     if isinstance(policy, SpacePolicy):
         return policy.over(space_of(task))
     if isinstance(policy, OptionPolicy):
-        return policy.weighing(PlaybookOptions(task, nominal_s, priors or {}, seeded))
+        return policy.weighing(PlaybookOptions(task, nominal_s, priors or {}, seeded, barred))
     return policy

@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple
 from postgrad.memory.effects import DRAFTS_AGAINST
 from postgrad.records import Analysis, Dimension, Failure, Move, Prior, Recipe, Stage, TaskSpec, Value
 from postgrad.research import edit
+from postgrad.research.base import nothing
 from postgrad.research.drafts import starts_of
 from postgrad.research.moves import plays_of
 from postgrad.research.promises import promises
@@ -38,12 +39,14 @@ class PlaybookOptions:
         seconds: nominal seconds of one experiment with a recipe.
         priors: kind of change -> what finished runs taught about it.
         varies: whether training a recipe with another seed gives another model.
+        barred: whether people do not want a kind of change.
     """
 
     task: TaskSpec
     seconds: Callable[[Recipe], float] = field(compare=False)
     priors: Mapping[str, Prior] = field(default_factory=dict, hash=False)
     varies: Callable[[Recipe], bool] = field(default=edit.seeded, compare=False)
+    barred: Callable[[str], bool] = field(default=nothing, compare=False)
 
     @cached_property
     def _starts(self) -> tuple[Option, ...]:
@@ -55,11 +58,16 @@ class PlaybookOptions:
 
     def starts(self) -> tuple[Option, ...]:
         """The fixed starting points of every base model."""
-        return self._starts
+        return self._allowed(self._starts)
+
+    def _allowed(self, options: tuple[Option, ...]) -> tuple[Option, ...]:
+        return tuple(option for option in options if not self.barred(option.kind))
 
     def changes(self, recipe: Recipe) -> tuple[Option, ...]:
         """The plays that apply, every data step and member left out, and other choices of settings to tune."""
-        return _changes(_Case(self._about, recipe.hash, recipe, self.task)) if edit.valid(recipe) else ()
+        if not edit.valid(recipe):
+            return ()
+        return self._allowed(_changes(_Case(self._about, recipe.hash, recipe, self.task)))
 
     @cached_property
     def _about(self) -> str:
@@ -67,6 +75,8 @@ class PlaybookOptions:
 
     def ranges(self, recipe: Recipe) -> dict[str, tuple[float, float]]:
         """Number -> the places it may have among features: that of a member beside the main one moves less."""
+        if self.barred("tune"):
+            return {}
         return {
             number.name: (0.5 - 0.5 * number.weight, 0.5 + 0.5 * number.weight)
             for number in (_numbers(recipe) if edit.valid(recipe) else {}).values()
@@ -87,7 +97,7 @@ class PlaybookOptions:
         """The method of one with the rest of the other, and both answering together."""
         if not (edit.valid(first) and edit.valid(second)):
             return ()
-        return _both(_Pair(first.hash, second.hash, self.task.kind == "classification", first, second))
+        return self._allowed(_both(_Pair(first.hash, second.hash, self.task.kind == "classification", first, second)))
 
     def features(self, recipe: Recipe) -> Features:
         """Settings, members, data steps, base model, inference rule and cost as parts; places of tunable numbers. A
@@ -144,13 +154,15 @@ class PlaybookOptions:
         return (prior.effect, prior.error) if prior and prior.effect is not None and prior.error else None
 
     def mended(self, recipe: Recipe, failure: Failure) -> Recipe | None:
+        if self.barred("repair"):
+            return None
         return _mended(_Failed(recipe.hash, failure.boundary, failure.kind, recipe, failure))
 
     def nominal_s(self, recipe: Recipe) -> float:
         return self.seconds(recipe)
 
     def seeded(self, recipe: Recipe) -> bool:
-        return edit.valid(recipe) and self.varies(recipe)
+        return edit.valid(recipe) and self.varies(recipe) and not self.barred("replicate")
 
 
 @dataclass(frozen=True)

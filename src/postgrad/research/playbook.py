@@ -38,7 +38,7 @@ class Playbook:
         ask = Ask(task, choice, context)
         for move, about in self._order(ask):
             idea = MAKERS[move](about)
-            if idea is not None:
+            if idea is not None and not context.barred(idea.kind):
                 return _proposal(ask, move, idea)
         return _proposal(ask, Move.DRAFT, _last_resort(ask))
 
@@ -60,6 +60,8 @@ def draft(ask: Ask) -> Idea | None:
     """The next starting point whose structure is not in the tree yet; of one base model's, the one that finished runs
     found best comes first."""
     for found in starting_points(ask.task, ask.context.rng, ask.context.priors):
+        if ask.context.barred(found.kind):
+            continue
         composed = found.kind == COMPOSED
         recipe = ask.fresh(found.recipe, near=composed)
         moved = composed and recipe != found.recipe
@@ -97,7 +99,7 @@ def improve(ask: Ask) -> Idea | None:
         if play.kind in promised:
             learnt = learnt.updated(promised[play.kind].gain, promised[play.kind].sd ** 2)
         drawn = learnt.draw(ask.context.rng)
-        after = None if play.kind in tried else changed(play, base, ask.task)
+        after = None if play.kind in tried or ask.context.barred(play.kind) else changed(play, base, ask.task)
         recipe = None if after is None else ask.fresh(after)
         if recipe is None:
             continue

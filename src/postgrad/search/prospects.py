@@ -69,7 +69,8 @@ class Prospects:
     def leading(self, count: int) -> list[Experiment]:
         """The experiments that are believed to be best, one for each recipe."""
         found: dict[str, Experiment] = {}
-        whole = [i for i, node in enumerate(self.seen) if node.score is not None]
+        closed = self.tree.closed_off
+        whole = [i for i, node in enumerate(self.seen) if node.score is not None and node.id not in closed]
         for i in sorted(whole, key=lambda i: (-self.means[i], self.seen[i].index)):
             found.setdefault(_recipe(self.seen[i]).hash, self.seen[i])
             if len(found) == count:
@@ -251,7 +252,7 @@ def _tells(node: Experiment) -> bool:
 def _taken(tree: Tree) -> list[Experiment]:
     """The experiments with a score, or stopped early with one to be expected, in index order: all of a short run, of a
     long one the best and the latest. The constant answer says nothing about recipes."""
-    best, latest = (filter(_tells, found) for found in (tree.scored(), reversed(tree.all())))
+    best, latest = (filter(_tells, found) for found in (tree.measured(), reversed(tree.all())))
     chosen = {node.id: node for node in islice(best, BEST)}
     for node in latest:
         if len(chosen) == BEST + LATEST:
