@@ -126,7 +126,7 @@ def test_expensive_proposals_wait_and_cheap_ones_go_on(tmp_path: Path) -> None:
     assert all(body.shown is not None for body in run.proposed() if body.experiment > asked[0])
     run.say("approve", asked[0])
     assert run.ended() == 0
-    assert run.tree[asked[0]].score is not None and run.tree.champion is not None
+    assert run.tree[asked[0]].results and run.tree.champion is not None
 
 
 @pytest.mark.parametrize(
