@@ -58,6 +58,7 @@ def test_the_example_drives_a_real_run(tmp_path: Path) -> None:
     theirs = [body.proposal for body in bodies if body.proposal.proposer == "command"]
     assert len(theirs) >= 2 and any(one.asked for one in theirs)
     assert not any(one.asked and one.asked.failed for one in theirs)
+    assert "questions to proposers" in (tmp_path / "runs" / "tiny-001" / "report.md").read_text()
     assert postgrad("show", "tiny-001", theirs[0].asked and bodies[-1].experiment or "e0003", cwd=tmp_path)
 
 

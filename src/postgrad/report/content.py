@@ -250,6 +250,9 @@ def _budget(view: RunView) -> tuple[Line, ...]:
         lines.append(Line("GPU time", format_duration(spent.gpu_s), hours(granted.gpu_hours)))
     if spent.usd or granted.usd:
         lines.append(Line("money", f"${spent.usd:.2f}", "no limit" if granted.usd is None else f"${granted.usd:g}"))
+    if spent.asked:
+        tokens = f"{spent.tokens_in:,} tokens read, {spent.tokens_out:,} written"
+        lines.append(Line("questions to proposers", f"{spent.asked} ({tokens})", "no limit"))
     lines.append(Line("largest job", f"{spent.max_rss_mb:,.0f} MB", f"{view.task.engine.memory_mb:,} MB a job"))
     return tuple(lines)
 
