@@ -1,18 +1,20 @@
 """Who proposes next: the proposers that the task names, and the playbook, by what their experiments have brought.
 
 Thompson sampling (Thompson 1933) on gain per nominal cost, as the playbook weighs its kinds of change: each proposer
-has a normal belief about the effect of its experiments, which starts the same for all. A question that came to nothing
-counts as a failed experiment, so who cannot answer loses its share; the playbook is always among those drawn from.
-Everything is read off the tree.
+has a normal belief about the effect of its experiments. That of others than the playbook starts a little below what the
+playbook has shown in this run: a run is short, and who has shown nothing is more likely worse than the default than
+better. A question that came to nothing counts as a failed experiment, so who cannot answer loses its share; the
+playbook is always among those drawn from. Everything is read off the tree.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from random import Random
 from typing import Sequence
 
-from postgrad.memory.effects import BETWEEN_PARENTS, FAILED_EFFECT
+from postgrad.memory.effects import BETWEEN_PARENTS, FAILED_EFFECT, Z95
 from postgrad.records import Move
 from postgrad.research.drafts import DRAFT_PRIOR
 from postgrad.research.learning import Belief, effect_of, worth
@@ -26,6 +28,8 @@ OVERHEAD_S = 10.0
 ANSWERED = (Move.DRAFT, Move.IMPROVE, Move.COMBINE, Move.ABLATE)
 # A proposer that failed so often in a row rests for up to so many experiments.
 LONGEST_REST = 32
+# Where the belief about others starts: so far below the playbook's, give or take so much.
+BEHIND, UNSURE = 0.02, 0.015
 
 
 @dataclass
@@ -34,11 +38,13 @@ class Record:
 
     Attributes:
         belief: about the effect of its next experiment.
+        seen: (gain, variance) of what it did.
         experiments: that it proposed; `cost_s` are their nominal seconds.
         streak: questions in a row that came to nothing, up to the last one; `since` counts the experiments after it.
     """
 
     belief: Belief = DRAFT_PRIOR
+    seen: list[tuple[float, float]] = field(default_factory=list)
     experiments: int = 0
     cost_s: float = 0.0
     streak: int = 0
@@ -61,11 +67,22 @@ def records(tree: Tree, names: Sequence[str]) -> dict[str, Record]:
             one = found[asked.proposer]
             one.streak, one.since = (one.streak + 1 if asked.failed else 0), 0
             if asked.failed:
-                one.belief = one.belief.updated(FAILED_EFFECT, BETWEEN_PARENTS**2)
+                one.seen.append((FAILED_EFFECT, BETWEEN_PARENTS**2))
         name = _proposer(node, found)
         if name is not None:
             _count(found[name], node, tree)
+    playbook = found[PLAYBOOK]
+    playbook.belief = _believed(playbook, DRAFT_PRIOR)
+    start = Belief(playbook.belief.mean - BEHIND, UNSURE)
+    for name in names:
+        found[name].belief = _believed(found[name], start)
     return found
+
+
+def _believed(record: Record, start: Belief) -> Belief:
+    for effect, variance in record.seen:
+        start = start.updated(effect, variance)
+    return start
 
 
 def _proposer(node: Experiment, names: dict[str, Record]) -> str | None:
@@ -79,8 +96,17 @@ def _proposer(node: Experiment, names: dict[str, Record]) -> str | None:
 def _count(record: Record, node: Experiment, tree: Tree) -> None:
     record.experiments += 1
     record.cost_s += OVERHEAD_S + node.proposed.nominal_s
-    if (seen := effect_of(node, tree)) is not None:
-        record.belief = record.belief.updated(*seen)
+    if (seen := _gain(node) or effect_of(node, tree)) is not None:
+        record.seen.append(seen)
+
+
+def _gain(node: Experiment) -> tuple[float, float] | None:
+    """(gain over the champion it was proposed against, variance), as the referee believes it; None where it says
+    nothing. An effect on the parent would not do: whose parents are poor finds it easy to improve on them."""
+    said = node.analysis.gain if node.analysis is not None else None
+    if said is None or not all(map(isfinite, (said.value, said.low, said.high))):
+        return None
+    return said.value, ((said.high - said.low) / (2 * Z95)) ** 2 + BETWEEN_PARENTS**2
 
 
 def drawn(found: dict[str, Record], among: Sequence[str], rng: Random) -> str:
