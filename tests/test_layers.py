@@ -79,6 +79,7 @@ HEAVY = {
     "openai",
     "anthropic",
     "httpx2",
+    "mcp",
 }
 NOT_AT_START = HEAVY | {"numpy", "scipy", "jinja2", "postgrad.records", "postgrad.events"}
 

@@ -143,7 +143,9 @@ class Session:
         if isinstance(body, JobFinished):
             self.finished[body.job] = body
             self.failures[body.job] += body.result.failure is not None
-            self.pace.finished(body.job, self._backend(body.experiment), body.result)
+            node = self.tree.experiments.get(body.experiment)
+            backend = node.proposed.proposal.recipe.stage.backend if node else ""
+            self.pace.finished(body.job, backend, body.result)
 
     def append(self, body: Body) -> None:
         """Store an event, then derive from it."""
@@ -277,10 +279,6 @@ class Session:
     def forecast_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
         """Expected wall seconds of these units in one job. Depends on the machine: for budgets only."""
         return (START_UP_S + self.nominal_s(recipe, units)) * self.pace.of(recipe.stage.backend)
-
-    def _backend(self, experiment: str) -> str:
-        node = self.tree.experiments.get(experiment)
-        return node.proposed.proposal.recipe.stage.backend if node else ""
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from postgrad.cli import output
 # In the order that a user meets them. Each is `postgrad.cli.<name>` with a function `command`; where the file has a
 # dictionary `OPEN`, these are more settings of its parser.
 COMMANDS = (
-    "init", "check", "run", "resume", "list", "show", "inbox", "report", "export", "replay", "audit", "suite",
+    "init", "check", "run", "resume", "list", "show", "inbox", "mcp", "report", "export", "replay", "audit", "suite",
     "selftest", "bench", "contest", "memory", "doctor",
 )  # fmt: skip
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}

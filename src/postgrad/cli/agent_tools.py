@@ -1,0 +1,134 @@
+"""What a coding agent may ask of a run, and order: the same verbs as a person's, as plain functions with JSON answers.
+
+It reads the store and writes to the mailbox. No answer holds an item, a label or a score of the select or sealed split.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from postgrad.cli.orders import login, order_document, wait_for
+from postgrad.cli.output import plain
+from postgrad.cli.reading import experiment_id
+from postgrad.cli.runs import describe
+from postgrad.errors import UserError
+from postgrad.events import DataPrepared, current
+from postgrad.people.ask import Asked, asked, wish_of
+from postgrad.people.mailbox import new_order, post
+from postgrad.records import Approve, Choice, Move, Reject, Wish
+from postgrad.research.base import Context
+from postgrad.research.context import brief
+from postgrad.research.context import lessons as lines_of
+from postgrad.research.ideas import Ask
+from postgrad.research.tally import tally
+from postgrad.store.sqlite import SqliteStore
+
+Answer = dict[str, Any]
+
+
+class Tools:
+    """The tools for one run."""
+
+    def __init__(self, folder: Path, who: str | None = None) -> None:
+        self.folder, self.who = folder, who or f"agent of {login()}"
+
+    def _now(self) -> Asked:
+        with SqliteStore.open(self.folder, write=False) as store:
+            return asked(store.events())
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def context(self, experiment: str | None = None) -> Answer:
+        """What is known, in at most 8,000 tokens, for a change of one experiment or for a new start."""
+        with SqliteStore.open(self.folder, write=False) as store:
+            events = store.events()
+        now, prepared = asked(events), current(events).get("data_prepared")
+        if not isinstance(prepared, DataPrepared):
+            raise UserError("The run is not prepared yet. Ask again in a moment.")
+        parent = experiment_id(experiment, now.tree) if experiment else None
+        context = Context(
+            tree=now.tree,
+            rng=Random(0),
+            index=len(now.tree),
+            affordable_s=None,
+            nominal_s=lambda recipe: 0.0,
+            priors=prepared.remembered.priors if prepared.remembered else {},
+            remaining=now.ledger.remaining(events[-1].clock),
+            card=prepared.card,
+        )
+        move = Move.DRAFT if parent is None else Move.IMPROVE
+        told = brief(Ask(now.task, Choice(parent=parent, move=move), context))
+        return {"text": told.text, "tokens": told.tokens}
+
+    def status(self) -> Answer:
+        """Where the run stands."""
+        now, line = self._now(), describe(self.folder)
+        return {
+            "run": line.run,
+            "state": line.state,
+            "search_ended": now.ended,
+            "metric": line.metric,
+            "experiments": line.experiments,
+            "champion": now.tree.champion,
+            "champion_search_score": now.tree[now.tree.champion].score if now.tree.champion else None,
+            "waiting_for_approval": [node.id for node in now.tree.waiting()],
+            "under_way": [node.id for node in now.tree.pending() if not node.waits],
+            "paused_by": now.standing.paused.by if now.standing.paused else None,
+            "granted": plain(now.ledger.granted),
+            "spent": plain(now.ledger.spent),
+        }
+
+    def result(self, experiment: str) -> Answer:
+        """What one experiment was, and how it came out on the search split."""
+        tree = self._now().tree
+        node = tree[experiment_id(experiment, tree)]
+        proposal, analysis = node.proposed.proposal, node.analysis
+        return {
+            "experiment": node.id,
+            "parent": node.parent,
+            "kind": proposal.kind,
+            "change": proposal.change,
+            "hypothesis": proposal.hypothesis,
+            "recipe": plain(proposal.recipe),
+            "state": node.state.value,
+            "waits": node.proposed.asks if node.waits else None,
+            "verdict": analysis.verdict if analysis else None,
+            "cause": analysis.cause if analysis else None,
+            "search_score": plain(node.score),
+            "search_estimate": plain(node.evaluation.estimate) if node.evaluation else None,
+            "failure": plain(node.failure),
+            "cost_s": node.cost_s,
+        }
+
+    def lessons(self) -> Answer:
+        """What the run has learnt, a line for each kind of change, with the experiments that say it."""
+        return {"lessons": lines_of(tally(self._now().tree))}
+
+    # --- ordering -------------------------------------------------------------------------------------------------
+
+    def propose(self, idea: dict[str, Any]) -> Answer:
+        """Put an idea in: it is proposed next, and waits for a person where the task wants that."""
+        wish = wish_of(idea, None, "idea")
+        on = experiment_id(wish.experiment, self._now().tree) if wish.experiment else None
+        return self._give(wish.model_copy(update={"asks": True, "experiment": on}))
+
+    def approve(self, experiment: str) -> Answer:
+        """Let a proposal that waits be tried."""
+        return self._give(Approve(experiment=experiment_id(experiment, self._now().tree)))
+
+    def reject(self, experiment: str, reason: str) -> Answer:
+        """Do not try a proposal that waits, nor its kind again."""
+        if not reason.strip():
+            raise UserError("A rejection needs a reason: the search learns from it.")
+        return self._give(Reject(experiment=experiment_id(experiment, self._now().tree)), reason)
+
+    def _give(self, wish: Wish, reason: str = "") -> Answer:
+        order = new_order(wish, self.who, reason)
+        refused = self._now().decided(order)
+        if not refused.took_effect:
+            raise UserError(refused.said)
+        post(self.folder, order)
+        with SqliteStore.open(self.folder, write=False) as store:
+            return order_document(order, wait_for(store, order, self.folder))

@@ -1,0 +1,84 @@
+"""A run that an outside agent drives through MCP, with the SDK's own client over standard input and output."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from people_run import Run, new_run
+from postgrad.cli.agent_tools import Tools
+from postgrad.errors import UserError
+from postgrad.events import current
+
+pytest.importorskip("mcp")
+
+
+async def _session(run: Run, *options: str) -> list[Any]:
+    """Read, propose two experiments, approve the first and reject the second; then look at what came of it."""
+    from mcp import Client, StdioServerParameters, stdio_client
+    from mcp.types import TextContent
+
+    arguments = ["-m", "postgrad", "mcp", str(run.folder), "--as", "robot", *options]
+    server = StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ))
+    async with Client(stdio_client(server)) as client:
+
+        async def call(tool: str, **words: Any) -> Any:
+            (content,) = (await client.call_tool(tool, words)).content
+            assert isinstance(content, TextContent)
+            return json.loads(content.text)
+
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        if options:
+            return [names]
+        told = await call("context", experiment="1")
+        before = await call("status")
+        waiting = before["waiting_for_approval"][0]
+        decided = await call("reject", experiment=waiting, reason="mine is better")
+        mine = {
+            "recipe": {"stage": {"backend": "classic", "params": {"C": 3.0}}},
+            "on": "e0001",
+            "hypothesis": "why not",
+        }
+        proposed = await call("propose", idea=mine)
+        again = await call("propose", idea={"kind": "nothing.known", "on": "e0001"})
+        for _ in range(400):
+            names_now = (await call("status"))["waiting_for_approval"]
+            if names_now:
+                break
+            await asyncio.sleep(0.05)
+        ids = [(name, await call("result", experiment=name)) for name in names_now]
+        approved = await call("approve", experiment=ids[0][0])
+        for _ in range(400):
+            result = await call("result", experiment=ids[0][0])
+            if result["state"] != "pending":
+                break
+            await asyncio.sleep(0.05)
+        return [names, told, decided, proposed, again, approved, result, await call("lessons")]
+
+
+def test_a_run_is_driven_through_mcp(tmp_path: Path) -> None:
+    run = new_run(tmp_path, experiments=6).drive()
+    run.waiting()
+    names, told, decided, proposed, again, approved, result, lessons = asyncio.run(_session(run))
+    assert names == {"context", "status", "result", "lessons", "propose", "approve", "reject"}
+    assert told["tokens"] <= 8000 and "Rules" in told["text"]
+    assert decided["took_effect"] and proposed["took_effect"] and approved["took_effect"]
+    assert "has no change" in again["error"]
+    assert result["state"] != "pending" and "select" not in json.dumps(result) and "lessons" in lessons
+    assert asyncio.run(_session(run, "--no-approve"))[0] == names - {"approve", "reject"}
+    run.say("stop")
+    assert run.ended() == 0
+    assert {body.order.by for body in run.decisions()} >= {"robot"}
+    mine = next(node for node in run.tree.all() if node.proposed.order)
+    assert mine.proposed.proposal.proposer == "agent" and mine.proposed.asks
+    assert "sealed_done" in current(run.events())
+    ended = json.dumps(Tools(run.folder).status()) + json.dumps(Tools(run.folder).result("0"))
+    assert "sealed" not in ended
+    with pytest.raises(UserError, match="has ended"):
+        Tools(run.folder).propose({"kind": "method.partial", "on": "e0001"})
