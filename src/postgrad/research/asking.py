@@ -17,7 +17,7 @@ from postgrad.research.ideas import Ask
 from postgrad.research.menu import Item, moves
 from postgrad.research.novelty import repeat_of
 from postgrad.research.playbook import Playbook
-from postgrad.research.proposers import ANSWERED, PLAYBOOK, drawn, records
+from postgrad.research.proposers import ANSWERED, PLAYBOOK, admitted, drawn, records
 from postgrad.research.tally import tally
 
 NOTES, NOTE = 12, 300
@@ -105,7 +105,9 @@ class Asking:
         ]
         if not able:
             return PLAYBOOK
-        return drawn(found, able if self.spec.alone else [*able, PLAYBOOK], ask.context.rng)
+        if self.spec.alone:
+            return drawn(found, able, ask.context.rng)
+        return drawn(found, [*admitted(found, able), PLAYBOOK], ask.context.rng)
 
     def _question(self, ask: Ask, name: str, menu: Sequence[Item]) -> Question:
         return Question(

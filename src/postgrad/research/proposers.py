@@ -4,14 +4,16 @@ Thompson sampling (Thompson 1933) on gain per nominal cost, as the playbook weig
 has a normal belief about the effect of its experiments. That of others than the playbook starts a little below what the
 playbook has shown in this run: a run is short, and who has shown nothing is more likely worse than the default than
 better. A question that came to nothing counts as a failed experiment, so who cannot answer loses its share; the
-playbook is always among those drawn from. Everything is read off the tree.
+playbook is always among those drawn from. Who is not believed to be better yet is on trial, with a tenth of the
+experiments at most: so much is the most that a proposer of no use can cost. Everything is read off the tree.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import isfinite
+from math import hypot, isfinite
 from random import Random
+from statistics import NormalDist
 from typing import Sequence
 
 from postgrad.memory.effects import BETWEEN_PARENTS, FAILED_EFFECT, Z95
@@ -30,6 +32,9 @@ ANSWERED = (Move.DRAFT, Move.IMPROVE, Move.COMBINE, Move.ABLATE)
 LONGEST_REST = 32
 # Where the belief about others starts: so far below the playbook's, give or take so much.
 BEHIND, UNSURE = 0.02, 0.015
+# Who is not yet believed to be better than the playbook with this probability is on trial: all on trial together get at
+# most this share of the experiments. In a short run a draw cannot tell them apart.
+BETTER, TRIAL = 0.7, 0.1
 
 
 @dataclass
@@ -107,6 +112,25 @@ def _gain(node: Experiment) -> tuple[float, float] | None:
     if said is None or not all(map(isfinite, (said.value, said.low, said.high))):
         return None
     return said.value, ((said.high - said.low) / (2 * Z95)) ** 2 + BETWEEN_PARENTS**2
+
+
+def admitted(found: dict[str, Record], names: Sequence[str]) -> list[str]:
+    """Those of these who may propose beside the playbook now: the trusted ones, and who is on trial and has not used up
+    its share, questions that came to nothing included."""
+    playbook = found[PLAYBOOK].belief
+    whole = sum(record.experiments for record in found.values()) + 1
+    trial = [name for name in names if _better(found[name].belief, playbook) < BETTER]
+    share = max(1.0, TRIAL * whole) / max(1, len(trial))
+    return [
+        name
+        for name in names
+        if name not in trial or max(len(found[name].seen), found[name].experiments) < max(1.0, share)
+    ]
+
+
+def _better(one: Belief, other: Belief) -> float:
+    """The probability that one normal belief is about more than another."""
+    return NormalDist().cdf((one.mean - other.mean) / hypot(one.sd, other.sd))
 
 
 def drawn(found: dict[str, Record], among: Sequence[str], rng: Random) -> str:
