@@ -43,18 +43,23 @@ def _proposal(now: Asked, node: Experiment) -> Iterator[RenderableType]:
     yield Text.assemble((node.id, "bold"), f"  {choice.move}{on}  ", (proposal.kind, "dim"))
     before = now.tree[choice.parent].proposed.proposal.recipe if choice.parent else None
     changes = ", ".join(
-        f"{each.setting} {wording.setting(each.before) if before else ''}->{wording.setting(each.after)}"
+        f"{each.setting} {f'{wording.setting(each.before)} → ' if before else ''}{wording.setting(each.after)}"
         for each in recipe_changes(before, proposal.recipe)
     )
     rows = [
         ("change", proposal.change),
         ("settings", wording.short(changes, 400)),
-        ("reason", f"{proposal.hypothesis} {choice.reason}".strip()),
+        ("reason", _reason(proposal.hypothesis, choice.reason)),
         ("expected", f"{wording.signed(proposal.expected_effect)}; refuted by: {proposal.refuted_by}"),
         ("cost", f"about {span(node.proposed.forecast_s)}"),
         ("waits", node.proposed.asks),
     ]
     yield facts([(name, text) for name, text in rows if text])
+
+
+def _reason(hypothesis: str, chosen: str) -> str:
+    """Why it should help and why it was chosen, where that is not said already."""
+    return hypothesis if not chosen or chosen in hypothesis else f"{hypothesis} Chosen because: {chosen}."
 
 
 def decisions(events: tuple[Event, ...]) -> Iterator[RenderableType]:
