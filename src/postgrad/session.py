@@ -363,7 +363,7 @@ class Session:
         if job.purpose == "search" and left is not None:
             most = min(most, max(LEAST_JOB_S, left / (1 + self.final_share)))
         granted = self.ledger.granted.wall_s
-        if job.purpose == "sealed" and not job.save_model and granted is not None:
+        if job.purpose == "sealed" and not job.save_model and granted is not None and self.sealed is None:
             most = min(most, max(LEAST_JOB_S, granted))
         return most
 
