@@ -507,6 +507,8 @@ def test_a_task_file_names_a_program_beside_it(tmp_path: Path) -> None:
         ("{command: python agent.py}", "a list of words was expected"),
         ("{command: [a], models: [{provider: ollama}]}", "found models and command"),
         ("{command: [a], kind: language_model}", "Leave the kind out"),
+        ("{kind: outside, wait_s: -1}", "researcher.wait_s is -1"),
+        ("{kind: outside, examples: 3}", "researcher.examples is not of kind outside"),
         ("{command: [a], proposals: 9}", "researcher.proposals is 9, and 1 to 5 was expected"),
         ("{command: [a], proposals: many}", "researcher.proposals: input should be a valid integer"),
         ("{models: [{provider: ollama, model: q, price: {input: -1, output: 0}}]}", "price: 0 or more dollars"),

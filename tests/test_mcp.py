@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from people_run import Run, new_run
 from postgrad.cli.agent_tools import Tools
 from postgrad.errors import UserError
 from postgrad.events import current
+from postgrad.records import ResearcherSpec
 
 pytest.importorskip("mcp")
 
@@ -82,3 +84,61 @@ def test_a_run_is_driven_through_mcp(tmp_path: Path) -> None:
     assert "sealed" not in ended
     with pytest.raises(UserError, match="has ended"):
         Tools(run.folder).propose({"kind": "method.partial", "on": "e0001"})
+
+
+async def _alone(run: Run, count: int) -> list[str]:
+    """Put in an idea whenever the run waits for one, from what `context` says is open; then end the search."""
+    from mcp import Client, StdioServerParameters, stdio_client
+    from mcp.types import TextContent
+
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "postgrad", "mcp", str(run.folder)], env=dict(os.environ)
+    )
+    mine: list[str] = []
+    async with Client(stdio_client(server)) as client:
+
+        async def call(tool: str, **words: Any) -> Any:
+            (content,) = (await client.call_tool(tool, words)).content
+            assert isinstance(content, TextContent)
+            return json.loads(content.text)
+
+        for number in range(count):
+            experiments = len(run.until(lambda run: _waits(run) and run.proposed()))
+            told = await call("context", experiment="1")
+            kind = OPEN.findall(told["text"])[number]
+            done = await call("propose", idea={"kind": kind, "on": "e0001", "hypothesis": f"idea {number}"})
+            assert done["took_effect"], done
+            mine.append(kind)
+            run.until(lambda run, before=experiments: len(run.proposed()) > before)
+    return mine
+
+
+def _waits(run: Run) -> bool:
+    """True while the run waits for an idea and nothing else."""
+    last = run.events()[-1].body
+    return last.type == "waiting" and "outside" in last.why
+
+
+OPEN = re.compile(r"^- ((?:classic|train|data)\.\w+): .* nominal seconds$", re.MULTILINE)
+
+
+def test_an_agent_outside_makes_every_proposal_of_a_run(tmp_path: Path) -> None:
+    outside = ResearcherSpec(kind="outside", wait_s=600.0)
+    run = new_run(tmp_path, experiments=6, when="never", researcher=outside).drive()
+    references = len([node for node in run.until(lambda run: _waits(run) and run.tree.all())])
+    mine = asyncio.run(_alone(run, 6 - references))
+    assert run.ended() == 0
+    after = [body.proposal for body in run.proposed()[references:]]
+    assert [proposal.proposer for proposal in after] == ["agent"] * len(mine)
+    assert [proposal.kind for proposal in after] == mine
+    assert "sealed_done" in current(run.events())
+    assert len(run.proposed()) == 6
+
+
+def test_where_nobody_outside_says_anything_the_playbook_proposes(tmp_path: Path) -> None:
+    silent = ResearcherSpec(kind="outside", wait_s=0.2)
+    run = new_run(tmp_path, experiments=5, when="never", researcher=silent).drive()
+    assert run.ended() == 0
+    kinds = [event.body.type for event in run.events()]
+    assert kinds.count("waiting") == kinds.count("went_on") >= 1
+    assert not any(body.proposal.proposer == "agent" for body in run.proposed())

@@ -177,6 +177,8 @@ class Loop:
                 self._append(index, *owed, self._view(index).champion)
                 continue
             pared, choice = self._pared(index, stopped=False), None
+            if pared is None and self.desk.awaits(index):
+                return None
             if pared is None:
                 choice = self._choose(index)
                 pared = self._pared(index, stopped=True) if choice.move is Move.STOP else None
@@ -245,8 +247,7 @@ class Loop:
         return self.session.nominal_s(recipe, self.session.plan.search)
 
     def _tells_nothing(self, proposal: Proposal) -> bool:
-        """True for what is proposed only because time runs out and nothing else can be paid: training once more what no
-        seed changes."""
+        """True for what is proposed only because nothing else can be paid: once more what no seed changes."""
         if self.session.remaining().wall_s is None or not edit.valid(proposal.recipe):
             return False
         return self.session.tree.has_tried(proposal.recipe) and not edit.seeded(proposal.recipe)

@@ -6,6 +6,7 @@ in the log is never decided on again.
 
 from __future__ import annotations
 
+import time
 from typing import Callable
 
 from postgrad.budget import HOUR, format_duration
@@ -42,6 +43,7 @@ class Desk:
         self.session, self._finishing = session, finishing
         self._reader = Reader(session.store.folder)
         self.gate = Gate(session.standing)
+        self._asked: tuple[int, float] | None = None
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -141,4 +143,17 @@ class Desk:
         if standing.paused is not None:
             return f"paused by {standing.paused.by}"
         names = ", ".join(node.id for node in waiting)
-        return f"{names} {'waits' if len(waiting) == 1 else 'wait'} for approval" if waiting else None
+        if waiting:
+            return f"{names} {'waits' if len(waiting) == 1 else 'wait'} for approval"
+        outside = self._asked is not None and self.awaits(self._asked[0]) and self.idea() is None
+        return "an idea from outside" if outside else None
+
+    def awaits(self, index: int) -> bool:
+        """True while whoever is outside is given time to put in an idea for this experiment. The time begins when it is
+        first asked, and anew after a resume."""
+        spec = self.session.task.researcher
+        if isinstance(spec, str) or spec.kind != "outside" or self.stopping:
+            return False
+        if self._asked is None or self._asked[0] != index:
+            self._asked = index, time.monotonic()
+        return time.monotonic() - self._asked[1] < spec.wait_s

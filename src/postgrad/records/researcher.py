@@ -53,7 +53,8 @@ class ResearcherSpec(Record):
     """Who proposes beside the playbook, or in its place.
 
     Attributes:
-        kind: `language_model` for `models`, `command` for a program.
+        kind: `language_model` for `models`, `command` for a program, `outside` for whoever puts ideas in by `inbox` or
+            `mcp`.
         command: the program with its arguments.
         env: names of environment variables that it is given beside a few that are no keys.
         alone: the playbook competes with the others where this is False, and only fills in for them where it is True.
@@ -62,10 +63,11 @@ class ResearcherSpec(Record):
         form: `moves` has a proposal be one open move with its reasons, for models that are lost in more.
         proposals: asked for at once; those that are not used at once are kept.
         max_tokens: of a reply, hidden reasoning included.
+        wait_s: how long a run waits for an idea from outside before the playbook proposes in its place.
         timeout_s: for one reply. Under a budget of time it is at most a twentieth of that.
     """
 
-    kind: Literal["language_model", "command"]
+    kind: Literal["language_model", "command", "outside"]
     models: tuple[ModelSpec, ...] = ()
     command: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
@@ -77,12 +79,13 @@ class ResearcherSpec(Record):
     max_tokens: int = 2048
     temperature: float | None = None
     timeout_s: float = 60.0
+    wait_s: float = 600.0
 
     @property
     def called(self) -> str:
         """Who that is, in words."""
         who = " ".join(self.command) if self.kind == "command" else ", ".join(model.called for model in self.models)
-        return f"{self.kind} ({who})"
+        return f"{self.kind} ({who})" if who else self.kind
 
 
 def called(researcher: str | ResearcherSpec) -> str:

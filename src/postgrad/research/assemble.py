@@ -15,8 +15,10 @@ from postgrad.research.asking import Asking
 from postgrad.research.base import Researcher
 from postgrad.research.command import NAME, Command
 from postgrad.research.language_model import LanguageModel, patient
+from postgrad.research.proposers import PLAYBOOK
 
 RECORD = "asked.jsonl"
+OUTSIDE = "outside"
 # Where a program works, in the run's folder.
 SCRATCH = "researcher"
 # One reply may take so much of a budget of time, and never less than a few seconds.
@@ -32,6 +34,8 @@ def researcher_of(task: TaskSpec, folder: Path) -> Researcher:
     spec = task.researcher
     if isinstance(spec, str):
         return RESEARCHERS.get(spec)
+    if spec.kind == OUTSIDE:
+        return RESEARCHERS.get(PLAYBOOK)  # For what nobody put an idea in.
     wait = timeout_s(task, spec)
     record = folder / RECORD
     if spec.kind == NAME:

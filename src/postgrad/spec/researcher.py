@@ -14,11 +14,14 @@ from postgrad.llm.presets import PRESETS
 from postgrad.records import ModelSpec, Rates, ResearcherSpec
 from postgrad.research import RESEARCHERS
 
-KINDS = ("language_model", "command")
+KINDS = ("language_model", "command", "outside")
 EXAMPLES = {
     "language_model": "researcher: {models: [{provider: ollama, model: qwen3}]}",
     "command": "researcher: {command: [python, agent.py]}",
+    "outside": "researcher: {kind: outside, wait_s: 600}",
 }
+# The keys that say nothing of a researcher outside.
+INNER = ("env", "alone", "context_tokens", "examples", "form", "proposals", "max_tokens", "temperature", "timeout_s")
 # Key -> the least and the most that is taken.
 BOUNDS = {
     "context_tokens": (1500, 200_000),
@@ -27,6 +30,7 @@ BOUNDS = {
     "max_tokens": (64, 100_000),
     "temperature": (0, 2),
     "timeout_s": (0.1, 3600),
+    "wait_s": (0, 604_800),
 }
 LONGEST_PROMPT = 8000
 # Key -> what it is for, in the schema.
@@ -43,6 +47,7 @@ RESEARCHER_HELP = {
     "max_tokens": "The longest reply.",
     "temperature": "Of the models; theirs where it is not set.",
     "timeout_s": "Seconds for one reply; at most a twentieth of a budget of time.",
+    "wait_s": "kind: outside: seconds that an idea is waited for; they cost no budget.",
 }
 
 
@@ -59,6 +64,8 @@ def read_researcher(value: Any, root: Path, problems: list[str]) -> ResearcherSp
         return None
     fields = {str(key): each for key, each in value.items() if each is not None}
     given = [key for key in ("models", "command") if key in fields]
+    if fields.get("kind") == "outside" and not given:
+        return _outside(fields, problems)
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
         problems.append(
@@ -82,6 +89,19 @@ def read_researcher(value: Any, root: Path, problems: list[str]) -> ResearcherSp
     if kind == "command" and not (spec.command and spec.command[0].strip()):
         problems.append(f"researcher.command is empty. Write it as {EXAMPLES['command']}")
     return _with_paths(spec, root) if len(problems) == before else None
+
+
+def _outside(fields: Mapping[str, Any], problems: list[str]) -> ResearcherSpec | None:
+    """Somebody who puts ideas in while the run waits for them."""
+    before = len(problems)
+    problems += [f"researcher.{key} is not of kind outside. Leave it out." for key in fields if key in INNER]
+    try:
+        spec = ResearcherSpec.model_validate(fields)
+    except ValidationError as wrong:
+        problems += dict.fromkeys(_message(error) for error in wrong.errors())
+        return None
+    problems += _number_problems(spec)
+    return spec if len(problems) == before else None
 
 
 def _named(name: str, problems: list[str]) -> str | None:
