@@ -76,6 +76,16 @@ def finish_reserve_s(session: Session) -> float:
     return min(RESERVE_CAP * granted, select + _final_s(session, finalists))
 
 
+def affordable_s(session: Session) -> float | None:
+    """Nominal seconds that one more experiment may have: what the wall-clock budget still holds less what certifying
+    needs, with room for its own final training. None without such a budget."""
+    wall = session.remaining().wall_s
+    if wall is None:
+        return None
+    most = min(wall - finish_reserve_s(session), wall / (1 + session.final_share))
+    return max(0.0, most) / session.pace.overall()
+
+
 def _recipe(node: Experiment) -> Recipe:
     return node.proposed.proposal.recipe
 

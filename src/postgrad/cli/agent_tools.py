@@ -9,13 +9,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from postgrad.certify import affordable_s
 from postgrad.cli.orders import login, order_document, wait_for
 from postgrad.cli.output import plain
 from postgrad.cli.reading import experiment_id
 from postgrad.cli.runs import describe
+from postgrad.engines.local import LocalEngine
 from postgrad.errors import UserError
-from postgrad.events import DataPrepared, current
+from postgrad.execute.executor import Executor
 from postgrad.people.ask import Asked, asked, wish_of
+from postgrad.people.gate import Gate
 from postgrad.people.mailbox import new_order, post
 from postgrad.records import Approve, Choice, Move, Reject, Wish
 from postgrad.research.base import Context
@@ -23,6 +26,7 @@ from postgrad.research.context import brief
 from postgrad.research.context import lessons as lines_of
 from postgrad.research.ideas import Ask
 from postgrad.research.tally import tally
+from postgrad.session import Session
 from postgrad.store.sqlite import SqliteStore
 
 Answer = dict[str, Any]
@@ -41,26 +45,32 @@ class Tools:
     # --- reading --------------------------------------------------------------------------------------------------
 
     def context(self, experiment: str | None = None) -> Answer:
-        """What is known, in at most 8,000 tokens, for a change of one experiment or for a new start."""
+        """What is known, in at most 8,000 tokens, for a change of one experiment or for a new start. What people
+        ruled out is not listed as open; `closed` says where they closed the whole branch, and who did."""
         with SqliteStore.open(self.folder, write=False) as store:
-            events = store.events()
-        now, prepared = asked(events), current(events).get("data_prepared")
-        if not isinstance(prepared, DataPrepared):
-            raise UserError("The run is not prepared yet. Ask again in a moment.")
-        parent = experiment_id(experiment, now.tree) if experiment else None
-        context = Context(
-            tree=now.tree,
-            rng=Random(0),
-            index=len(now.tree),
-            affordable_s=None,
-            nominal_s=lambda recipe: 0.0,
-            priors=prepared.remembered.priors if prepared.remembered else {},
-            remaining=now.ledger.remaining(events[-1].clock),
-            card=prepared.card,
-        )
-        move = Move.DRAFT if parent is None else Move.IMPROVE
-        told = brief(Ask(now.task, Choice(parent=parent, move=move), context))
-        return {"text": told.text, "tokens": told.tokens}
+            # Nothing is started and nothing appended: the session says what things cost.
+            executor = Executor(LocalEngine(), store.artifacts, self.folder / "scratch")
+            session = Session(store, executor, lambda event: None)
+            if session.prepared is None:
+                raise UserError("The run is not prepared yet. Ask again in a moment.")
+            gate, tree = Gate(session.standing), session.tree
+            parent = experiment_id(experiment, tree) if experiment else None
+            context = Context(
+                tree=gate.view(tree),
+                rng=Random(0),
+                index=len(tree),
+                affordable_s=affordable_s(session),
+                nominal_s=lambda recipe: session.nominal_s(recipe, session.plan.search),
+                priors=session.priors,
+                remaining=session.remaining(),
+                card=session.prepared.card,
+                barred=gate.barred,
+            )
+            move = Move.DRAFT if parent is None else Move.IMPROVE
+            told = brief(Ask(session.task, Choice(parent=parent, move=move), context))
+        rule = gate.closed(parent, tree)
+        closed = {"closed": f"{rule.said}: {rule.order.by} decided that"} if rule is not None else {}
+        return {"text": told.text, "tokens": told.tokens, **closed}
 
     def status(self) -> Answer:
         """Where the run stands."""

@@ -9,8 +9,9 @@ from typing import NoReturn
 from postgrad.budget import Ledger, format_budget, merge
 from postgrad.errors import UserError, near_miss
 from postgrad.events import Decided
-from postgrad.people.ideas import edited, injected, known_kinds
-from postgrad.people.standing import Standing
+from postgrad.people.gate import Gate
+from postgrad.people.ideas import edited, injected, kinds_in, known_kinds
+from postgrad.people.standing import Standing, kinds_of
 from postgrad.records import (
     Approve,
     Ban,
@@ -115,16 +116,15 @@ def _(wish: Reject, order: Order, now: Situation) -> Effect:
     node = _waiting(wish.experiment, now)
     if wish.only_this:
         return Effect(f"{node.id} is not tried")
-    kind = node.proposed.proposal.kind
-    what = " and ".join(node.proposed.choice.kinds) if kind.startswith("several.") else kind
-    together = " together" if kind.startswith("several.") else ""
-    return Effect(f"{node.id} is not tried, and {what}{together} is not proposed again")
+    kinds = sorted(kinds_of(node.proposed.proposal, node.proposed.choice))
+    together = " together" if len(kinds) > 1 else ""
+    return Effect(f"{node.id} is not tried, and {' and '.join(kinds)}{together} is not proposed again")
 
 
 @_effect.register
 def _(wish: Edit, order: Order, now: Situation) -> Effect:
     node = _waiting(wish.experiment, now)
-    found = edited(node.proposed.proposal, wish, order, now.task, now.tree)
+    found = edited(node.proposed.proposal, wish, order, now.task, now.tree, now.standing.ideas)
     then = " and approved" if wish.approve else ", and waits on"
     return Effect(f"{node.id} is edited{then}: {found.change}", found)
 
@@ -133,8 +133,25 @@ def _(wish: Edit, order: Order, now: Situation) -> Effect:
 def _(wish: Inject, order: Order, now: Situation) -> Effect:
     if wish.experiment is not None:
         _there(wish.experiment, now)
-    found = injected(wish, order, now.task, now.tree)
+    found = injected(wish, order, now.task, now.tree, now.standing.ideas)
+    if wish.asks:
+        _within_rules(found, wish.experiment, now)
     return Effect(f"it is proposed next: {found.change}", found)
+
+
+def _within_rules(idea: Proposal, parent: str | None, now: Situation) -> None:
+    """Refuse a program's idea that goes where people closed the way. A person's own idea is an exception to a rule."""
+    gate = Gate(now.standing)
+    if gate.open:
+        return
+    before = now.tree[parent].proposed.proposal.recipe if parent is not None else None
+    rule = gate.closed(parent, now.tree) or gate.against(kinds_in(idea, before, now.task))
+    if rule is not None:
+        why = f" ({rule.order.reason})" if rule.order.reason else ""
+        _refuse(
+            f"{rule.said}: {rule.order.by} decided that{why}. Propose something else, or ask a person to lift it: "
+            f"postgrad inbox RUN {rule.lifted_by}"
+        )
 
 
 # --- where the search may go ------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Callable
 
 from postgrad.admission import answered_choice, recordable
-from postgrad.people.standing import SEVERAL, Standing
-from postgrad.records import Choice, Move, Proposal, Recipe, TaskSpec
+from postgrad.people.standing import Standing, kinds_of
+from postgrad.records import Choice, Move, Order, Proposal, Recipe, TaskSpec
 from postgrad.research.base import Context, Guiding, Researcher
 from postgrad.research.exact import answer
 from postgrad.tree import Tree
@@ -19,6 +19,15 @@ from postgrad.tree import Tree
 Ask = Callable[[Choice, Context], Proposal]
 # Proposals that are turned away for one choice before it is given up.
 TRIES = 80
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a person decided that stands against something: in words, the order, and the order that would lift it."""
+
+    said: str
+    order: Order
+    lifted_by: str
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,38 @@ class Gate:
 
     def barred(self, kind: str) -> bool:
         """Whether a kind of change is not to be proposed, in whatever company."""
+        return self.against(frozenset([kind])) is not None
+
+    def against(self, kinds: frozenset[str]) -> Rule | None:
+        """What stands against changes of these kinds, made together; None where nothing does."""
         standing = self.standing
-        group = kind.partition(".")[0]
-        if kind in standing.bans or group in standing.bans or frozenset([kind]) in standing.barred:
-            return True
-        return bool(standing.pins) and group == "draft"
+        for kind in sorted(kinds):
+            group = kind.partition(".")[0]
+            for what in (kind, group):
+                if what in standing.bans:
+                    return Rule(f"{what} is banned", standing.bans[what], f"unban {what}")
+            if standing.pins and group == "draft":
+                return self._pinned()
+        for barred, order in standing.barred.items():
+            if barred <= kinds:
+                names = sorted(barred)
+                return Rule(f"{' with '.join(names)} was rejected", order, f"unban {names[0]}")
+        return None
+
+    def closed(self, parent: str | None, tree: Tree) -> Rule | None:
+        """What stands against extending an experiment, or against a new start where there is none."""
+        standing = self.standing
+        path = [node.id for node in tree.path(parent)] if parent is not None else []
+        for name in path:
+            if name in standing.bans:
+                said = f"{name} is banned" if name == parent else f"{name}, which {parent} is built on, is banned"
+                return Rule(said, standing.bans[name], f"unban {name}")
+        return self._pinned() if standing.pins and not set(path) & set(standing.pins) else None
+
+    def _pinned(self) -> Rule:
+        name, order = next(reversed(self.standing.pins.items()))
+        names = " and ".join(self.standing.pins)
+        return Rule(f"only {names} and what is below is extended", order, f"unpin {name}")
 
     def view(self, tree: Tree) -> Tree:
         """The tree with what may not be extended closed off."""
@@ -67,6 +103,7 @@ class Gate:
         """
         if self.open:
             return _answered(ask(choice, context), choice, context)
+        context = _without(context, self._kept_back(context.tree))
         first = allowed = self._redirected(choice, context.tree)
         refused: set[str] = set()
         price = None
@@ -81,6 +118,13 @@ class Gate:
             refused.add(found.recipe.hash)
             allowed = self._plain(first) if first else None
         return None
+
+    def _kept_back(self, tree: Tree) -> set[str]:
+        """Recipes of sketches whose changes may not be made together. A proposer that keeps one would offer it first
+        each time it is asked."""
+        asked = [node.proposed.proposal.asked for node in tree.all()]
+        sketches = [sketch for each in asked if each is not None for sketch in each.sketches]
+        return {each.recipe.hash for each in sketches if self.against(frozenset(each.kinds)) is not None}
 
     def _plain(self, choice: Choice) -> Choice:
         """The same without the recipe that was turned away."""
@@ -104,8 +148,7 @@ class Gate:
         parents = {name for name in (carried.parent, carried.other) if name is not None}
         if parents & tree.closed_off or (self.standing.pins and not parents):
             return True
-        kinds = frozenset(choice.kinds if proposal.kind.startswith(SEVERAL) else [proposal.kind])
-        return any(map(self.barred, kinds)) or any(bar <= kinds for bar in self.standing.barred)
+        return self.against(kinds_of(proposal, choice) | {proposal.kind}) is not None
 
 
 def _answered(proposal: Proposal, choice: Choice, context: Context) -> tuple[Proposal, Choice]:

@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from postgrad.admission import recordable, refusal
 from postgrad.errors import UserError, near_miss
+from postgrad.events import Decided
 from postgrad.records import Edit, Inject, Order, Proposal, Recipe, TaskSpec, Value
 from postgrad.research import edit
 from postgrad.research.drafts import starts_of
 from postgrad.research.ideas import changed
+from postgrad.research.menu import settings_of
 from postgrad.research.moves import plays_of
 from postgrad.tree import Tree
 
@@ -22,6 +24,7 @@ RECIPE = "idea.recipe"
 # Kinds of change that are in no table.
 OTHERS = ("ablate", "combine.answers", "combine.recipes", "draft.composed", "repair", "replicate", "tune", RECIPE)
 PARTS = ("base_model", "backend", "stage", "data", "inference")
+Ideas = Mapping[str, Decided]
 
 
 def known_kinds(task: TaskSpec, tree: Tree) -> tuple[str, ...]:
@@ -36,8 +39,11 @@ def known_kinds(task: TaskSpec, tree: Tree) -> tuple[str, ...]:
 # --- a waiting proposal, edited ---------------------------------------------------------------------------------------
 
 
-def edited(proposal: Proposal, wish: Edit, order: Order, task: TaskSpec, tree: Tree) -> Proposal:
+def edited(proposal: Proposal, wish: Edit, order: Order, task: TaskSpec, tree: Tree, ideas: Ideas) -> Proposal:
     """The proposal with other settings.
+
+    Args:
+        ideas: those that were taken and are not proposed yet.
 
     Raises:
         UserError: a setting that a recipe does not have, or a recipe that cannot be tried.
@@ -46,7 +52,7 @@ def edited(proposal: Proposal, wish: Edit, order: Order, task: TaskSpec, tree: T
         raise UserError("No setting was given. Name what to change, as: stage.lr=1e-4")
     recipe = with_settings(proposal.recipe, wish.changes)
     words = ", ".join(f"{name}={value}" for name, value in wish.changes.items())
-    _check(recipe, task, tree)
+    _check(recipe, task, tree, ideas)
     told = {"recipe": recipe, "change": f"{proposal.change}; edited by {order.by}: {words}"}
     return _recorded(proposal.model_copy(update=told))
 
@@ -112,19 +118,22 @@ def _with_step(steps: list[dict[str, Any]], path: str, value: Value, whole: str)
 # --- an idea ----------------------------------------------------------------------------------------------------------
 
 
-def injected(wish: Inject, order: Order, task: TaskSpec, tree: Tree) -> Proposal:
+def injected(wish: Inject, order: Order, task: TaskSpec, tree: Tree, ideas: Ideas) -> Proposal:
     """The idea of an order as a proposal. Its parent is an experiment of the tree.
 
+    Args:
+        ideas: those that were taken and are not proposed yet.
+
     Raises:
-        UserError: neither or both of a recipe and a kind, a kind that does not apply, a recipe that cannot be tried or
-            was tried.
+        UserError: neither or both of a recipe and a kind, a kind that does not apply, a recipe that cannot be tried,
+            was tried, or is about to be.
     """
     if (wish.recipe is None) == (wish.kind is None):
         raise UserError("An idea is a recipe, or a kind of change on an experiment: give one of the two.")
-    kind, change, why, recipe = _named(wish, task, tree) if wish.kind else (RECIPE, "a recipe", "", wish.recipe)
+    kind, change, why, recipe = _named(wish, task, tree, ideas) if wish.kind else (RECIPE, "a recipe", "", wish.recipe)
     assert recipe is not None
     recipe = _checked(recipe)
-    _check(recipe, task, tree)
+    _check(recipe, task, tree, ideas)
     by = f"an idea of {order.by}"
     return _recorded(
         Proposal(
@@ -147,17 +156,39 @@ def _checked(recipe: Recipe) -> Recipe:
         raise UserError(f"The recipe cannot be written down: {str(wrong).splitlines()[0]}") from wrong
 
 
-def _named(wish: Inject, task: TaskSpec, tree: Tree) -> tuple[str, str, str, Recipe]:
+def kinds_in(idea: Proposal, before: Recipe | None, task: TaskSpec) -> frozenset[str]:
+    """The kinds of change that an idea makes, as far as its recipe says: its own, the change or starting point of the
+    playbook that gives the same recipe, data steps that come or go, settings of the main stage and the base model."""
+    recipe, kinds = idea.recipe, {idea.kind}
+    had, has = {step.op for step in before.data} if before else set(), {step.op for step in recipe.data}
+    kinds |= {f"data.{op}" for op in has - had} | {f"ablate.{op}" for op in had - has}
+    if before is None:
+        starts = [draft for base in (*task.base_models, None) for draft in starts_of(task, base)]
+        same = {draft.kind for draft in starts if draft.recipe.hash == recipe.hash}
+        return frozenset(kinds | (same or {"draft.composed"}))
+    if not edit.valid(before) or not edit.valid(recipe):
+        return frozenset(kinds)
+    for play in plays_of(task):
+        after = changed(play, before, task)
+        if after is not None and after.hash == recipe.hash:
+            kinds.add(play.kind)
+    if edit.main_stage(before).backend == edit.main_stage(recipe).backend:
+        old, new = settings_of(before), settings_of(recipe)
+        kinds |= {f"set.{name}" for name in old.keys() & new.keys() if old[name].value != new[name].value}
+    return frozenset(kinds | ({"base.next"} if before.base_model != recipe.base_model else set()))
+
+
+def _named(wish: Inject, task: TaskSpec, tree: Tree, ideas: Ideas) -> tuple[str, str, str, Recipe]:
     """(kind, change, hypothesis, recipe) of a change that the playbook knows."""
     kind = wish.kind or ""
     if wish.experiment is None:
         drafts = [draft for base in (*task.base_models, None) for draft in starts_of(task, base)]
         for draft in drafts:
-            if draft.kind == kind and not tree.has_tried(draft.recipe):
+            if draft.kind == kind and not tree.has_tried(draft.recipe) and _same(draft.recipe, ideas) is None:
                 return kind, draft.change, f"A different starting point may lead higher: {draft.change}.", draft.recipe
         known = sorted({draft.kind for draft in drafts})
         if kind in known:
-            raise UserError(f"The starting point {kind} was tried already.")
+            raise UserError(f"The starting point {kind} was tried already, or is proposed next.")
         raise UserError(
             f"There is no starting point '{kind}'.{near_miss(kind, known)} Known: {', '.join(known)}. "
             "A change needs the experiment that it is made to: --on EXP"
@@ -177,13 +208,20 @@ def _named(wish: Inject, task: TaskSpec, tree: Tree) -> tuple[str, str, str, Rec
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
-def _check(recipe: Recipe, task: TaskSpec, tree: Tree) -> None:
-    """Refuse a recipe that would fail before it is trained, or whose answer is known."""
+def _check(recipe: Recipe, task: TaskSpec, tree: Tree, ideas: Ideas) -> None:
+    """Refuse a recipe that would fail before it is trained, or whose answer is known or on its way."""
     if (why := refusal(recipe, task)) is not None:
         raise UserError(f"The recipe cannot be tried: {why.message}")
     if tree.has_tried(recipe):
         same = next(node.id for node in tree.all() if node.proposed.proposal.recipe.hash == recipe.hash)
         raise UserError(f"{same} has this recipe already: postgrad show RUN {same}")
+    if (first := _same(recipe, ideas)) is not None:
+        raise UserError(f"{first.order.by} put this recipe in already, and it is proposed next. Wait for its result.")
+
+
+def _same(recipe: Recipe, ideas: Ideas) -> Decided | None:
+    """The idea with this recipe, among those that are not proposed yet."""
+    return next((idea for idea in ideas.values() if idea.proposal and idea.proposal.recipe.hash == recipe.hash), None)
 
 
 def _recorded(proposal: Proposal) -> Proposal:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Iterable
 
 from postgrad.events import Body, Decided, Event, Proposed, Reopened
-from postgrad.records import Ban, Continue, Inject, Order, Pause, Pin, Reject, Stop, Unban, Unpin
+from postgrad.records import Ban, Choice, Continue, Inject, Order, Pause, Pin, Proposal, Reject, Stop, Unban, Unpin
 
 SEVERAL = "several."
+
+
+def kinds_of(proposal: Proposal, choice: Choice) -> frozenset[str]:
+    """The kinds of change that make a proposal: those that it says it carried out, else those of the choice that it
+    answers, where it made several, else its own."""
+    carried = proposal.carried_out
+    if carried is not None and carried.kinds:
+        return frozenset(carried.kinds)
+    several = choice.kinds if proposal.kind.startswith(SEVERAL) else ()
+    return frozenset(several or [proposal.kind])
 
 
 class Standing:
@@ -46,8 +56,7 @@ class Standing:
         """Take in one more event."""
         if isinstance(body, Proposed):
             self.asked = self.asked or bool(body.asks)
-            kind = body.proposal.kind
-            self._kinds[body.experiment] = frozenset(body.choice.kinds if kind.startswith(SEVERAL) else [kind])
+            self._kinds[body.experiment] = kinds_of(body.proposal, body.choice)
             if body.order is not None:
                 self.ideas.pop(body.order, None)
         elif isinstance(body, Reopened):

@@ -127,7 +127,7 @@ def noted(problems: Sequence[str]) -> tuple[str, ...]:
 
 
 def _kept(ask: Ask, name: str) -> Iterator[Sketch]:
-    """Sketches of a proposer for this parent that are still new and can be paid, the newest question's first."""
+    """Sketches of a proposer for this parent that are still new, wanted and can be paid, the newest question's first."""
     parent = ask.parent.id if ask.parent else None
     for node in reversed(ask.tree.all()):
         asked = node.proposed.proposal.asked
@@ -135,7 +135,8 @@ def _kept(ask: Ask, name: str) -> Iterator[Sketch]:
             continue
         for sketch in asked.sketches:
             is_open = sketch.parent == parent and repeat_of(sketch.recipe, ask.tree) is None
-            found = ask.fresh(sketch.recipe) if is_open else None
+            is_barred = any(map(ask.context.barred, (sketch.kind, *sketch.kinds)))
+            found = ask.fresh(sketch.recipe) if is_open and not is_barred else None
             if found is not None:
                 yield sketch.model_copy(update={"recipe": found})
 

@@ -294,7 +294,9 @@ def _open(ask: Ask, seen: Tally) -> Iterator[Draft]:
     lines = [_settable(setting) for setting in settings_of(recipe_of(ask.parent)).values()]
     yield Draft("Settings of its main stage that may be set", sorted(lines, key=lambda line: "tuner" not in line), 0.1)
     told = [
-        f"- {op}: {', '.join(f'{name} ({legal})' for name, legal in taken.items())}" for op, taken in steps().items()
+        f"- {op}: {', '.join(f'{name} ({legal})' for name, legal in taken.items())}"
+        for op, taken in steps().items()
+        if not ask.context.barred(f"data.{op}")
     ]
     yield Draft("Data steps that may be added", told, 0.06)
     bases = [f"- {inlined(name, CHANGE)}" for name in ask.task.base_models]

@@ -58,8 +58,8 @@ class Setting:
 
 
 def moves(ask: Ask, known: Mapping[str, Sum]) -> tuple[Item, ...]:
-    """The moves that are open: changes of the parent that none of its children made, else starting points. The most
-    promising for their cost come first."""
+    """The moves that are open: changes of the parent that none of its children made, else starting points; none that
+    people ruled out. The most promising for their cost come first."""
     found = _starts(ask, known) if ask.parent is None else _changes(ask, known)
     return tuple(sorted(found, key=lambda item: (-item.effect.mean, item.nominal_s)))
 
@@ -70,7 +70,8 @@ def _changes(ask: Ask, known: Mapping[str, Sum]) -> Iterator[Item]:
     tried = {child.proposed.proposal.kind for child in ask.tree.children(ask.parent.id)}
     promised = promises(ask.parent.analysis)
     for play in plays_of(ask.task):
-        after = None if play.kind in tried else changed(play, base, ask.task)
+        is_open = play.kind not in tried and not ask.context.barred(play.kind)
+        after = changed(play, base, ask.task) if is_open else None
         recipe = None if after is None else ask.fresh(after)
         if recipe is not None:
             effect = _believed(play.kind, Belief(play.gain, play.spread), ask.context.priors, known)
@@ -85,7 +86,7 @@ def _starts(ask: Ask, known: Mapping[str, Sum]) -> Iterator[Item]:
     roots = {(node.proposed.proposal.kind, recipe_of(node).base_model) for node in ask.tree.roots()}
     for place, base in enumerate(ask.task.base_models or (None,)):
         for start in starts_of(ask.task, base):
-            recipe = ask.fresh(start.recipe)
+            recipe = None if ask.context.barred(start.kind) else ask.fresh(start.recipe)
             if recipe is None or (start.kind, recipe.base_model) in roots:
                 continue
             name = start.kind if place == 0 else f"{start.kind}@{base}"

@@ -263,6 +263,8 @@ class _Reading:
             self.problems.append("it changes nothing. Name a move, settings, data steps or a base model.")
         elif len(self.changes) > MOST_CHANGES:
             self.problems.append(f"it makes {len(self.changes)} changes, and at most {MOST_CHANGES} are one idea")
+        elif barred := sorted({kind for kind, _ in self.changes if ask.context.barred(kind)}):
+            self.problems.append(f"a person ruled out {_listed(barred)} Propose something else.")
         elif not edit.valid(recipe):
             self.problems.append("the recipe that comes of it is not valid: its changes do not go together")
         elif (same := repeat_of(recipe, ask.tree, _near(ask))) is not None:
