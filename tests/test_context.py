@@ -250,6 +250,17 @@ def test_a_proposal_that_made_several_changes_counts_for_each_and_for_no_mean() 
     assert line == "- data.typos: 1 times with other changes; last: e0001"
 
 
+def test_what_people_ruled_out_is_not_told_as_open() -> None:
+    tree, ruled_out = tree_of([Node("e0000")]), ("data.dedup", "draft.classic_svm")
+    for parent, kind in zip(("e0000", None), ruled_out, strict=True):
+        title = "Moves that are open" if parent else "Starting points that are open"
+        free, bound = asked(tree, parent), asked(tree, parent, barred=ruled_out.__contains__)
+        assert answered(brief(free, 100_000), title, kind) and not answered(brief(bound, 100_000), title, kind)
+        assert len(brief(bound, 100_000).section(title).lines) > 1
+    steps = brief(asked(tree, "e0000", barred=ruled_out.__contains__), 100_000)
+    assert not any("dedup" in line for line in steps.section("Data steps that may be added").lines)
+
+
 # --- quoting ----------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from people_run import Run, new_run
 from postgrad.cli.agent_tools import Tools
 from postgrad.errors import UserError
 from postgrad.events import current
-from postgrad.records import ResearcherSpec
+from postgrad.records import Budget, ResearcherSpec
 
 pytest.importorskip("mcp")
 
@@ -142,3 +142,24 @@ def test_where_nobody_outside_says_anything_the_playbook_proposes(tmp_path: Path
     kinds = [event.body.type for event in run.events()]
     assert kinds.count("waiting") == kinds.count("went_on") >= 1
     assert not any(body.proposal.proposer == "agent" for body in run.proposed())
+
+
+def test_an_agent_is_told_what_people_closed_and_what_things_cost(tmp_path: Path) -> None:
+    run = new_run(tmp_path, experiments=6, budget=Budget(wall_s=3600.0, experiments=6)).drive()
+    run.waiting()
+    tools = Tools(run.folder, "robot")
+    kinds = OPEN.findall(tools.context("1")["text"])
+    costs = [float(cost) for cost in re.findall(r", (\d+) nominal seconds$", tools.context("1")["text"], re.MULTILINE)]
+    assert kinds and max(costs) > 0.0
+    assert re.search(r"one experiment may cost up to [1-9]\d* nominal seconds", tools.context("1")["text"])
+    run.say("ban", kinds[0], "--as", "Ada")
+    assert kinds[0] not in OPEN.findall(tools.context("1")["text"]) and "closed" not in tools.context("1")
+    with pytest.raises(UserError, match=rf"{kinds[0]} is banned: Ada decided that"):
+        tools.propose({"kind": kinds[0], "on": "e0001"})
+    run.say("ban", "e0001", "--as", "Ada")
+    assert tools.context("1")["closed"] == "e0001 is banned: Ada decided that"
+    with pytest.raises(UserError, match="e0001 is banned: Ada decided that"):
+        tools.propose({"kind": kinds[1], "on": "e0001"})
+    run.say("stop")
+    assert run.ended() == 0
+    assert not any(body.order.wish.verb == "inject" for body in run.decisions())

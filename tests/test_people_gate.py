@@ -4,15 +4,44 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
 from people_run import Run, new_run
+from postgrad.budget import Ledger
+from postgrad.events import Decided, Event, Proposed
+from postgrad.people.decide import Situation, decided
+from postgrad.people.gate import Gate, asking
 from postgrad.people.mailbox import new_order, post
-from postgrad.records import Ban, Pin, SearchSpec
+from postgrad.people.standing import Standing
+from postgrad.records import (
+    Asked,
+    Ban,
+    Choice,
+    Inject,
+    ModelSpec,
+    Move,
+    Pin,
+    Proposal,
+    Recipe,
+    Reject,
+    ResearcherSpec,
+    SearchSpec,
+    Sketch,
+    Stage,
+    Step,
+    Wish,
+)
 from postgrad.report import read_view, write_report
+from postgrad.research.asking import Asking, Question
+from postgrad.research.base import Context
 from postgrad.search import legal
 from postgrad.store.sqlite import SqliteStore
+from postgrad.testing.researcher import PLAIN
+from postgrad.testing.simulation import nominal_s
+from postgrad.testing.trees import Node, tree_of
 
 
 def changes(run: Run, after: int = 0) -> list[frozenset[str]]:
@@ -129,3 +158,199 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run.say("stop", "--reason", "enough")
     assert run.ended() == 0
     return run
+
+
+# --- several changes, programs, and what is asked twice ---------------------------------------------------------------
+
+TREE = tree_of([Node("e0000"), Node("e0001", "e0000", 0.6, kind="head.cosine"), Node("e0002", "e0001", 0.55)])
+ON = Choice(parent="e0001", move=Move.IMPROVE, reason="it leads")
+
+
+def standing(*wishes: Wish) -> Standing:
+    """What holds after Ada's orders, all of which took effect."""
+    found = Standing()
+    for wish in wishes:
+        found.fold(Decided(order=new_order(wish, "Ada", "it harms"), took_effect=True, said=""))
+    return found
+
+
+def rejecting(*kinds: str) -> Standing:
+    """What holds after Ada rejected a proposal of a model that made changes of these kinds together."""
+    found = standing()
+    made = composed(*kinds)
+    assert made.carried_out is not None
+    found.fold(
+        Proposed(
+            experiment="e0009", choice=made.carried_out, proposal=made, incumbent=None, nominal_s=1.0, asks="a person"
+        )
+    )
+    found.fold(Decided(order=new_order(Reject(experiment="e0009"), "Ada", "no"), took_effect=True, said=""))
+    return found
+
+
+def composed(*kinds: str, kind: str = "several.changes", asked: Asked | None = None, c: float = 7.0) -> Proposal:
+    """A proposal as a language model makes it: what it changes is in the choice that it carried out."""
+    return Proposal(
+        recipe=Recipe(stage=Stage(backend="classic", params={"C": c})),
+        kind=kind,
+        hypothesis="It may help.",
+        change="several things",
+        expected_effect=0.01,
+        refuted_by="no gain",
+        proposer="model",
+        seed=0,
+        carried_out=Choice(parent="e0001", move=Move.IMPROVE, kinds=kinds),
+        asked=asked,
+    )
+
+
+def through(rules: Standing, *offered: Proposal) -> Proposal | None:
+    """The first of these proposals that the rules let pass, offered one after the other."""
+    left = iter(offered)
+
+    def ask(choice: Choice, context: Context) -> Proposal:
+        return next(left)
+
+    found = Gate(rules).proposal(ask, ask, ON, Context(TREE, Random(0), len(TREE), None, nominal_s))
+    return found[0] if found is not None else None
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [standing(Ban(what="data.dedup")), standing(Ban(what="data")), rejecting("data.dedup", "set.lr")],
+    ids=["kind", "group", "rejected together"],
+)
+def test_rules_bind_proposals_that_make_several_changes(rules: Standing) -> None:
+    barred, other = composed("data.dedup", "set.lr"), composed("head.cosine", "set.lr", c=8.0)
+    assert through(rules, barred, other) == other
+    assert through(standing(Ban(what="train")), barred) == barred
+
+
+def test_what_was_rejected_together_may_be_made_alone() -> None:
+    alone = composed("data.dedup", kind="data.dedup")
+    assert through(rejecting("data.dedup", "set.lr"), alone) == alone
+    draft = composed("draft.classic_svm", "set.lr", kind="draft.composed")
+    assert through(standing(Ban(what="draft.classic_svm")), draft, alone) == alone
+
+
+def order_on(wish: Wish, rules: Standing) -> Decided:
+    """What would be decided on a program's or a person's order under these rules."""
+    ledger = Ledger.from_events(PLAIN.budget, ())
+    return decided(new_order(wish, "robot"), Situation(TREE, rules, PLAIN, ledger, False))
+
+
+DEDUP = Recipe(stage=Stage(backend="classic", params={"C": 2.0}), data=(Step(op="dedup"),))
+BOTH = Recipe(stage=Stage(backend="classic", params={"C": 2.0, "head": "svm"}), data=(Step(op="dedup"),))
+
+
+@pytest.mark.parametrize(
+    ("rule", "idea", "said"),
+    [
+        (Ban(what="data.dedup"), {"kind": "data.dedup", "experiment": "e0001"}, "data.dedup is banned"),
+        (Ban(what="data"), {"recipe": DEDUP, "experiment": "e0001"}, "data is banned"),
+        (Ban(what="data.dedup"), {"recipe": BOTH, "experiment": "e0001"}, "data.dedup is banned"),
+        (Ban(what="data.dedup"), {"recipe": BOTH}, "data.dedup is banned"),
+        (Ban(what="e0000"), {"kind": "data.dedup", "experiment": "e0001"}, "e0000, which e0001 is built on, is banned"),
+        (Ban(what="draft"), {"kind": "draft.classic_svm"}, "draft is banned"),
+        (Ban(what="draft"), {"recipe": BOTH}, "draft is banned"),
+        (Pin(experiment="e0002"), {"kind": "data.dedup", "experiment": "e0001"}, "only e0002"),
+        (Pin(experiment="e0002"), {"recipe": BOTH}, "only e0002"),
+    ],
+)
+def test_a_programs_idea_is_refused_where_people_closed_the_way_and_a_persons_is_not(
+    rule: Wish, idea: dict[str, Any], said: str
+) -> None:
+    rules = standing(rule)
+    refused = order_on(Inject(**idea, asks=True), rules)
+    assert not refused.took_effect and refused.proposal is None
+    assert said in refused.said and "Ada decided that (it harms)" in refused.said
+    assert "postgrad inbox RUN un" in refused.said
+    assert order_on(Inject(**idea), rules).took_effect
+    assert order_on(Inject(**idea, asks=True), standing()).took_effect
+
+
+def test_an_idea_of_a_kind_that_was_rejected_is_refused_to_a_program() -> None:
+    wish = Inject(kind="data.dedup", experiment="e0001", asks=True)
+    assert "data.dedup was rejected: Ada" in order_on(wish, rejecting("data.dedup")).said
+    assert order_on(wish, rejecting("data.dedup", "set.lr")).took_effect
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_an_idea_that_is_to_be_proposed_is_not_taken_twice(asks: bool) -> None:
+    first = order_on(Inject(recipe=DEDUP, experiment="e0001", asks=asks), standing())
+    rules = standing()
+    rules.fold(first)
+    for again in (Inject(recipe=DEDUP, asks=asks), Inject(recipe=DEDUP, experiment="e0001", asks=asks)):
+        refused = order_on(again, rules)
+        assert not refused.took_effect and "robot put this recipe in already" in refused.said
+    assert order_on(Inject(recipe=BOTH, asks=asks), rules).took_effect
+
+
+# --- kept sketches ----------------------------------------------------------------------------------------------------
+
+
+class Twice:
+    """A proposer that has two ideas and says them once."""
+
+    name = "model"
+
+    def __init__(self, *sketches: Sketch) -> None:
+        self.sketches = sketches
+
+    def can_pay(self, usd: float | None) -> bool:
+        return True
+
+    def answer(self, question: Question) -> Asked:
+        return asked_of(*self.sketches)
+
+
+def asked_of(*sketches: Sketch) -> Asked:
+    return Asked(
+        proposer="model",
+        provider="",
+        model="",
+        key="",
+        tokens_in=0,
+        tokens_out=0,
+        usd=None,
+        seconds=0.0,
+        sketches=sketches,
+    )
+
+
+def sketch(c: float, *kinds: str) -> Sketch:
+    return Sketch(
+        parent="e0001",
+        recipe=Recipe(stage=Stage(backend="classic", params={"C": c})),
+        kind=kinds[0] if len(kinds) == 1 else "several.changes",
+        kinds=kinds,
+        change="something",
+        hypothesis="It may help.",
+        expected_effect=0.01,
+        refuted_by="no gain",
+    )
+
+
+@pytest.mark.parametrize(
+    "rules", [standing(Ban(what="data.dedup")), rejecting("data.dedup", "set.C")], ids=["banned", "rejected together"]
+)
+def test_a_kept_sketch_that_is_ruled_out_does_not_stand_in_the_way_of_the_others(rules: Standing) -> None:
+    first, second, third = sketch(21.0, "set.C"), sketch(22.0, "data.dedup", "set.C"), sketch(23.0, "set.C")
+    made = composed("set.C", kind="set.C", c=21.0, asked=asked_of(first, second, third))
+    assert made.carried_out is not None
+    body = Proposed(experiment="e0003", choice=made.carried_out, proposal=made, incumbent=None, nominal_s=1.0)
+    tree = TREE.with_event(Event(seq=1, at=0.0, clock=0.0, body=body))
+    researcher = Asking(
+        [Twice()],
+        ResearcherSpec(
+            kind="language_model", models=(ModelSpec(name="model", provider="scripted", model="s"),), alone=True
+        ),
+    )
+    gate = Gate(rules)
+    context = Context(gate.view(tree), Random(0), len(tree), None, nominal_s, barred=gate.barred)
+    found = gate.proposal(*asking(researcher, "greedy", PLAIN), ON, context)
+    assert found is not None and found[0].proposer == "model" and found[0].recipe == third.recipe
+    free = Gate(standing())
+    context = Context(tree, Random(0), len(tree), None, nominal_s, barred=free.barred)
+    found = free.proposal(*asking(researcher, "greedy", PLAIN), ON, context)
+    assert found is not None and found[0].recipe == second.recipe

@@ -127,7 +127,7 @@ def noted(problems: Sequence[str]) -> tuple[str, ...]:
 
 
 def _kept(ask: Ask, name: str) -> Iterator[Sketch]:
-    """Sketches of a proposer for this parent that are still new, wanted and can be paid, the newest question's first."""
+    """Sketches of a proposer for this parent that are new, wanted and can be paid, the newest question's first."""
     parent = ask.parent.id if ask.parent else None
     for node in reversed(ask.tree.all()):
         asked = node.proposed.proposal.asked
