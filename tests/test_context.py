@@ -256,7 +256,7 @@ def test_what_people_ruled_out_is_not_told_as_open() -> None:
         title = "Moves that are open" if parent else "Starting points that are open"
         free, bound = asked(tree, parent), asked(tree, parent, barred=ruled_out.__contains__)
         assert answered(brief(free, 100_000), title, kind) and not answered(brief(bound, 100_000), title, kind)
-        assert len(brief(bound, 100_000).section(title).lines) > 1
+        assert brief(bound, 100_000).section(title).lines
     steps = brief(asked(tree, "e0000", barred=ruled_out.__contains__), 100_000)
     assert not any("dedup" in line for line in steps.section("Data steps that may be added").lines)
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,12 @@ async def _alone(run: Run, count: int) -> list[str]:
             done = await call("propose", idea={"kind": kind, "on": "e0001", "hypothesis": f"idea {number}"})
             assert done["took_effect"], done
             mine.append(kind)
-            run.until(lambda run, before=experiments: len(run.proposed()) > before)
+            run.until(partial(_more, experiments))
     return mine
+
+
+def _more(before: int, run: Run) -> bool:
+    return len(run.proposed()) > before
 
 
 def _waits(run: Run) -> bool:
