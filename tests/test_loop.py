@@ -154,7 +154,10 @@ def test_what_an_experiment_may_cost_leaves_room_for_its_own_final_training(tmp_
         may = Loop(session)._affordable_s()
         first = Job("e0000", "search", session.plan.search, Recipe(stage=Stage(backend="classic")), 0)
         assert session.job_spec(first).limits.wall_s == pytest.approx(may, abs=20.0)
-        assert session.job_spec(replace(first, purpose="sealed")).limits.wall_s == session.task.engine.job_wall_s
+        last = replace(first, purpose="sealed")
+        assert session.job_spec(last).limits.wall_s == 1000.0, "a reference takes no longer than the whole budget"
+        whole = session.job_spec(replace(last, save_model=True)).limits.wall_s
+        assert whole == session.task.engine.job_wall_s
         assert may == pytest.approx(1000.0 / (1 + session.final_share), abs=20.0) and may is not None and may < 800.0
     unlimited = fresh(tmp_path / "other")
     with opened(SqliteStore.open(unlimited, write=True), engine=SimulatedEngine()) as session:

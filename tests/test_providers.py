@@ -279,7 +279,7 @@ def test_settings_that_are_not_complete_say_what_is_missing(fields: dict[str, An
 
 
 def test_every_provider_of_the_table_can_be_made() -> None:
-    assert PROVIDERS.names() == ("anthropic", "openai_compatible", "recorded", "scripted")
+    assert PROVIDERS.names() == ("anthropic", "in_process", "openai_compatible", "recorded", "scripted")
     assert all(hasattr(PROVIDERS.get(name), "connect") for name in PROVIDERS.names())
     assert Patience().idle_s < Patience().whole_s
 

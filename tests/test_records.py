@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import types
 from enum import Enum
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
+from annotated_types import MinLen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -33,6 +34,12 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     str: TEXT,
     type(None): st.none(),
 }
+NAME = TEXT.filter(bool)
+BOUNDED: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("experiment", "what", "by"), NAME),
+    "id": st.text("0123456789abcdef", min_size=16, max_size=64),
+    "expected_effect": st.floats(-1, 1),
+}
 VALUE: st.SearchStrategy[Any] = st.recursive(
     st.one_of(*PLAIN.values()),
     lambda inner: st.lists(inner, max_size=3).map(tuple) | st.dictionaries(TEXT, inner, max_size=3),
@@ -43,6 +50,9 @@ VALUE: st.SearchStrategy[Any] = st.recursive(
 def values_of(kind: Any) -> st.SearchStrategy[Any]:
     """Every value that a field with this annotation may hold."""
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        bounds = [bound for one in inner[1:] for bound in getattr(one, "metadata", [one])]
+        return NAME if any(isinstance(bound, MinLen) for bound in bounds) else values_of(inner[0])
     if isinstance(kind, TypeAliasType):
         return VALUE
     if kind in PLAIN:
@@ -68,7 +78,12 @@ def records_of(kind: type[Record]) -> st.SearchStrategy[Record]:
         bodies = st.one_of(*(records_of(one) for one in BODIES))
         return st.builds(Event, seq=st.integers(), at=FLOAT, clock=FLOAT, body=bodies)
     fields = {name: values_of(field.annotation) for name, field in kind.model_fields.items()}
-    return st.builds(kind, **fields)
+    return st.builds(kind, **fields | {name: BOUNDED[name] for name in _bounded(kind)})
+
+
+def _bounded(kind: type[Record]) -> list[str]:
+    """Fields of orders, which have bounds: anybody may write to a mailbox."""
+    return [name for name, field in kind.model_fields.items() if field.metadata and name in BOUNDED]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not Record], ids=lambda kind: kind.__name__)
