@@ -489,6 +489,12 @@ def test_a_task_file_names_models(tmp_path: Path) -> None:
     assert spec.models[0].called == "ollama/q" and spec.proposals == 2
 
 
+def test_a_word_that_is_too_long_to_be_a_file_is_a_word(tmp_path: Path) -> None:
+    words = f"print({'1 + ' * 200}1)"
+    spec = load_task(task_file(tmp_path, json.dumps({"command": ["python", "-c", words]})), {}).researcher
+    assert isinstance(spec, ResearcherSpec) and spec.command[2] == words
+
+
 def test_a_task_file_names_a_program_beside_it(tmp_path: Path) -> None:
     spec = load_task(task_file(tmp_path, "{command: [python, agent.py], timeout_s: 9}")).researcher
     assert isinstance(spec, ResearcherSpec) and spec.alone
@@ -508,6 +514,7 @@ def test_a_task_file_names_a_program_beside_it(tmp_path: Path) -> None:
         ("{command: [a], models: [{provider: ollama}]}", "found models and command"),
         ("{command: [a], kind: language_model}", "Leave the kind out"),
         ("{kind: outside, wait_s: -1}", "researcher.wait_s is -1"),
+        ("{command: [a], wait_s: 5}", "researcher.wait_s is of kind outside"),
         ("{kind: outside, examples: 3}", "researcher.examples is not of kind outside"),
         ("{command: [a], proposals: 9}", "researcher.proposals is 9, and 1 to 5 was expected"),
         ("{command: [a], proposals: many}", "researcher.proposals: input should be a valid integer"),

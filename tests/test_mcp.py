@@ -168,3 +168,23 @@ def test_an_agent_is_told_what_people_closed_and_what_things_cost(tmp_path: Path
     run.say("stop")
     assert run.ended() == 0
     assert not any(body.order.wish.verb == "inject" for body in run.decisions())
+
+
+def test_what_waits_for_approval_does_not_keep_the_playbook_from_filling_in(tmp_path: Path) -> None:
+    """Nobody is there to approve, nor to put an idea in: cheap proposals go on all the same."""
+    silent = ResearcherSpec(kind="outside", wait_s=0.1)
+    run = new_run(tmp_path, experiments=9, when="expensive", researcher=silent)
+    run.drive()
+    found = run.until(lambda run: len(run.proposed()) > 5, timeout=30.0)
+    assert found
+    run.say("stop")
+    assert run.ended() == 0
+
+
+def test_who_looks_is_told_that_an_idea_is_waited_for(tmp_path: Path) -> None:
+    run = new_run(tmp_path, experiments=6, when="never", researcher=ResearcherSpec(kind="outside")).drive()
+    run.until(_waits)
+    assert Tools(run.folder).status()["waits_for"] == "an idea from outside"
+    assert run.say()["waits_for"] == "an idea from outside"
+    run.say("stop")
+    assert run.ended() == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from people_run import new_run
 from postgrad.events import Proposed
+from postgrad.people.ask import wish_of_file
 from postgrad.people.mailbox import LONGEST, MAILBOX, Reader, new_order, post
 from postgrad.records import Approve, Continue, Order, Pause, Stop
 
@@ -73,3 +74,12 @@ def test_proposals_of_a_run_without_approval_are_as_before(tmp_path: Path) -> No
     assert run.ended() == 0
     bodies = [event.body for event in run.events() if isinstance(event.body, Proposed)]
     assert all((body.asks, body.shown, body.order, body.forecast_s) == ("", None, None, None) for body in bodies)
+
+
+def test_the_idea_file_of_the_documentation_can_be_read(tmp_path: Path) -> None:
+    """YAML takes a bare `on` for true."""
+    page = (Path(__file__).resolve().parent.parent / "docs" / "people.md").read_text(encoding="utf-8")
+    written = next(block for block in page.split("```")[1::2] if block.startswith("yaml") and "hypothesis" in block)
+    (tmp_path / "idea.yaml").write_text(written.removeprefix("yaml"), encoding="utf-8")
+    found = wish_of_file(tmp_path / "idea.yaml", None)
+    assert found.experiment is not None and found.hypothesis and (found.recipe or found.kind)

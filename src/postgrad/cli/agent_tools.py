@@ -83,6 +83,7 @@ class Tools:
             "experiments": line.experiments,
             "champion": now.tree.champion,
             "champion_search_score": now.tree[now.tree.champion].score if now.tree.champion else None,
+            "waits_for": now.waits,
             "waiting_for_approval": [node.id for node in now.tree.waiting()],
             "under_way": [node.id for node in now.tree.pending() if not node.waits],
             "paused_by": now.standing.paused.by if now.standing.paused else None,

@@ -26,7 +26,7 @@ def proposals(now: Asked, run: str) -> Iterator[RenderableType]:
     if now.standing.paused is not None:
         yield Text(f"{run} is paused by {now.standing.paused.by}: postgrad inbox {run} continue", style="yellow")
     if not waiting:
-        yield Text(f"Nothing waits in {run}.", style="dim")
+        yield Text(f"{run} waits for {now.waits}." if now.waits else f"Nothing waits in {run}.", style="dim")
         return
     yield Text(f"{wording.plural(len(waiting), 'proposal')} of {run} for you to decide", style="bold")
     for node in waiting:

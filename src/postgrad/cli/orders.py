@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 # Seconds in which a controller that runs is expected to decide.
 PATIENCE_S = 5.0
 POLL_S = 0.05
+# What is longer is no name of a file.
+LONGEST_NAME = 250
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _inject(given: Given, tree: Tree) -> Inject:
     what = _needed(given, "a file with a recipe, or a kind of change such as method.partial")
     on = experiment_id(given.on, tree) if given.on else None
     path = Path(what)
-    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+    if path.suffix in (".yaml", ".yml", ".json") or (len(what) < LONGEST_NAME and path.is_file()):
         return wish_of_file(path, on)
     return Inject(kind=what, experiment=on, hypothesis=given.reason[:500])
 

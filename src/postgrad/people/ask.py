@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from postgrad.budget import Ledger
 from postgrad.errors import UserError, near_miss
-from postgrad.events import Decided, Event, RunStarted, current
+from postgrad.events import Decided, Event, RunStarted, Waiting, current
 from postgrad.people.decide import Situation, decided
 from postgrad.people.mailbox import Reader
 from postgrad.people.standing import Standing
@@ -24,9 +24,11 @@ MAX_BYTES = 200_000
 
 @dataclass(frozen=True)
 class Asked(Situation):
-    """A run as an order will find it, if nothing happens until then. `prepared`: its data is ready."""
+    """A run as an order will find it, if nothing happens until then. `prepared`: its data is ready; `waits`: what the
+    run waits for, while it does nothing else."""
 
     prepared: bool
+    waits: str | None = None
 
     def decided(self, order: Order) -> Decided:
         """What would be decided on an order now."""
@@ -46,6 +48,7 @@ class Asked(Situation):
             "run": folder.name,
             "approve": self.task.approve,
             "waiting": [_proposal(node) for node in self.tree.waiting()],
+            "waits_for": self.waits,
             "paused": standing.paused,
             "stopped": standing.stopped,
             "pinned": list(standing.pins),
@@ -82,14 +85,16 @@ def asked(events: Sequence[Event]) -> Asked:
     first = events[0].body if events else None
     if not isinstance(first, RunStarted):
         raise UserError("The run was stopped before its first event: there is nothing to decide in it.")
-    bodies = current(events)
+    bodies, ledger = current(events), Ledger.from_events(first.task.budget, events)
+    last = bodies.get("waiting")
     return Asked(
         tree=Tree.from_events(events),
         standing=Standing.of(events),
         task=first.task,
-        ledger=Ledger.from_events(first.task.budget, events),
+        ledger=ledger,
         ended="search_ended" in bodies,
         prepared="data_prepared" in bodies,
+        waits=last.why if isinstance(last, Waiting) and ledger.waits_since is not None else None,
     )
 
 
@@ -113,7 +118,8 @@ def wish_of_file(path: Path, on: str | None) -> Inject:
         raise UserError(f"{path} cannot be read: {str(wrong).splitlines()[0]}") from wrong
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no recipe. Expected keys such as stage, data and base_model.")
-    return wish_of(found, on, str(path))
+    # YAML reads a bare `on` as true.
+    return wish_of({"on" if key is True else str(key): value for key, value in found.items()}, on, str(path))
 
 
 def wish_of(found: Mapping[str, Any], on: str | None, where: str) -> Inject:

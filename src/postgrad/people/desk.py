@@ -19,8 +19,6 @@ from postgrad.session import Session
 
 # Without a threshold of its own, a proposal is expensive that would take more than this share of the time granted.
 SHARE = 0.1
-# Orders that are decided on at one turn of the loop.
-MOST_AT_ONCE = 100
 
 
 def threshold_s(spec: ApproveSpec, granted: Budget) -> float | None:
@@ -44,6 +42,8 @@ class Desk:
         self._reader = Reader(session.store.folder)
         self.gate = Gate(session.standing)
         self._asked: tuple[int, float] | None = None
+        self._given_up: int | None = None
+        self._full = False
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -110,7 +110,8 @@ class Desk:
     def full(self, lookahead: int) -> bool:
         """True while so many proposals wait that no more are made. Of cheap ones there may always be more."""
         most = lookahead if self.session.task.approve.when == "all" else 2 * lookahead
-        return len(self.session.tree.waiting()) >= most
+        self._full = len(self.session.tree.waiting()) >= most
+        return self._full
 
     def cheap_s(self, lookahead: int) -> float | None:
         """Wall seconds that the next proposal should stay below, because enough dear ones wait; None for no limit."""
@@ -142,11 +143,19 @@ class Desk:
         standing, waiting = self.session.standing, self.session.tree.waiting()
         if standing.paused is not None:
             return f"paused by {standing.paused.by}"
+        if self._outside:  # The playbook fills in for it, whatever waits for approval.
+            return "an idea from outside" if self._in_time() and self.idea() is None else None
         names = ", ".join(node.id for node in waiting)
         if waiting:
             return f"{names} {'waits' if len(waiting) == 1 else 'wait'} for approval"
-        outside = self._asked is not None and self.awaits(self._asked[0]) and self.idea() is None
-        return "an idea from outside" if outside else None
+        return None
+
+    @property
+    def _outside(self) -> bool:
+        """True while an idea from outside is what the next experiment waits for, or waited for until just now."""
+        index = len(self.session.tree)
+        asked = self._asked is not None and self._asked[0] == index and self._given_up != index
+        return asked and not self._full
 
     def awaits(self, index: int) -> bool:
         """True while whoever is outside is given time to put in an idea for this experiment. The time begins when it is
@@ -156,4 +165,12 @@ class Desk:
             return False
         if self._asked is None or self._asked[0] != index:
             self._asked = index, time.monotonic()
+        if self._in_time():
+            return True
+        self._given_up = index
+        return False
+
+    def _in_time(self) -> bool:
+        spec = self.session.task.researcher
+        assert self._asked is not None and not isinstance(spec, str)
         return time.monotonic() - self._asked[1] < spec.wait_s

@@ -70,6 +70,8 @@ class Asking:
         self.proposers = {proposer.name: proposer for proposer in proposers}
         self.spec = spec
         self.fallback: Researcher = fallback or Playbook()
+        # A question whose proposal was not taken is asked again under its name: it is answered from here.
+        self._told: dict[tuple[str, str | None], Asked] = {}
 
     def propose(self, task: TaskSpec, choice: Choice, context: Context) -> Proposal:
         """Answer a choice. Where its move is nobody else's, or nothing comes of asking, the fallback does."""
@@ -89,7 +91,10 @@ class Asking:
         menu = moves(ask, tally(ask.tree).kinds)
         if ask.parent is None and not menu:
             return otherwise()
-        asked = self.proposers[name].answer(self._question(ask, name, menu))
+        question = self._question(ask, name, menu)
+        about = (question.slot, choice.parent)
+        asked = self._told.get(about) or self.proposers[name].answer(question)
+        self._told = {about: asked}
         if asked.sketches:
             return _proposal(ask, name, asked.sketches[0]).model_copy(update={"asked": asked})
         return otherwise().model_copy(update={"asked": asked})

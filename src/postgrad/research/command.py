@@ -68,15 +68,15 @@ class Program:
         asked = json.loads(request.messages[0].text)
         if len(request.messages) > 1:
             asked |= {"previous": request.messages[-2].text, "problems": request.messages[-1].text}
-        self.folder.mkdir(parents=True, exist_ok=True)
         text = self._output(json.dumps(asked, ensure_ascii=False).encode("utf-8", "replace"))
         return Reply(text=text, usage=Usage(), model="", finish="stop", latency_s=time.monotonic() - began)
 
     def _output(self, stdin: bytes) -> str:
         kept = {name: os.environ[name] for name in (*PASSED, *self.passed) if name in os.environ}
         given = self.folder / "context.json"
-        given.write_bytes(stdin)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            given.write_bytes(stdin)
             with given.open("rb") as file:
                 process = subprocess.Popen(
                     self.command,

@@ -86,6 +86,8 @@ def read_researcher(value: Any, root: Path, problems: list[str]) -> ResearcherSp
         problems.append(f"researcher.kind is {spec.kind}, and {given[0]} are those of {kind}. Leave the kind out.")
     problems += _number_problems(spec)
     problems += _model_problems(spec)
+    if "wait_s" in fields:
+        problems.append("researcher.wait_s is of kind outside. Leave it out, or set timeout_s.")
     if kind == "command" and not (spec.command and spec.command[0].strip()):
         problems.append(f"researcher.command is empty. Write it as {EXAMPLES['command']}")
     return _with_paths(spec, root) if len(problems) == before else None
@@ -166,5 +168,13 @@ def _with_paths(spec: ResearcherSpec, root: Path) -> ResearcherSpec:
         else model.model_copy(update={"path": str((root / Path(model.path).expanduser()).absolute())})
         for model in spec.models
     )
-    command = tuple(str((root / word).absolute()) if (root / word).is_file() else word for word in spec.command)
+    command = tuple(str((root / word).absolute()) if _is_file(root / word) else word for word in spec.command)
     return spec.model_copy(update={"models": models, "command": command})
+
+
+def _is_file(path: Path) -> bool:
+    """False too for what is too long to be a name, such as a program in a word."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
