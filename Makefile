@@ -53,7 +53,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## Run the demo task on the CPU, offline, and say where the report is (about 5 minutes)
-	$(PY) -m postgrad run examples/maison/task.yaml --budget $(BUDGET)
+	$(PY) -m postgrad run examples/maison/task.yaml --budget "$(BUDGET)"
 	@$(PY) -m postgrad report last
 
 lint: setup  ## Check format, lint and types
