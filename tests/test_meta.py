@@ -155,7 +155,7 @@ def test_garbage_is_no_entry(tmp_path: Path, text: str) -> None:
 
 def test_lines_of_a_newer_version_are_kept_and_not_read(tmp_path: Path) -> None:
     book = Book(tmp_path)
-    later = '{"version":2,"anything":[1,2]}'
+    later = '{"version":3,"anything":[1,2]}'
     book.path.write_text(later + "\n")
     book.put(entry(1))
     assert book.read().entries == (entry(1),) and book.read().ignored == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -30,6 +31,7 @@ from postgrad.records import (
     Prior,
     Recipe,
     Record,
+    Remembered,
     SearchSpec,
     Stage,
     TaskSpec,
@@ -127,12 +129,13 @@ def test_nothing_of_a_task_gets_in(tmp_path: Path, book: Book) -> None:
 def test_every_word_in_the_file_is_one_of_ours(tmp_path: Path, book: Book) -> None:
     driven(started(tmp_path))
     document = json.loads(book.path.read_text())
-    assert set(document) == {"version", "run", "month", "postgrad", "task", "kinds"}
+    assert set(document) == {"version", "run", "month", "postgrad", "task", "kinds", "bases"}
+    assert document["bases"] == ["encoder"]
     assert set(document["task"]) == {"kind", "metric", "rejects", "rows", "labels"}
     assert document["kinds"]
     for one in document["kinds"]:
-        assert set(one) == {"kind", "count", "mean", "variance", "failures", "cost_s"}
-        assert one["kind"] in table()
+        assert set(one) == {"kind", "count", "mean", "variance", "failures", "cost_s", "experiments"}
+        assert one["kind"] in table() and all(re.fullmatch(r"e\d{4}", name) for name in one["experiments"])
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -255,7 +258,10 @@ def test_the_playbook_prefers_what_paid(tmp_path: Path) -> None:
 
     def chosen(priors: dict[str, Prior]) -> list[str]:
         choice = Choice(parent=node.id, move=Move.IMPROVE)
-        asked = (Context(tree, Random(seed), len(tree), None, nominal_s, priors=priors) for seed in range(30))
+        asked = (
+            Context(tree, Random(seed), len(tree), None, nominal_s, remembered=Remembered(priors=priors))
+            for seed in range(30)
+        )
         return [Playbook().propose(task, choice, context).kind for context in asked]
 
     paid = {"data.dedup": Prior(mean=0.15, sd=0.0125, runs=20)}
@@ -264,7 +270,7 @@ def test_the_playbook_prefers_what_paid(tmp_path: Path) -> None:
     told = Playbook().propose(
         task,
         Choice(parent=node.id, move=Move.IMPROVE),
-        Context(tree, Random(0), len(tree), None, nominal_s, priors=paid),
+        Context(tree, Random(0), len(tree), None, nominal_s, remembered=Remembered(priors=paid)),
     )
     assert told.expected_effect == pytest.approx(0.15, abs=0.01)
 

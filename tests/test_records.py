@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import types
 from enum import Enum
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Sequence, Union, get_args, get_origin
 
 import pytest
-from annotated_types import MinLen
+from annotated_types import MaxLen, MinLen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -52,6 +52,8 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         bounds = [bound for one in inner[1:] for bound in getattr(one, "metadata", [one])]
+        if (worded := _worded(bounds)) is not None:
+            return worded
         return NAME if any(isinstance(bound, MinLen) for bound in bounds) else values_of(inner[0])
     if isinstance(kind, TypeAliasType):
         return VALUE
@@ -77,8 +79,20 @@ def records_of(kind: type[Record]) -> st.SearchStrategy[Record]:
     if kind is Event:
         bodies = st.one_of(*(records_of(one) for one in BODIES))
         return st.builds(Event, seq=st.integers(), at=FLOAT, clock=FLOAT, body=bodies)
-    fields = {name: values_of(field.annotation) for name, field in kind.model_fields.items()}
+    fields: dict[str, st.SearchStrategy[Any]] = {}
+    for name, field in kind.model_fields.items():
+        worded = _worded(field.metadata)
+        fields[name] = values_of(field.annotation) if worded is None else worded
     return st.builds(kind, **fields | {name: BOUNDED[name] for name in _bounded(kind)})
+
+
+def _worded(bounds: Sequence[Any]) -> st.SearchStrategy[str] | None:
+    """Every text of a pattern that is not too long; None where there is no pattern."""
+    pattern = next((bound.pattern for bound in bounds if getattr(bound, "pattern", None)), None)
+    longest = next((bound.max_length for bound in bounds if isinstance(bound, MaxLen)), 100)
+    if pattern is None:
+        return None
+    return st.from_regex(pattern, fullmatch=True).filter(lambda text: len(text) <= longest)
 
 
 def _bounded(kind: type[Record]) -> list[str]:

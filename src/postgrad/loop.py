@@ -93,8 +93,8 @@ class Loop:
     def _search(self) -> None:
         session = self.session
         self.references = reference_recipes(session.task)
-        policy = POLICIES.get(session.task.search.policy)
-        self.policy = bound(policy, session.task, self._nominal_s, session.priors, barred=self.desk.gate.barred)
+        policy, barred = POLICIES.get(session.task.search.policy), self.desk.gate.barred
+        self.policy = bound(policy, session.task, self._nominal_s, session.remembered.priors, barred=barred)
         self.params = self.policy.Params.model_validate(session.task.search.params)
         self.researcher = self.guest or researcher_of(session.task, session.store.folder)
         reason = None
@@ -261,7 +261,7 @@ class Loop:
             index=index,
             affordable_s=self._affordable_s(),
             nominal_s=self._nominal_s,
-            priors=session.priors,
+            remembered=session.remembered,
             remaining=session.remaining(),
             card=session.prepared.card if session.prepared else None,
             rows=tuple(session.rows("train").values()),

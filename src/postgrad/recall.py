@@ -15,11 +15,13 @@ from postgrad import __version__
 from postgrad.errors import PostgradError
 from postgrad.memory.book import Book, default_folder, is_switched_off
 from postgrad.memory.effects import brought
-from postgrad.memory.entries import RunEntry, kind_entries, task_type
+from postgrad.memory.entries import Base, RunEntry, kind_entries, task_type
+from postgrad.memory.library import taught
 from postgrad.memory.prior import Normal, priors
 from postgrad.records import Remembered, TaskSpec
 from postgrad.research.priors import table
 from postgrad.session import Session
+from postgrad.train.models import model_kind
 
 
 def new_name(task: TaskSpec) -> str | None:
@@ -37,8 +39,19 @@ def recall(task: TaskSpec, rows: int, labels: int) -> Remembered:
         return Remembered(notes=(f"Nothing was taken from finished runs: {problem}",))
     known = {kind: Normal(belief.mean, belief.sd) for kind, belief in table().items()}
     notes = (f"{found.ignored} lines of the memory are no entries and were left out.",) if found.ignored else ()
-    beliefs = priors(found.entries, task_type(task, rows, labels), known)
-    return Remembered(runs=len(found.entries), priors=beliefs, notes=notes)
+    about = task_type(task, rows, labels)
+    return Remembered(
+        runs=len(found.entries),
+        priors=priors(found.entries, about, known),
+        lessons=taught(found.entries, about, bases(task), known),
+        notes=notes,
+    )
+
+
+def bases(task: TaskSpec) -> tuple[Base, ...]:
+    """The kinds of base model that a task names."""
+    kinds: set[Base] = {model_kind(name) for name in task.base_models}
+    return tuple(sorted(kinds or {"none"}))
 
 
 def remember(session: Session) -> str | None:
@@ -64,4 +77,5 @@ def _entry(session: Session, name: str) -> RunEntry:
         postgrad=__version__,
         task=task_type(session.task, len(session.rows("train")), len(session.plan.labels)),
         kinds=kind_entries(brought(session.tree), table()),
+        bases=bases(session.task),
     )

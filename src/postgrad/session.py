@@ -46,8 +46,8 @@ from postgrad.records import (
     JobResult,
     JobSpec,
     Limits,
-    Prior,
     Recipe,
+    Remembered,
     Row,
     Split,
     TaskSpec,
@@ -162,10 +162,9 @@ class Session:
         return body if isinstance(body, DataPrepared) else None
 
     @property
-    def priors(self) -> Mapping[str, Prior]:
-        """Kind of change -> what finished runs had taught about it when this one began; as the log has it."""
-        remembered = self.prepared.remembered if self.prepared else None
-        return remembered.priors if remembered else {}
+    def remembered(self) -> Remembered:
+        """What finished runs had taught when this one began, as the log has it; nothing where there is no memory."""
+        return (self.prepared.remembered if self.prepared else None) or Remembered()
 
     @property
     def search_ended(self) -> SearchEnded | None:

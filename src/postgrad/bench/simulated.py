@@ -26,7 +26,19 @@ from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement
 from postgrad.events import Proposed
 from postgrad.pare import is_paring
-from postgrad.records import Analysis, Choice, Estimate, Failure, JobResult, Move, Prior, Proposal, Recipe, Usage
+from postgrad.records import (
+    Analysis,
+    Choice,
+    Estimate,
+    Failure,
+    JobResult,
+    Move,
+    Prior,
+    Proposal,
+    Recipe,
+    Remembered,
+    Usage,
+)
 from postgrad.referee import PRICE_OF_DOUBLE
 from postgrad.research import edit
 from postgrad.research.base import Context, Researcher, itself
@@ -158,7 +170,8 @@ class SimulatedRun:
         affordable = self.left if self.grant.unit == "seconds" else None
         rng = Random(f"{self.seed}/{index}/propose")
         admit, nearest = self._admission()
-        context = Context(self.tree, rng, index, affordable, nominal_s, self.priors, admit, nearest, self._remaining())
+        left, known = self._remaining(), Remembered(priors=dict(self.priors))
+        context = Context(self.tree, rng, index, affordable, nominal_s, known, admit, nearest, left)
         started = time.perf_counter()
         proposal = answer(self.researcher, self.name, self.task, choice, context)
         self.out.propose_s.append(time.perf_counter() - started)

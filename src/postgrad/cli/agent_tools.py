@@ -16,6 +16,7 @@ from postgrad.cli.reading import experiment_id
 from postgrad.cli.runs import describe
 from postgrad.engines.local import LocalEngine
 from postgrad.errors import UserError
+from postgrad.events import DataPrepared, current
 from postgrad.execute.executor import Executor
 from postgrad.people.ask import Asked, asked, wish_of
 from postgrad.people.gate import Gate
@@ -24,6 +25,7 @@ from postgrad.records import Approve, Choice, Move, Reject, Wish
 from postgrad.research.base import Context
 from postgrad.research.context import brief
 from postgrad.research.context import lessons as lines_of
+from postgrad.research.earlier import told
 from postgrad.research.ideas import Ask
 from postgrad.research.tally import tally
 from postgrad.session import Session
@@ -61,16 +63,16 @@ class Tools:
                 index=len(tree),
                 affordable_s=affordable_s(session),
                 nominal_s=lambda recipe: session.nominal_s(recipe, session.plan.search),
-                priors=session.priors,
+                remembered=session.remembered,
                 remaining=session.remaining(),
                 card=session.prepared.card,
                 barred=gate.barred,
             )
             move = Move.DRAFT if parent is None else Move.IMPROVE
-            told = brief(Ask(session.task, Choice(parent=parent, move=move), context))
+            found = brief(Ask(session.task, Choice(parent=parent, move=move), context))
         rule = gate.closed(parent, tree)
         closed = {"closed": f"{rule.said}: {rule.order.by} decided that"} if rule is not None else {}
-        return {"text": told.text, "tokens": told.tokens, **closed}
+        return {"text": found.text, "tokens": found.tokens, **closed}
 
     def status(self) -> Answer:
         """Where the run stands."""
@@ -114,8 +116,14 @@ class Tools:
         }
 
     def lessons(self) -> Answer:
-        """What the run has learnt, a line for each kind of change, with the experiments that say it."""
-        return {"lessons": lines_of(tally(self._now().tree))}
+        """What the run has learnt, a line for each kind of change, with the experiments that say it, and what earlier
+        runs had."""
+        with SqliteStore.open(self.folder, write=False) as store:
+            events = store.events()
+        prepared = current(events).get("data_prepared")
+        remembered = prepared.remembered if isinstance(prepared, DataPrepared) else None
+        seen = tally(asked(events).tree)
+        return {"lessons": lines_of(seen), "earlier_runs": told(remembered.lessons, seen) if remembered else []}
 
     # --- ordering -------------------------------------------------------------------------------------------------
 

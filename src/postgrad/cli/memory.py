@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from postgrad.memory.book import Book, Contents
     from postgrad.memory.entries import KindEntry, TaskType
+    from postgrad.records import EarlierLesson
 
 
 class Action(StrEnum):
@@ -76,15 +77,17 @@ def _show(book: Book, as_json: bool) -> None:
 
     found = book.read()
     off = is_switched_off()
-    kinds = _kinds(found)
+    kinds, lessons = _kinds(found), _lessons(found)
     if as_json:
         facts = {"file": book.path, "switched_off": off, "runs": len(found.entries), "ignored": found.ignored}
-        print_json({**facts, "later_lines": len(found.later), "kinds": kinds, "entries": found.entries})
+        facts |= {"later_lines": len(found.later), "kinds": kinds, "lessons": lessons, "entries": found.entries}
+        print_json(facts)
         return
     out = console()
     if found.entries:
         out.print(_table(kinds))
         out.print(_tasks(found))
+        out.print(_taught(lessons))
     else:
         out.print("Nothing is remembered yet. Every run that ends leaves what its kinds of change brought.")
     for line in _notes(book, found, off):
@@ -118,6 +121,27 @@ def _kinds(found: Contents) -> list[dict[str, Any]]:
         table_says = Prior(mean=known[kind].mean, sd=known[kind].sd, runs=0)
         rows.append({"kind": kind, **_seen(seen), "table": table_says, "prior": prior})
     return sorted(rows, key=lambda row: -row["prior"].mean)
+
+
+def _lessons(found: Contents) -> tuple[EarlierLesson, ...]:
+    """What the brief of a run on a task as the last would say of earlier runs, but for what that run sees itself."""
+    from postgrad.memory.library import taught
+    from postgrad.memory.prior import Normal
+    from postgrad.research.priors import table
+
+    if not found.entries:
+        return ()
+    last, known = found.entries[-1], {kind: Normal(belief.mean, belief.sd) for kind, belief in table().items()}
+    return taught(found.entries, last.task, last.bases, known)
+
+
+def _taught(lessons: tuple[EarlierLesson, ...]) -> RenderableType:
+    from rich.text import Text
+
+    from postgrad.research.earlier import told
+
+    lines = [line.removeprefix("- ") for line in told(lessons)] or ["none: no run's effect is clear of zero"]
+    return Text("\n".join(["\nLessons, as a language model or a program is told them:", *lines]) + "\n")
 
 
 def _seen(entries: list[KindEntry]) -> dict[str, Any]:
@@ -157,7 +181,11 @@ def _tasks(found: Contents) -> RenderableType:
     counts = Counter(_words(entry.task) for entry in found.entries)
     lines = [f"{count} x {words}" for words, count in counts.most_common()]
     last = _words(found.entries[-1].task)
-    return Text("\nFinished runs: " + "; ".join(lines) + f".\nThe last column is for a task as the last: {last}.")
+    return Text(
+        "\nFinished runs: "
+        + "; ".join(lines)
+        + f".\nThe last column and the lessons are for a task as the last: {last}."
+    )
 
 
 def _words(task: TaskType) -> str:

@@ -30,7 +30,8 @@ LAST = "last"
 
 class RunLine(Record):
     """One run as `list` shows it. Scores are the champion's; `started` is Unix time, `spent_s` controller seconds;
-    `waiting` are the experiments that wait for a person, `paused` who paused it."""
+    `waiting` are the experiments that wait for a person, `paused` who paused it, `memory` the name that it is
+    remembered under."""
 
     run: str
     state: State
@@ -46,6 +47,7 @@ class RunLine(Record):
     note: str = ""
     waiting: tuple[str, ...] = ()
     paused: str | None = None
+    memory: str | None = None
 
 
 def find_run(runs_dir: Path, name: str) -> Path:
@@ -143,6 +145,7 @@ def describe(folder: Path) -> RunLine:
         note=_note(events, sealed),
         waiting=tuple(node.id for node in tree.waiting()),
         paused=standing.paused.by if standing.paused and "search_ended" not in bodies else None,
+        memory=first.memory,
     )
 
 

@@ -108,7 +108,7 @@ class Book:
             if entry in known.entries:
                 return
             kept = [*(one for one in known.entries if one.run != entry.run), entry][-MOST_RUNS:]
-            lines = [*known.later[-MOST_RUNS:], *(one.model_dump_json().encode() for one in kept)]
+            lines = [*known.later[-MOST_RUNS:], *(one.line.encode() for one in kept)]
             descriptor = os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with open(descriptor, "wb") as file:
                 file.writelines(line + b"\n" for line in lines)

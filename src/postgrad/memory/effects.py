@@ -45,12 +45,15 @@ class Brought:
         count: experiments with it that could be measured.
         failures: experiments that failed with it and no other change. Who is to blame for others, nobody knows.
         costs_s: nominal seconds of its experiments, failures included.
+        measured, failed: names of the experiments behind `count` and `failures`.
     """
 
     effect: Effect | None = None
     count: int = 0
     failures: int = 0
     costs_s: list[float] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
 def merits(tree: Tree) -> dict[str, Effect]:
@@ -88,8 +91,12 @@ def brought(tree: Tree) -> dict[str, Brought]:
         for kind in kinds:
             here = found.setdefault(kind, Brought())
             here.costs_s.append(node.proposed.nominal_s)
-            here.count += effect is not None
-            here.failures += node.analysis.verdict == "failed" and len(kinds) == 1
+            if effect is not None:
+                here.count += 1
+                here.measured.append(node.id)
+            if node.analysis.verdict == "failed" and len(kinds) == 1:
+                here.failures += 1
+                here.failed.append(node.id)
         if effect is not None:
             measured.append((kinds, effect))
     for kind, effect in told_apart(measured).items():

@@ -15,8 +15,9 @@ from postgrad.memory.effects import Brought
 from postgrad.metrics import METRICS, TEXT_METRICS
 from postgrad.records import Record, TaskSpec
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 OTHER = "other"
+NAMED = 3
 ROWS_FROM = (300, 1_000, 3_000, 10_000, 100_000)
 LABELS_FROM = (3, 10, 30, 100)
 
@@ -29,6 +30,8 @@ LABELS: tuple[Labels, ...] = ("2", "3 to 9", "10 to 29", "30 to 99", "100 or mor
 
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)?$", max_length=40)]
 Name = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Experiment = Annotated[str, Field(pattern=r"^e[0-9]{4,7}$")]
+Base = Literal["none", "encoder", "causal_lm"]
 Count = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -52,6 +55,7 @@ class KindEntry(Record):
         variance: of that mean, as an estimate of what the kind brings in such a run.
         failures: experiments that failed; they are not in `count`.
         cost_s: mean nominal seconds of all of them, to two digits.
+        experiments: the last ones that were measured, or where none was, that failed; none in entries of version 1.
     """
 
     kind: Word
@@ -60,17 +64,29 @@ class KindEntry(Record):
     variance: Annotated[Finite, Field(gt=0, le=1)] = 1.0
     failures: Count = 0
     cost_s: Annotated[Finite, Field(ge=0, le=1e9)] = 0.0
+    experiments: Annotated[tuple[Experiment, ...], Field(max_length=NAMED)] = ()
 
 
 class RunEntry(Record):
-    """What is kept of one finished run. `run` was drawn by chance when the run began, and is in its log."""
+    """What is kept of one finished run. `run` was drawn by chance when the run began, and is in its log.
 
-    version: Literal[1] = FORMAT
+    Version 1 knew neither `bases`, the kinds of base model that the task names, nor the experiments of a kind.
+    """
+
+    version: Literal[1, 2] = FORMAT
     run: Name
     month: Annotated[str, Field(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")]
     postgrad: Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.+]{0,30}$")]
     task: TaskType
     kinds: Annotated[tuple[KindEntry, ...], Field(max_length=300)]
+    bases: Annotated[tuple[Base, ...], Field(max_length=3)] = ()
+
+    @property
+    def line(self) -> str:
+        """The entry as it is written. One of version 1 stays what that version can read."""
+        if self.version == 1:
+            return self.model_dump_json(exclude={"bases": True, "kinds": {"__all__": {"experiments"}}})
+        return self.model_dump_json()
 
 
 def task_type(task: TaskSpec, rows: int, labels: int) -> TaskType:
@@ -99,6 +115,7 @@ def kind_entries(found: Mapping[str, Brought], known: Collection[str]) -> tuple[
                 variance=float(f"{min(1.0, measured.variance):.2g}") if measured else 1.0,
                 failures=seen.failures,
                 cost_s=float(f"{sum(seen.costs_s) / len(seen.costs_s):.2g}"),
+                experiments=tuple((seen.measured if measured else seen.failed)[-NAMED:]),
             )
         )
     return tuple(entries)

@@ -62,7 +62,7 @@ def priors(entries: Sequence[RunEntry], about: TaskType, table: Mapping[str, Nor
         weight = likeness(entry.task, about)
         for kind in entry.kinds:
             if weight > 0 and kind.kind in table and kind.count + kind.failures:
-                seen.setdefault(kind.kind, []).append(_observed(kind, weight))
+                seen.setdefault(kind.kind, []).append(observed(kind, weight))
     found = {}
     for name, observations in sorted(seen.items()):
         belief, alone = shrunk(table[name], observations), shown(table[name], observations)
@@ -76,7 +76,7 @@ def priors(entries: Sequence[RunEntry], about: TaskType, table: Mapping[str, Nor
     return found
 
 
-def _observed(kind: KindEntry, weight: float) -> Observation:
+def observed(kind: KindEntry, weight: float) -> Observation:
     """Measured effects and failures of one run together."""
     precision = total = 0.0
     if kind.count:
@@ -98,8 +98,14 @@ def shown(table: Normal, seen: Sequence[Observation]) -> Normal:
     """What the runs alone say of a new one: nothing was known of the mean before, and only how much runs may differ is
     the table's. Never surer than `MOST_WORTH` of its experiments, and never more than `MOST_EFFECT`: it is tried first
     then in any case, and a run soon sees for itself. Needs an observation."""
+    alone = anew(table, seen)
+    return Normal(min(MOST_EFFECT, max(-MOST_EFFECT, alone.mean)), alone.sd)
+
+
+def anew(table: Normal, seen: Sequence[Observation]) -> Normal:
+    """The same, however large."""
     mean, spread = _expected(max(table.sd, LEAST_TABLE_SD), None, seen)
-    return Normal(min(MOST_EFFECT, max(-MOST_EFFECT, mean)), max(sqrt(spread), LEAST_SD))
+    return Normal(mean, max(sqrt(spread), LEAST_SD))
 
 
 def _expected(scale: float, about: Normal | None, seen: Sequence[Observation]) -> tuple[float, float]:

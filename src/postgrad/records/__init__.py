@@ -17,9 +17,7 @@ from postgrad.records.evaluation import (
     Evaluation,
     JudgeControl,
     Lesson,
-    Prior,
     Race,
-    Remembered,
     SealedRead,
     SealedScore,
 )
@@ -41,6 +39,7 @@ from postgrad.records.orders import (
     Wish,
 )
 from postgrad.records.recipe import Asked, Choice, Dimension, Move, Proposal, Recipe, Sketch, Stage, Step
+from postgrad.records.remembered import EarlierLesson, Evidence, Prior, Remembered
 from postgrad.records.researcher import ModelSpec, Rates, ResearcherSpec, called
 from postgrad.records.task import (
     ApproveSpec,
@@ -70,10 +69,12 @@ __all__ = [
     "DataSpec",
     "Difference",
     "Dimension",
+    "EarlierLesson",
     "Edit",
     "EngineSpec",
     "Estimate",
     "Evaluation",
+    "Evidence",
     "Failure",
     "Generation",
     "Grant",

@@ -61,29 +61,6 @@ class Confusion(Record):
     ids: tuple[str, ...]
 
 
-class Prior(Record):
-    """What is believed of the effect of a kind of change before a run: normal, from `runs` finished runs.
-
-    Attributes:
-        mean, sd: with what the playbook believed before them.
-        effect, error: what they say alone, for who believes something else before them; None in older logs.
-    """
-
-    mean: float
-    sd: float
-    runs: int
-    effect: float | None = None
-    error: float | None = None
-
-
-class Remembered(Record):
-    """What a run took from finished runs when it began, once and for all. `notes` say what could not be read."""
-
-    runs: int = 0
-    priors: dict[str, Prior] = Field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
 class Lesson(Record):
     """A claim with the experiments that support it."""
 

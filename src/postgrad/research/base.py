@@ -7,7 +7,7 @@ from random import Random
 from typing import Callable, Mapping, Protocol, Sequence, runtime_checkable
 
 from postgrad.budget import Remaining
-from postgrad.records import Choice, DataCard, Prior, Proposal, Recipe, Row, TaskSpec
+from postgrad.records import Choice, DataCard, Prior, Proposal, Recipe, Remembered, Row, TaskSpec
 from postgrad.tree import Tree
 
 
@@ -31,7 +31,7 @@ class Context:
         index: number of the experiment that is proposed.
         affordable_s: nominal seconds one experiment may cost now; None without a wall-clock budget.
         nominal_s: nominal seconds of a recipe over the search units. Deterministic.
-        priors: kind of change -> what finished runs taught about it; `learning.prior_of` reads them.
+        remembered: what finished runs taught; `learning.prior_of` reads its priors.
         admit: the recipe that will be run in place of this one, or None where it cannot be run. Recipes that are in
             the tree stay what they are.
         nearest: the same for a recipe that a policy named by itself: whatever is nearest to it, None where nothing is
@@ -47,13 +47,18 @@ class Context:
     index: int
     affordable_s: float | None
     nominal_s: Callable[[Recipe], float]
-    priors: Mapping[str, Prior] = field(default_factory=dict)
+    remembered: Remembered = field(default_factory=Remembered)
     admit: Callable[[Recipe], Recipe | None] = itself
     nearest: Callable[[Recipe], Recipe | None] = itself
     remaining: Remaining | None = None
     card: DataCard | None = None
     rows: Sequence[Row] = ()
     barred: Callable[[str], bool] = nothing
+
+    @property
+    def priors(self) -> Mapping[str, Prior]:
+        """Kind of change -> what finished runs taught about its effect."""
+        return self.remembered.priors
 
 
 class Researcher(Protocol):

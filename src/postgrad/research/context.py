@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from postgrad.budget import format_duration
 from postgrad.quoting import escaped, inlined, quoted
 from postgrad.records import DataCard, Guard, Lesson, Recipe, Stage, Value
-from postgrad.research import edit
+from postgrad.research import earlier, edit
 from postgrad.research.brief import Brief, Draft, fitted
 from postgrad.research.ideas import Ask, recipe_of
 from postgrad.research.menu import Item, Setting, moves, settings_of, steps
@@ -146,6 +146,8 @@ def _about_the_tree(ask: Ask, seen: Tally) -> Iterator[Draft]:
     yield Draft("Largest losses of the run", _named(losses, tree), 0.04, harms - len(losses))
     yield _kinds("Every kind of change in the run", seen.kinds, 0.14)
     yield Draft("Lessons", lessons(seen)[:LONGEST], 0.08)
+    if ask.context.remembered.lessons:
+        yield Draft(earlier.TITLE, [earlier.NOTE, *earlier.told(ask.context.remembered.lessons, seen)], 0.06)
     yield Draft("Failures", _failures(seen, tree)[:LONGEST], 0.04)
 
 
