@@ -11,13 +11,13 @@ from typing import Any, Callable
 import pytest
 import yaml
 
-from postgrad.admission import refusal
+from postgrad.admission import recordable, refusal
 from postgrad.bench.overhead import SimulatedEngine, simulated_task
 from postgrad.certify import references
 from postgrad.data import OPERATORS
 from postgrad.errors import UserError
 from postgrad.evaluate.guards.patterns import matches
-from postgrad.records import Choice, Guard, Move, Proposal, Recipe, Row, SearchSpec, Stage, Step, TaskSpec, Value
+from postgrad.records import Asked, Choice, Guard, Move, Proposal, Recipe, Row, SearchSpec, Stage, Step, TaskSpec, Value
 from postgrad.report import read_view
 from postgrad.report.html import html_report
 from postgrad.research import RESEARCHERS
@@ -137,6 +137,8 @@ class Hostile:
 class Unwritable(Hostile):
     """Proposals that would make the log unreadable, if it took them as they are."""
 
+    asked: Asked | None = None
+
     def propose(self, task: TaskSpec, choice: Choice, context: Context) -> Proposal:
         plain = super().propose(task, choice, context).model_copy(update={"recipe": Recipe(stage=CLASSIC)})
         deep: Value = 1
@@ -148,7 +150,24 @@ class Unwritable(Hostile):
             {"change": "x" * 1_000_000},
             {"recipe": Recipe.model_construct(stage=Stage.model_construct(backend="classic", params={"x": deep}))},
         )
-        return plain.model_copy(update=changes[context.index % len(changes)])
+        return plain.model_copy(update={**changes[context.index % len(changes)], "asked": self.asked})
+
+
+
+LONG_ANSWER = Asked(
+    proposer="somebody",
+    model="half a pair \ud800",
+    tokens_in=1000,
+    tokens_out=100,
+    usd=0.25,
+    notes=("half a pair \ud800", "x" * 300_000),
+)
+
+
+class Dear(Unwritable):
+    """The same, and they cost something to ask for."""
+
+    asked = LONG_ANSWER
 
 
 def test_a_run_of_attacks_ends_with_a_champion_and_every_attack_on_record(
@@ -198,6 +217,39 @@ def test_a_proposal_that_cannot_be_recorded_does_not_damage_the_log(
     assert len(view.failures) == 5
     assert all(node.failure is not None and node.failure.kind == "invalid" for node in view.failures)
     assert view.sealed is not None
+
+
+def test_what_it_cost_to_ask_stays_on_the_account_whatever_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RESEARCHERS._table, "hostile", f"{__name__}:Dear")
+    task = simulated_task(tmp_path, 8).model_copy(update={"researcher": "hostile", "search": GREEDY})
+    with opened(start_run(task, tmp_path / "runs"), engine=SimulatedEngine()) as session:
+        drive(session)
+        tree, spent = session.tree, session.ledger.spent
+    asked = [node.proposed.proposal.asked for node in tree.failed() if node.proposed.proposal.asked]
+    assert len(asked) == 5 and all(one.failed and not one.notes and "\ud800" not in one.model for one in asked)
+    assert (spent.asked, spent.tokens_in, spent.tokens_out) == (5, 5000, 500)
+    assert spent.usd == pytest.approx(1.25)
+
+
+def test_the_figures_of_an_answer_that_can_be_recorded_are_kept_as_they_are() -> None:
+    asked = LONG_ANSWER.model_copy(update={"model": "m", "notes": ("a note",)})
+    proposal = Proposal(
+        recipe=Recipe(stage=CLASSIC),
+        kind="draft.attack",
+        hypothesis="half a pair \ud800",
+        change="attack",
+        expected_effect=0.0,
+        refuted_by="nothing",
+        proposer="somebody",
+        seed=0,
+        asked=asked,
+    )
+    kept = recordable(proposal)
+    assert kept.recipe.stage.backend == "unreadable" and kept.asked == asked
+    endless = recordable(proposal.model_copy(update={"asked": asked.model_copy(update={"tokens_in": 10**5000})}))
+    assert endless.asked is None, "nothing of it could be summed up"
 
 
 def test_a_rule_that_rejects_everything_is_not_kept(tmp_path: Path) -> None:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import time
 import traceback
 from random import Random
+from threading import Thread
 from typing import Any, Iterator
 
 import pytest
 
+from postgrad.cli.driving import polite_interrupt
+from postgrad.cli.live import LiveScreen
+from postgrad.errors import Interrupted
 from postgrad.llm.base import Patience, Price, Provider, Settings
 from postgrad.llm.errors import BadReply, Outage, ProviderError, Refused
 from postgrad.llm.faults import retry_after
 from postgrad.llm.keys import Keys
 from postgrad.llm.presets import connect
+from postgrad.llm.retry import Retry, Retrying
 from postgrad.llm.wire import bounded
+from postgrad.loop import Control
 from postgrad.testing.provider import SCHEMA, request
 from provider_server import Behaviour, Server, chat_events, message_events
 
@@ -68,6 +76,29 @@ def test_a_server_that_takes_too_long_is_left(server: Server, kind: str, way: st
     assert time.monotonic() - began < 10.0, "the server would have gone on for twenty"
     if way == "stall":
         assert error.usage is not None and error.usage.input > 0, "a reply that has begun may be billed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["silence", "stall"])
+def test_a_person_who_stops_is_heard_while_a_server_is_waited_for(server: Server, kind: str, way: str) -> None:
+    """The SDKs take what is raised in the middle of a request for a failed connection."""
+    provider = Retrying(made(server, kind), Retry(attempts=3, base_s=0.0, cap_s=0.0))
+    provider.complete(request())
+    server.behaviour.kind, control = way, Control(finish=True)
+    asked = len(server.behaviour.asked)
+
+    def stop() -> None:
+        while len(server.behaviour.asked) == asked:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    began = time.monotonic()
+    with polite_interrupt(control, LiveScreen(quiet=True), "run-001"), pytest.raises(Interrupted, match="run-001"):
+        Thread(target=stop, daemon=True).start()
+        provider.complete(request())
+    assert time.monotonic() - began < 10.0, "the server would have gone on for twenty"
+    assert len(server.behaviour.asked) == asked + 1, "nobody asks again for somebody who wants to stop"
 
 
 def test_nobody_at_the_address_is_an_outage() -> None:

@@ -18,7 +18,8 @@ from postgrad.evaluate.threshold import check_inference
 from postgrad.execute.boundary import classified
 from postgrad.isolated import needed, unable
 from postgrad.metrics import reads_verdicts
-from postgrad.records import Choice, Failure, Proposal, Recipe, Stage, TaskSpec, Value
+from postgrad.quoting import escaped
+from postgrad.records import Asked, Choice, Failure, Proposal, Recipe, Record, Stage, TaskSpec, Value
 from postgrad.research import edit
 from postgrad.train import BACKENDS
 from postgrad.train.environments import find
@@ -30,6 +31,7 @@ LARGEST = 64_000
 LONGEST = 200_000
 # Stands for a recipe that could not be recorded. No backend has this name.
 UNREADABLE = "unreadable"
+NAME = 200
 # What a backend answers with that does not say so.
 LABELS = frozenset({"labels"})
 
@@ -38,18 +40,11 @@ def recordable(proposal: Proposal) -> Proposal:
     """The proposal, if the log can hold it and give it back; else one that says why not, and is refused.
 
     A number of thousands of digits, or half a surrogate pair, would make the event that holds it unreadable, and with
-    it the run.
+    it the run. What it cost to ask for it stays on the account.
     """
-    why = _out_of_shape(proposal.recipe)
+    why = _out_of_shape(proposal.recipe) or _unwritable(proposal)
     if why is None:
-        try:
-            text = proposal.model_dump_json()
-            Proposal.model_validate_json(text)
-            if len(text) <= LONGEST:
-                return proposal
-            why = f"The proposal has {len(text):,} characters, and at most {LONGEST:,} are taken."
-        except (ValueError, RecursionError) as wrong:
-            why = f"The proposal cannot be written down ({type(wrong).__name__})."
+        return proposal
     return Proposal(
         recipe=Recipe(stage=Stage(backend=UNREADABLE, params={"why": why})),
         kind=f"draft.{UNREADABLE}",
@@ -59,7 +54,32 @@ def recordable(proposal: Proposal) -> Proposal:
         refuted_by="nothing: it is not tried",
         proposer="admission",
         seed=0,
+        asked=_accounted(proposal.asked, why) if proposal.asked else None,
     )
+
+
+def _unwritable(record: Record) -> str | None:
+    """Why a record of a proposal cannot stand in the log, or None."""
+    try:
+        text = record.model_dump_json()
+        type(record).model_validate_json(text)
+    except (ValueError, RecursionError) as wrong:
+        return f"The proposal cannot be written down ({type(wrong).__name__})."
+    if len(text) > LONGEST:
+        return f"The proposal has {len(text):,} characters, and at most {LONGEST:,} are taken."
+    return None
+
+
+def _accounted(asked: Asked, why: str) -> Asked | None:
+    """A question as far as it can be recorded: whole, else who was asked and the figures, None where not even these."""
+    if _unwritable(asked) is None:
+        return asked
+    names = {
+        name: escaped(getattr(asked, name).encode("utf-8", "replace").decode()[:NAME])
+        for name in ("proposer", "provider", "model", "key")
+    }
+    lean = asked.model_copy(update={**names, "failed": why, "sketches": (), "notes": ()})
+    return lean if _unwritable(lean) is None else None
 
 
 def refusal(recipe: Recipe, task: TaskSpec) -> Failure | None:

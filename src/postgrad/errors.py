@@ -23,8 +23,12 @@ class PostgradError(Exception):
     exit_code = 1
 
 
-class Interrupted(Exception):
-    """The person asked to stop. Nothing is lost; `postgrad resume` goes on."""
+class Interrupted(BaseException):
+    """The person asked to stop. Nothing is lost; `postgrad resume` goes on.
+
+    A signal handler raises it in the middle of anything, as Python does KeyboardInterrupt. Libraries that take every
+    Exception for a failed connection, and ask again, have to let it through.
+    """
 
     exit_code = 130
 
