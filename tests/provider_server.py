@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Iterator
 
@@ -20,10 +20,11 @@ class Behaviour:
 
     Attributes:
         kind: "well", or a way to fail that `Handler` knows.
-        usage: in place of a plausible count, in the protocol's own words.
+        usage: in place of a plausible count, in the protocol's own words; a function makes it from the request.
         status, body, headers: of a plain answer, for "status".
         refuses: parts of a request that are answered with `status` for as long as they are there.
         reply: makes the text of a good answer from the request; None gives `TEXT`.
+        turn: how the request of this number is answered, from 0; None answers all as this says.
         asked: (headers, body) of every request.
     """
 
@@ -35,6 +36,7 @@ class Behaviour:
     refuses: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
     reply: Callable[[dict[str, Any]], str] | None = None
+    turn: Callable[[int], Behaviour] | None = None
     asked: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
 
@@ -48,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
         behaviour = self.server.behaviour
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         behaviour.asked.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        if behaviour.turn is not None:
+            behaviour = behaviour.turn(len(behaviour.asked) - 1)
         is_refused = any(part in body for part in behaviour.refuses)
         kind = "status" if is_refused else behaviour.kind
         with suppress(OSError):
@@ -62,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         if body.get("stream"):
             self.stream(self.events(behaviour, body))
         else:
-            self.whole(json.dumps(completion(behaviour.usage, message={"role": "assistant", "content": TEXT})))
+            self.answer_whole(behaviour, body)
 
     def answer_whole(self, behaviour: Behaviour, body: dict[str, Any]) -> None:
         self.whole(json.dumps(completion(behaviour.usage, message={"role": "assistant", "content": TEXT})))
@@ -132,7 +136,10 @@ class Handler(BaseHTTPRequestHandler):
         if "anthropic-version" in self.headers:
             yield from message_events(behaviour, body)
         else:
-            yield from chat_events(behaviour, PIECES if behaviour.reply is None else (behaviour.reply(body),))
+            pieces = PIECES if behaviour.reply is None else (behaviour.reply(body),)
+            told = behaviour.usage(body) if callable(behaviour.usage) else behaviour.usage
+            usage = told or plausible(body, "".join(pieces))
+            yield from chat_events(replace(behaviour, usage=usage), pieces)
 
     def whole(self, text: str, status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = text.encode()
@@ -192,8 +199,14 @@ class Server(ThreadingHTTPServer):
 def completion(usage: Any, **choice: Any) -> dict[str, Any]:
     """A whole chat completion, or a chunk of one."""
     made = {"id": "chat-1", "object": "chat.completion", "created": int(time.time()), "model": "served-1"}
-    counts = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19}
-    return {**made, "choices": [{"index": 0, "finish_reason": "stop", **choice}], "usage": usage or counts}
+    return {**made, "choices": [{"index": 0, "finish_reason": "stop", **choice}], "usage": usage or plausible({}, "")}
+
+
+def plausible(body: dict[str, Any], text: str) -> dict[str, int]:
+    """Counts that a request and its reply may have: 12 and 7 where they are short."""
+    read = max(12, sum(len(each["content"]) for each in body.get("messages", ())) // 4)
+    written = max(7, len(text) // 4)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def chat_events(behaviour: Behaviour, pieces: tuple[str, ...] = PIECES) -> Iterator[str]:

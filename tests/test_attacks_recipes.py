@@ -153,7 +153,6 @@ class Unwritable(Hostile):
         return plain.model_copy(update={**changes[context.index % len(changes)], "asked": self.asked})
 
 
-
 LONG_ANSWER = Asked(
     proposer="somebody",
     model="half a pair \ud800",

@@ -122,7 +122,7 @@ def test_a_run_is_driven_by_a_model_and_the_ledger_has_what_it_cost(tmp_path: Pa
     assert len(made) >= 4 and len(server.behaviour.asked) == len(asked) < len(made) + 1
     assert all(one.failed is None and one.sketches for one in asked)
     assert ledger.spent.asked == len(asked)
-    assert ledger.spent.tokens_in == sum(one.tokens_in for one in asked) == 12 * len(asked)
+    assert ledger.spent.tokens_in == sum(one.tokens_in for one in asked) > 500 * len(asked)
     assert ledger.spent.usd == pytest.approx(sum(one.usd or 0.0 for one in asked)) and ledger.spent.usd > 0
     bare = [p for p in made if p.asked is None]
     assert bare, "a kept sketch was tried without asking"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any, Iterator
 
 import pytest
@@ -11,10 +12,10 @@ import pytest
 from postgrad.errors import UserError
 from postgrad.llm import PROVIDERS
 from postgrad.llm.base import Message, Patience, Price, Provider, Reply, Request, Settings, Usage
-from postgrad.llm.counting import Counts, believed, estimate
+from postgrad.llm.counting import Counts, believed, dearest, estimate, most_input
 from postgrad.llm.errors import Outage, Refused
 from postgrad.llm.keys import Keys
-from postgrad.llm.ladder import is_strict
+from postgrad.llm.ladder import in_prompt, is_strict
 from postgrad.llm.presets import PRESETS, connect, filled
 from postgrad.llm.prices import TABLE, price_of
 from postgrad.llm.recorded import Recording, Replay
@@ -229,6 +230,29 @@ def test_absurd_usage_of_anthropic_is_not_believed(server: Server, count: object
         server.behaviour.usage = usage
         reply = made(server, "anthropic").complete(request())
         assert reply.usage.estimated and 0 < reply.usage.input < 100
+
+
+def test_what_is_believed_costs_no_more_than_was_set_aside() -> None:
+    """Whatever is claimed, in either way of asking for a schema, and at prices of which any may be the dearest."""
+    rng = Random(0)
+    whole = request("Say something. " * 40, max_tokens=300, schema=SCHEMA)
+    most = most_input(whole)
+    used = set()
+    for _ in range(2000):
+        price = Price(input=rng.random(), output=rng.random(), cached_input=rng.random(), written_input=rng.random())
+        told = Counts(*(rng.choice((None, -1, 0, rng.randrange(400), rng.randrange(2 * most))) for _ in range(4)))
+        for asked in (whole, in_prompt(whole)):
+            usage = believed(told, asked, "x" * rng.randrange(10_000), price)
+            assert usage.usd is not None and 0.0 <= usage.usd <= dearest(whole, price)
+            used.add(usage.estimated)
+    assert used == {True, False}
+
+
+@pytest.mark.parametrize(("read", "written"), [(3, 40), (60_000, 40), (500, 0), (500, 3), (500, 301)])
+def test_counts_that_contradict_the_texts_are_not_believed(read: int, written: int) -> None:
+    asked, text = request("Say something. " * 100, max_tokens=300), "word " * 60
+    assert not believed(Counts(input=500, output=40), asked, text, PRICE).estimated
+    assert believed(Counts(input=read, output=written), asked, text, PRICE).estimated
 
 
 def test_hidden_reasoning_counts_up_to_what_was_asked_for() -> None:

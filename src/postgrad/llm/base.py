@@ -130,6 +130,11 @@ class Price(Record):
         parts = (plain * self.input, usage.cached_input * cached, usage.written_input * written)
         return (sum(parts) + usage.output * self.output) / 1_000_000
 
+    def most(self, read: int, written: int) -> float:
+        """What so many tokens can cost at most: those of the prompt at the dearest of their prices."""
+        each = max(self.input, self.cached_input or 0.0, self.written_input or 0.0)
+        return (read * each + written * self.output) / 1_000_000
+
 
 class Patience(Record):
     """How long a server is waited for, and how much of its reply is read.

@@ -1,7 +1,8 @@
 """How many tokens a request and its reply have: the server's word where it can be true, else an estimate of ours.
 
-A tokenizer on bytes makes no more tokens than there are bytes, so twice the bytes is more than any text has. A reply
-may hold hidden reasoning as well, but never more than `max_tokens`, which the budget has set aside.
+A tokenizer on bytes makes no more tokens than there are bytes, and none of those in use makes texts of fewer than one
+in 32 of them. A reply may hold hidden reasoning as well, but never more than `max_tokens`. What is believed is never
+more than `dearest` has set aside of a budget.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import math
 from dataclasses import dataclass, replace
 
 from postgrad.llm.base import Price, Request, Usage
+from postgrad.llm.ladder import in_prompt
 
 BYTES_PER_TOKEN = 3.0  # English has about four: an estimate errs to the dear side
 _FRAME = 16  # tokens that a chat template and a schema's frame put around a message
-_TOO_MANY = 2
+_SERVICE = 1000  # tokens that a service adds of its own, such as words on how to use a tool
+_LONGEST_TOKEN = 32  # bytes, on average over a text
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,17 @@ def prompt_size(request: Request) -> int:
     return sum(size(message.text) for message in request.messages) + schema
 
 
+def most_input(request: Request) -> int:
+    """More tokens than the prompt can have, whichever way it is held to its schema."""
+    sent = in_prompt(request)
+    return prompt_size(sent) + _FRAME * (len(sent.messages) + 1) + _SERVICE
+
+
+def dearest(request: Request, price: Price | None) -> float:
+    """Dollars that a request can cost at most; 0.0 where the price is not known."""
+    return 0.0 if price is None else price.most(most_input(request), request.max_tokens)
+
+
 def estimate(request: Request, text: str, price: Price | None) -> Usage:
     """The usage of a request whose server said nothing that can be believed. What is sent beyond `max_tokens` was not
     asked for, and is not counted."""
@@ -63,13 +77,14 @@ def priced(usage: Usage, price: Price | None) -> Usage:
 def believed(counts: Counts, request: Request, text: str, price: Price | None) -> Usage:
     """The usage by the server's counts, each replaced by our estimate where it cannot be true.
 
-    An input count has to be at least 1 and at most twice the prompt's bytes; an output count at least 1 for a text
-    that is not empty and at most twice its bytes or `max_tokens`; cached and written ones a part of the input.
+    An input count has to be one that the messages can have, an output count one that the text can have and at most
+    `max_tokens`; cached and written ones a part of the input. A schema may be read or not.
     """
     own = estimate(request, text, price)
-    most = _TOO_MANY * (prompt_size(request) + _FRAME * (len(request.messages) + 4))
-    read = _within(counts.input, 1, most)
-    said = _within(counts.output, 1 if text else 0, max(_TOO_MANY * size(text) + _FRAME, request.max_tokens))
+    sent = sum(size(message.text) for message in request.messages)
+    read = _within(counts.input, max(1, sent // _LONGEST_TOKEN), most_input(request))
+    least = max(1, size(text) // _LONGEST_TOKEN) if text else 0
+    said = _within(counts.output, min(least, request.max_tokens), request.max_tokens)
     total = own.input if read is None else read
     cached = _within(counts.cached, 0, total) if read is not None else None
     written = _within(counts.written, 0, total - (cached or 0)) if read is not None else None

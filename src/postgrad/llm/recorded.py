@@ -78,7 +78,7 @@ class Recording:
     def _write(self, request: Request, slot: str, answer: dict[str, Any]) -> None:
         line = {"key": request.key(self.model), "model": self.model, "request": asdict(request), **answer}
         line |= {"slot": slot} if slot else {}
-        text = json.dumps(line, ensure_ascii=False) + "\n"
+        text = json.dumps(line) + "\n"  # Not as the characters themselves: some lead a terminal astray.
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(text)
             file.flush()

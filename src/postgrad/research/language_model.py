@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
 from postgrad.llm.base import Message, Price, Provider, Reply, Request, Usage
-from postgrad.llm.counting import estimate, prompt_size
+from postgrad.llm.counting import dearest
 from postgrad.llm.errors import ProviderError, Refused
 from postgrad.llm.recorded import Recording
 from postgrad.llm.retry import Retry, Retrying
@@ -63,14 +62,6 @@ class Gate:
             self.left -= usage.usd or 0.0
 
 
-def dearest(request: Request, price: Price | None) -> float:
-    """Dollars that a request may cost at most: a token for each byte of the prompt, and the longest reply."""
-    if price is None:
-        return 0.0
-    frame = estimate(replace(request, schema=None, messages=(Message("user", ""),)), "", None).input
-    return price.usd(Usage(input=prompt_size(request) + frame * len(request.messages), output=request.max_tokens))
-
-
 def patient(timeout_s: float) -> Retry:
     """How often a server is asked again where one reply may take so long: within about that time once more."""
     return Retry(attempts=3, base_s=0.5, cap_s=5.0, retry_after_cap_s=timeout_s / 2, deadline_s=timeout_s)
@@ -107,7 +98,7 @@ class LanguageModel:
             return usd is None
         # Briefs are counted at three bytes a token, and a byte may be a token.
         read = 3 * (self._spec.context_tokens + BESIDE) + len(self._told.prompt.encode())
-        return price.usd(Usage(input=read, output=self._spec.max_tokens)) <= usd
+        return price.most(read, self._spec.max_tokens) <= usd
 
     def answer(self, question: Question) -> Asked:
         """Ask. What is wrong with a reply goes back to the model; what is right of the last one is taken."""
