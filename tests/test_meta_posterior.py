@@ -13,8 +13,9 @@ from postgrad.bench.simulated_parts import Grant
 from postgrad.records import Prior, Recipe
 from postgrad.research.binding import bound
 from postgrad.research.drafts import drafts
+from postgrad.research.features import features
 from postgrad.research.moves import PLAYS
-from postgrad.research.options import PlaybookOptions, features
+from postgrad.research.options import PlaybookOptions
 from postgrad.search.base import Features, Taught
 from postgrad.search.posterior import Posterior, PosteriorParams
 from postgrad.search.surrogate import Surrogate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,6 +36,7 @@ from postgrad.records import (
     Wish,
 )
 from postgrad.report import read_view, write_report
+from postgrad.research import edit
 from postgrad.research.asking import Asking, Question
 from postgrad.research.base import Context
 from postgrad.search import legal
@@ -356,3 +358,30 @@ def test_a_kept_sketch_that_is_ruled_out_does_not_stand_in_the_way_of_the_others
     context = Context(tree, Random(0), len(tree), None, nominal_s, barred=free.barred)
     found = free.proposal(*asking(researcher, "greedy", PLAIN), ON, context)
     assert found is not None and found[0].recipe == second.recipe
+
+
+@pytest.mark.parametrize(("c", "refused"), [(2.0, True), (2.01, True), (2.5, False)])
+def test_an_agent_is_told_what_its_idea_repeats_and_a_person_too(c: float, refused: bool) -> None:
+    recipe = Recipe(stage=Stage(backend="classic", params={"C": c, "head": "logistic"}))
+    tried = Recipe(stage=Stage(backend="classic", params={"C": 2.0, "head": "logistic"}))
+    now = Situation(tree_of([Node("e0000", score=0.61, recipe=tried)]), standing(), PLAIN, Ledger(PLAIN.budget), False)
+    agents = decided(new_order(Inject(recipe=recipe, asks=True), "an agent"), now)
+    persons = decided(new_order(Inject(recipe=recipe), "Ada"), now)
+    assert agents.took_effect is not refused
+    assert persons.took_effect is (c != 2.0), "what does the very same is trained for nobody"
+    if c == 2.01:
+        assert "it was tried as e0000 but for C 2 -> 2.01" in agents.said and "it scored 0.6100" in agents.said
+        assert "Note: it was tried as e0000 but for C 2 -> 2.01" in persons.said
+    queued = decided(
+        new_order(Inject(recipe=edit.with_main(recipe, C=2.51), asks=True), "an agent"), _with_idea(now, recipe)
+    )
+    assert queued.took_effect is (c != 2.5)
+
+
+def _with_idea(now: Situation, recipe: Recipe) -> Situation:
+    """The situation with a person's idea that is not proposed yet."""
+    order = new_order(Inject(recipe=recipe), "Ada")
+    proposal = composed("idea.recipe", kind="idea.recipe").model_copy(update={"recipe": recipe})
+    rules = standing()
+    rules.fold(Decided(order=order, took_effect=True, said="", proposal=proposal))
+    return replace(now, standing=rules)

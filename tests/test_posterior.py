@@ -16,8 +16,9 @@ from postgrad.research.base import Context
 from postgrad.research.binding import bound
 from postgrad.research.drafts import Draft, drafts
 from postgrad.research.exact import answer
+from postgrad.research.features import features
 from postgrad.research.moves import PLAYS
-from postgrad.research.options import PlaybookOptions, features
+from postgrad.research.options import PlaybookOptions
 from postgrad.research.play import CLASSIC, FROZEN
 from postgrad.research.playbook import Playbook
 from postgrad.search.base import Features
@@ -234,7 +235,7 @@ def test_numbers_of_nested_ensembles_have_defaults_too() -> None:
     inner = edit.with_member(edit.with_member(TUNED, CLASSIC), FROZEN)
     nested = edit.with_member(TUNED, inner.stage)
     assert edit.valid(nested)
-    found = options.features(nested)
+    found = features(nested)
     assert found.parts["members"] == 1.0 and any(name.endswith(".C") for name in found.numbers)
 
 

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from postgrad.cli.output import facts, span
-from postgrad.cli.reading import Reading, recipe_changes
+from postgrad.cli.reading import Reading
 from postgrad.records import Value
 from postgrad.report import wording
 from postgrad.report.guards import guard_checks
+from postgrad.research.difference import recipe_changes
 from postgrad.tree import Experiment
 
 COLOURS = {

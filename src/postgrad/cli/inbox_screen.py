@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from postgrad.cli.output import facts, span
-from postgrad.cli.reading import recipe_changes
 from postgrad.events import Decided, Event
 from postgrad.people.ask import Asked
 from postgrad.report import wording
 from postgrad.report.decisions import subject
+from postgrad.research.difference import recipe_changes
 from postgrad.tree import Experiment
 
 SHOWN = 12

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Mapping
 
 from postgrad.cli.runs import RunLine, describe, find_run
 from postgrad.errors import UserError, near_miss
 from postgrad.evaluate.splits import SplitPlan, load_rows
 from postgrad.events import DataPrepared
-from postgrad.records import Recipe, Record, Row, Value
+from postgrad.records import Recipe, Record, Row
 from postgrad.report import read_view
 from postgrad.report.view import RunView
 from postgrad.store.sqlite import SqliteStore
@@ -18,14 +18,6 @@ from postgrad.tree import Experiment, Tree
 
 CHAMPION = "champion"
 TEXTS_SHOWN = 3
-
-
-class RecipeChange(Record):
-    """One setting of a recipe. `before` or `after` is None where the setting is not there."""
-
-    setting: str
-    before: Value = None
-    after: Value = None
 
 
 class BadCase(Record):
@@ -102,29 +94,3 @@ def read_run(runs_dir: Path, name: str) -> Reading:
             plan = SplitPlan.model_validate_json(store.artifacts.read(prepared.plan))
             rows = {row.id: row for row in load_rows(store.artifacts.read(plan.rows["search"]))}
     return Reading(line=describe(folder), view=view, rows=rows)
-
-
-def settings(recipe: Recipe) -> dict[str, Value]:
-    """A recipe as flat settings: "stage.lr" -> 2e-5, "data.dedup.near" -> True."""
-    flat: dict[str, Value] = {"base_model": recipe.base_model, "backend": recipe.stage.backend}
-    for step in recipe.data:
-        flat[f"data.{step.op}"] = True
-        flat |= _flat(f"data.{step.op}", step.params)
-    return flat | _flat("stage", recipe.stage.params) | _flat("inference", recipe.inference)
-
-
-def _flat(prefix: str, value: Any) -> dict[str, Value]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {name: leaf for key, inner in value.items() for name, leaf in _flat(f"{prefix}.{key}", inner).items()}
-
-
-def recipe_changes(before: Recipe | None, after: Recipe) -> list[RecipeChange]:
-    """The settings that differ, in the order of the new recipe; all of them where there is no old one."""
-    old, new = settings(before) if before else {}, settings(after)
-    names = [*new, *(name for name in old if name not in new)]
-    return [
-        RecipeChange(setting=name, before=old.get(name), after=new.get(name))
-        for name in names
-        if old.get(name) != new.get(name)
-    ]

@@ -87,7 +87,7 @@ def _node_document(node: Experiment) -> dict[str, Any]:
 
 
 def _experiment_document(reading: Reading, node: Experiment) -> dict[str, Any]:
-    from postgrad.cli.reading import recipe_changes
+    from postgrad.research.difference import recipe_changes
 
     return {
         "run": reading.line.run,

@@ -23,12 +23,14 @@ from postgrad.records import (
     Pause,
     Pin,
     Proposal,
+    Recipe,
     Reject,
     Stop,
     TaskSpec,
     Unban,
     Unpin,
 )
+from postgrad.research.novelty import Tried, near
 from postgrad.tree import Experiment, Tree
 
 
@@ -136,7 +138,20 @@ def _(wish: Inject, order: Order, now: Situation) -> Effect:
     found = injected(wish, order, now.task, now.tree, now.standing.ideas)
     if wish.asks:
         _within_rules(found, wish.experiment, now)
-    return Effect(f"it is proposed next: {found.change}", found)
+    return Effect(f"it is proposed next: {found.change}{_repeats(found.recipe, wish, now)}", found)
+
+
+def _repeats(recipe: Recipe, wish: Inject, now: Situation) -> str:
+    """What the store knows of an idea that was tried already, for a person to read. A program's is refused, and so is
+    one that does the very same."""
+    same = Tried(now.tree).repeat(recipe)
+    if same is not None and (wish.asks or not same.changes):
+        _refuse(f"Nothing new: {same.told}. Propose something else, or see: postgrad show RUN {same.node.id}")
+    ideas = ((idea.order.by, idea.proposal) for idea in now.standing.ideas.values())
+    queued = (by for by, proposal in ideas if proposal is not None and near(proposal.recipe, recipe))
+    if wish.asks and (by := next(queued, None)) is not None:
+        _refuse(f"{by} put in an idea that differs from it by next to nothing, and it is proposed next. Wait for that.")
+    return "" if same is None else f". Note: {same.told}"
 
 
 def _within_rules(idea: Proposal, parent: str | None, now: Situation) -> None:

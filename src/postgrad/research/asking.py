@@ -15,7 +15,6 @@ from postgrad.research.brief import Brief
 from postgrad.research.context import brief
 from postgrad.research.ideas import Ask
 from postgrad.research.menu import Item, moves
-from postgrad.research.novelty import repeat_of
 from postgrad.research.playbook import Playbook
 from postgrad.research.proposers import ANSWERED, PLAYBOOK, admitted, drawn, records
 from postgrad.research.tally import tally
@@ -139,7 +138,7 @@ def _kept(ask: Ask, name: str) -> Iterator[Sketch]:
         if asked is None or asked.proposer != name:
             continue
         for sketch in asked.sketches:
-            is_open = sketch.parent == parent and repeat_of(sketch.recipe, ask.tree) is None
+            is_open = sketch.parent == parent and ask.tried.repeat(sketch.recipe) is None
             is_barred = any(map(ask.context.barred, (sketch.kind, *sketch.kinds)))
             found = ask.fresh(sketch.recipe) if is_open and not is_barred else None
             if found is not None:

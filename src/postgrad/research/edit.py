@@ -23,7 +23,7 @@ REMEMBERED = 4096
 T = TypeVar("T")
 
 
-def remembered(read: Callable[[Recipe], T]) -> Callable[[Recipe], T]:
+def remembered(read: Callable[[Recipe], T], most: int = REMEMBERED) -> Callable[[Recipe], T]:
     """Remember what was read off a recipe, by its hash. What is returned is shared, so it may not be changed.
 
     A search step reads thousands of times, so this is a dict and not `lru_cache`, which would hash a key object for
@@ -36,7 +36,7 @@ def remembered(read: Callable[[Recipe], T]) -> Callable[[Recipe], T]:
         name = recipe.hash
         if name not in known:
             found = read(recipe)
-            while len(known) >= REMEMBERED:
+            while len(known) >= most:
                 del known[next(iter(known))]
             known[name] = found
         return known[name]
@@ -270,6 +270,16 @@ def with_numbers(recipe: Recipe, numbers: Mapping[str, Value]) -> Recipe:
         above, _, last = path.rpartition(".")
         get_path(params, above)[last] = value
     return checked(recipe.model_copy(update={"stage": Stage(backend=recipe.stage.backend, params=params)}))
+
+
+@remembered
+def filled(recipe: Recipe) -> Recipe:
+    """A valid recipe with every default written out, those of data steps too: equal for recipes that do the same."""
+    steps = tuple(
+        Step(op=step.op, params=OPERATORS.get(step.op).Params.model_validate(step.params).model_dump(mode="json"))
+        for step in recipe.data
+    )
+    return with_numbers(recipe.model_copy(update={"data": steps}), {})
 
 
 @remembered

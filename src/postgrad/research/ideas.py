@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from postgrad.records import Choice, Move, Recipe, TaskSpec
 from postgrad.research import edit
 from postgrad.research.base import Context
+from postgrad.research.novelty import Tried
 from postgrad.research.play import Play
 from postgrad.tree import Experiment, Tree
 
@@ -42,6 +43,11 @@ class Ask:
     def known(self) -> frozenset[str]:
         """Hashes of every recipe in the tree, pending ones too."""
         return frozenset(node.proposed.proposal.recipe.hash for node in self.tree.all())
+
+    @cached_property
+    def tried(self) -> Tried:
+        """Every recipe in the tree, to be asked for repeats."""
+        return Tried(self.tree)
 
     @cached_property
     def structures(self) -> frozenset[str]:

@@ -7,26 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from math import exp, log, log2
-from typing import Any, Callable, Iterator, Mapping, NamedTuple
+from typing import Callable, Iterator, Mapping
 
 from postgrad.memory.effects import DRAFTS_AGAINST
-from postgrad.records import Analysis, Dimension, Failure, Move, Prior, Recipe, Stage, TaskSpec, Value
+from postgrad.records import Analysis, Failure, Move, Prior, Recipe, TaskSpec
 from postgrad.research import edit
 from postgrad.research.base import nothing
 from postgrad.research.drafts import starts_of
+from postgrad.research.features import features, kind_of, numbers_of
 from postgrad.research.moves import plays_of
 from postgrad.research.promises import promises
 from postgrad.research.recombine import mixtures
 from postgrad.research.references import reference_recipes
 from postgrad.research.repairs import repaired
 from postgrad.search.base import Features, Option, Taught
-from postgrad.train import BACKENDS
 
-# What a member beside the main one counts for.
-BESIDE = 0.4
-# Rows that costs are compared for.
-ROWS = 200
 # Recipes whose changes are kept.
 KEPT = 2000
 
@@ -79,13 +74,13 @@ class PlaybookOptions:
             return {}
         return {
             number.name: (0.5 - 0.5 * number.weight, 0.5 + 0.5 * number.weight)
-            for number in (_numbers(recipe) if edit.valid(recipe) else {}).values()
+            for number in (numbers_of(recipe) if edit.valid(recipe) else {}).values()
             if not number.dimension.choices
         }
 
     def placed(self, recipe: Recipe, places: Mapping[str, float]) -> Option:
         """The recipe with these of its numbers at these places among features."""
-        there = {path: number for path, number in _numbers(recipe).items() if number.name in places}
+        there = {path: number for path, number in numbers_of(recipe).items() if number.name in places}
         values = {path: number.at(places[number.name]) for path, number in there.items()}
         base = features(recipe)
         parts, numbers = dict(base.parts), dict(base.numbers)
@@ -183,7 +178,7 @@ def _changes(case: _Case) -> tuple[Option, ...]:
         (Move.IMPROVE, play.kind, play.apply(recipe, task)) for play in plays_of(task) if play.applies(recipe, task)
     ]
     found += [(Move.ABLATE, f"ablate.{name}", smaller) for name, smaller in _smaller(recipe)]
-    for path, number in _numbers(recipe).items():
+    for path, number in numbers_of(recipe).items():
         others = [value for value in number.dimension.choices if value != number.value]
         found += [(Move.TUNE, "tune", edit.with_numbers(recipe, {path: value})) for value in others]
     return tuple(
@@ -240,112 +235,4 @@ def _smaller(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         yield step.op, edit.without_step(recipe, step.op)
     found = edit.stages(recipe)
     for i, stage in enumerate(found if len(found) > 1 else ()):
-        yield _kind(stage), edit.without_member(recipe, i)
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------------
-
-
-class Number(NamedTuple):
-    """A tunable number of a recipe: its value, its range, its name among features and what it counts for."""
-
-    name: str
-    value: Any
-    dimension: Dimension
-    weight: float
-
-    def at(self, place: float) -> Value:
-        """The value at a place among features."""
-        return _valued(self.dimension, 0.5 + (place - 0.5) / self.weight)
-
-    def put(self, value: Value, parts: dict[str, float], numbers: dict[str, float]) -> None:
-        """Write a value into features, in place of the recipe's own."""
-        if self.dimension.choices:
-            parts[f"{self.name}={self.value}"] = parts.get(f"{self.name}={self.value}", 0.0) - self.weight
-            parts[f"{self.name}={value}"] = parts.get(f"{self.name}={value}", 0.0) + self.weight
-        else:
-            numbers[self.name] = 0.5 + self.weight * (_place(self.dimension, value) - 0.5)
-
-
-@edit.remembered
-def _numbers(recipe: Recipe) -> Mapping[str, Number]:
-    """Path -> tunable number."""
-    stages, main, params = edit.stages(recipe), edit.main_index(recipe), edit.full_params(recipe)
-    found = {}
-    for path, dimension in edit.space_of(recipe).items():
-        parts = path.split(".")
-        owner = int(parts[1]) if parts[0] == "members" else 0
-        name = f"{_kind(stages[owner])}.{parts[-1]}"
-        found[path] = Number(name, edit.get_path(params, path), dimension, 1.0 if owner == main else BESIDE)
-    return found
-
-
-def _place(dimension: Dimension, value: Any) -> float:
-    """Where a number stands in its range: 0 at the low end, 1 at the high end, a little beyond outside of it. What has
-    no place, as in a range of one value, stands in the middle."""
-    low, high = dimension.low, dimension.high
-    if not isinstance(value, int | float) or high <= low or (dimension.log and low <= 0):
-        return 0.5
-    if dimension.log:
-        low, high, value = log(low), log(high), log(max(value, 1e-12))
-    return float(min(1.3, max(-0.3, (value - low) / (high - low))))
-
-
-def _valued(dimension: Dimension, place: float) -> Value:
-    """The number at a place in its range, to three digits: more than a score can tell apart."""
-    low, high, place = dimension.low, dimension.high, min(1.0, max(0.0, place))
-    value = exp(log(low) + place * (log(high) - log(low))) if dimension.log else low + place * (high - low)
-    return round(value) if dimension.integer else float(min(high, max(low, float(f"{value:.3g}"))))
-
-
-# --- features ---------------------------------------------------------------------------------------------------------
-
-
-@edit.remembered
-def features(recipe: Recipe) -> Features:
-    """A valid recipe as parts and numbers, remembered by its hash."""
-    stages, main = edit.stages(recipe), edit.main_index(recipe)
-    tunable, parts = _numbers(recipe), {f"base.{recipe.base_model}": 1.0}
-    for i, stage in enumerate(stages):
-        weight = 1.0 if i == main else BESIDE
-        for name in _settings(edit.single(stage)):
-            parts[name] = parts.get(name, 0.0) + weight
-        if members := edit.ingredients(stage):
-            name = "member.soup" if len(set(members)) == 1 else "member.soup_mixed"
-            parts[name] = parts.get(name, 0.0) + weight * (len(members) - 1)
-        if i != main:
-            name = f"member.{'again' if _kind(stage) == _kind(stages[main]) else _kind(stage)}"
-            parts[name] = parts.get(name, 0.0) + 1.0
-    parts |= {f"step.{step.op}": 1.0 for step in recipe.data}
-    parts |= {"steps": float(len(recipe.data)), "members": len(stages) - 1.0, "doublings": _doublings(recipe)}
-    parts |= {f"inference.{key}={value}": 1.0 for key, value in recipe.inference.items()}
-    numbers: dict[str, float] = {}
-    for number in tunable.values():
-        if not number.dimension.choices:
-            number.put(number.value, parts, numbers)
-    return Features(parts, numbers)
-
-
-def _doublings(recipe: Recipe) -> float:
-    """How often the cost doubles from the cheapest recipes to this one, in quarters: dearer is often better."""
-    nominal = BACKENDS.get(recipe.stage.backend).nominal_cost(recipe.stage.params, ROWS, ROWS)
-    return 0.25 * log2(max(nominal, 0.1) / 0.1)
-
-
-def _settings(stage: Stage) -> list[str]:
-    """The settings of a stage that are no numbers to tune: names always, the rest where it is not the default."""
-    backend = BACKENDS.get(stage.backend)
-    space, plain = backend.space(stage.params), backend.Params.model_validate(stage.params)
-    found = [f"backend.{stage.backend}"]
-    for key, known in type(plain).model_fields.items():
-        value = getattr(plain, key)
-        if key in space:
-            found += [f"{_kind(stage)}.{key}={value}"] if space[key].choices else []
-        elif isinstance(value, str) or value != known.default:
-            found.append(f"{stage.backend}.{key}={value}")
-    return found
-
-
-def _kind(stage: Stage) -> str:
-    tune, backend = stage.params.get("tune"), edit.family(stage)
-    return f"{backend}.{tune}" if tune else backend
+        yield kind_of(stage), edit.without_member(recipe, i)

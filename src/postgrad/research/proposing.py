@@ -7,6 +7,7 @@ of the task. It holds no code and no path, and whatever a text in it says, nothi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Annotated, Iterator, Sequence
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -18,15 +19,16 @@ from postgrad.research import edit
 from postgrad.research.exact import SEVERAL
 from postgrad.research.ideas import Ask, recipe_of
 from postgrad.research.menu import Item, Setting, settings_of, steps
-from postgrad.research.novelty import repeat_of
+from postgrad.research.novelty import near
 from postgrad.research.play import NEGATIVE_STEPS, learns
 from postgrad.research.tuner import placed
 from postgrad.train import BACKENDS
 from postgrad.train.models import model_kind
-from postgrad.tree import Experiment
 
 MOST, MOST_CHANGES = 5, 4
 WORDS, NAMES, NAME = 600, 40, 120
+# Numbers that the tuner is asked for, where the first ones were tried already.
+DRAWS = 4
 COMPOSED = "draft.composed"
 
 
@@ -106,7 +108,7 @@ def checked(reply: Reply, ask: Ask, menu: Sequence[Item]) -> Checked:
     found = Checked()
     for number, suggestion in enumerate(reply.proposals, start=1):
         sketch, problems = _Reading(suggestion, ask, menu).sketch()
-        if sketch is not None and any(sketch.recipe.hash == other.recipe.hash for other in found.sketches):
+        if sketch is not None and any(near(sketch.recipe, other.recipe) for other in found.sketches):
             sketch, problems = None, ["it is the same as one before it. Leave it out."]
         found.sketches += [] if sketch is None else [sketch]
         found.problems += [f"proposal {number}: {problem}" for problem in problems]
@@ -248,11 +250,22 @@ class _Reading:
         self.problems += wrong
         if wrong:
             return recipe
-        drawn = next(placed(self.ask.tree, recipe, ranges, self.ask.context.rng))
-        numbers = {path: _clipped(edit.get_path(edit.full_params(drawn), path), each) for path, each in ranges.items()}
+        drawn = self._drawn(recipe, ranges)
+        first = next(drawn)
+        others = islice(drawn, DRAWS - 1)
+        numbers, made = next((each for each in chain([first], others) if not self.ask.tried.repeat(each[1])), first)
         told = ", ".join(f"{path.rpartition('.')[2]} {value:g}" for path, value in numbers.items())
         self.changes.append(("tune", f"numbers of the tuner: {told}"))
-        return edit.with_numbers(recipe, numbers)
+        return made
+
+    def _drawn(self, recipe: Recipe, ranges: dict[str, Dimension]) -> Iterator[tuple[dict[str, Value], Recipe]]:
+        """Numbers of the tuner within ranges, and the recipe with them, the most promising first."""
+        for drawn in placed(self.ask.tree, recipe, ranges, self.ask.context.rng):
+            params = edit.full_params(drawn)
+            numbers: dict[str, Value] = {
+                path: _clipped(edit.get_path(params, path), each) for path, each in ranges.items()
+            }
+            yield numbers, edit.with_numbers(recipe, numbers)
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 
@@ -267,8 +280,8 @@ class _Reading:
             self.problems.append(f"a person ruled out {_listed(barred)} Propose something else.")
         elif not edit.valid(recipe):
             self.problems.append("the recipe that comes of it is not valid: its changes do not go together")
-        elif (same := repeat_of(recipe, ask.tree, _near(ask))) is not None:
-            self.problems.append(f"it was tried as {same.id}: {_result(same)}. Propose something else.")
+        elif (same := ask.tried.repeat(recipe)) is not None:
+            self.problems.append(f"{same.told}. Propose something else.")
         elif not ask.affordable(recipe):
             limit = ask.context.affordable_s or 0.0
             self.problems.append(
@@ -279,15 +292,6 @@ class _Reading:
         else:
             return found
         return None
-
-
-def _near(ask: Ask) -> tuple[Experiment, ...]:
-    return ask.tree.children(ask.parent.id) if ask.parent is not None else ask.tree.roots()
-
-
-def _result(node: Experiment) -> str:
-    """What the store knows of a repeat."""
-    return f"it scored {node.score:.4f}" if node.score is not None else f"it is {node.state.value}"
 
 
 def _unknown(names: Sequence[str], known: Sequence[str], what: str) -> list[str]:
