@@ -262,7 +262,8 @@ def test_show_tells_all_about_an_experiment(postgrad: Call, tmp_path: Path, name
     ):
         assert words in said
     document = postgrad("show", "last", name, "--json").document
-    assert {"setting": "stage.word_max", "before": 2, "after": 3} in document["recipe_changes"]
+    changed = {"part": "setting", "setting": "stage.word_max", "before": 2, "after": 3}
+    assert changed in document["recipe_changes"]
     assert document["bad_cases"][0]["count"] == 3
     assert document["bad_cases"][0]["texts"]
 

@@ -8,11 +8,13 @@ and do not come through here.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from json import dumps
 from math import inf, sqrt
+from operator import attrgetter
 from typing import Any, Iterable, NamedTuple
 
 from postgrad.records import Recipe
@@ -26,6 +28,7 @@ NEAR = 0.005
 # The experiments that are looked at, the latest ones; and what is remembered of their recipes.
 LATEST, KEPT = 16_000, 20_000
 SHOWN = 4
+RECIPE = attrgetter("proposed.proposal.recipe")
 
 
 class Spot(NamedTuple):
@@ -88,10 +91,10 @@ class Tried:
 
     @cached_property
     def _by_structure(self) -> dict[str, list[Experiment]]:
-        found: dict[str, list[Experiment]] = {}
-        for node in self.tree.all()[-LATEST:]:
-            if (at := _known(node.proposed.proposal.recipe)) is not None:
-                found.setdefault(at.structure, []).append(node)
+        nodes, found = self.tree.all()[-LATEST:], defaultdict[str, list[Experiment]](list)
+        for node, at in zip(nodes, map(_known, map(RECIPE, nodes)), strict=True):
+            if at is not None:
+                found[at.structure].append(node)
         return found
 
 
