@@ -13,6 +13,7 @@ from postgrad.llm.base import Message, Provider, Reply, Request, Usage, together
 from postgrad.llm.errors import BadReply, ProviderError
 from postgrad.llm.ladder import told
 from postgrad.metrics.reading import first_json, read_json
+from postgrad.quoting import escaped
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -118,5 +119,6 @@ def _repair(reply: Reply, problems: tuple[str, ...], schema: dict[str, Any]) -> 
 
 
 def _problem(place: tuple[int | str, ...], words: str) -> str:
+    """A line about a place in the reply, of which the names may be the model's own."""
     where = ".".join(map(str, place))
-    return f"{where}: {words}"[:WORDS] if where else words[:WORDS]
+    return escaped(f"{where}: {words}" if where else words)[:WORDS]

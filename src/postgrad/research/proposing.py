@@ -29,12 +29,16 @@ MOST, MOST_CHANGES = 5, 4
 WORDS, NAMES, NAME = 600, 40, 120
 # Numbers that the tuner is asked for, where the first ones were tried already.
 DRAWS = 4
+LARGEST = 2**53
 COMPOSED = "draft.composed"
 
 
 def _told(text: str) -> str:
-    """One printable line of bounded length."""
-    return escaped(" ".join(text.split())[:WORDS])
+    """One printable line of bounded length, and not an empty one."""
+    line = " ".join(text.split())
+    if not line:
+        raise ValueError("words were expected")
+    return escaped(line[:WORDS])
 
 
 # A longer text is cut and not refused; the schema names the length for servers that hold their models to it.
@@ -48,6 +52,13 @@ Effect = Annotated[
 ]
 
 
+def _sized(value: bool | int | float | str) -> bool | int | float | str:
+    """A value that the log can hold."""
+    if isinstance(value, int | float) and abs(value) > LARGEST:
+        raise ValueError("no setting is that large")
+    return value
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -56,7 +67,7 @@ class Given(_Part):
     """A parameter and its value."""
 
     name: Name
-    value: bool | int | float | Annotated[str, Field(max_length=NAME)]
+    value: Annotated[bool | int | float | Annotated[str, Field(max_length=NAME)], AfterValidator(_sized)]
 
 
 class Range(_Part):
