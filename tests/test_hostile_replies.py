@@ -114,7 +114,7 @@ class Speaker:
             "expected_effect": self.or_odd(lambda: 0.01),
             "refuted_by": rng.choice(("It does not.", ESCAPES + "x")),
         }
-        parts = {
+        parts: dict[str, Callable[[], Any]] = {
             "settings": lambda: self.some(self.given),
             "tune": lambda: self.some(self.range),
             "add_steps": lambda: self.some(self.step),

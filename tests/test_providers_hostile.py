@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import time
 import traceback
 from random import Random
@@ -74,8 +75,24 @@ def test_a_server_that_takes_too_long_is_left(server: Server, kind: str, way: st
     error = failure(made(server, kind, patience))
     assert isinstance(error, Outage) and error.kind == "timeout", repr(error)
     assert time.monotonic() - began < 10.0, "the server would have gone on for twenty"
-    if way == "stall":
-        assert error.usage is not None and error.usage.input > 0, "a reply that has begun may be billed"
+    assert error.usage is not None and error.usage.input > 0 and error.usage.estimated, "what was sent may be billed"
+    assert error.usage.output == 0 or way == "stall"
+
+
+def test_a_request_that_never_left_has_cost_nothing() -> None:
+    """A place that takes no more connections than are waiting there already."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        host, port = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex((host, port))
+        settings = {"provider": "openai_compatible", "model": "m", "base_url": f"http://{host}:{port}/v1"}
+        patience = Patience(connect_s=0.3, idle_s=5.0, whole_s=5.0)
+        error = failure(connect(Settings.model_validate({**settings, "patience": patience}), Keys({})))
+        for one in waiting:
+            one.close()
+    assert isinstance(error, Outage) and error.kind == "timeout" and error.usage is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

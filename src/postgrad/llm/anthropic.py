@@ -125,7 +125,7 @@ class Anthropic:
             except (anthropic.AnthropicError, httpx2.HTTPError, ProviderError, ValueError, RecursionError) as found:
                 error = fault(self._service, anthropic, found, received.has_begun)
         if error is not None:
-            raise received.failed(error, patience.whole_s if watch.expired else None)
+            raise received.failed(error, patience.whole_s if watch.expired else None, watch.connected)
         return received.reply()
 
     @staticmethod

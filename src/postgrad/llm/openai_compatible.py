@@ -123,7 +123,7 @@ class OpenAICompatible:
             except (openai.OpenAIError, httpx2.HTTPError, ProviderError, ValueError, RecursionError) as found:
                 error = fault(self._service, openai, found, received.has_begun)
         if error is not None:
-            raise received.failed(error, patience.whole_s if watch.expired else None)
+            raise received.failed(error, patience.whole_s if watch.expired else None, watch.connected)
         return received.reply()
 
     def _chunks(self, client: Any, request: Request) -> Iterator[_Chunk]:

@@ -65,15 +65,16 @@ class Received:
             id=self._id,
         )
 
-    def failed(self, error: ProviderError, whole_s: float | None) -> ProviderError:
-        """The error with what its request has probably cost, if the server had begun to answer.
+    def failed(self, error: ProviderError, whole_s: float | None, was_sent: bool = True) -> ProviderError:
+        """The error with what its request has probably cost, if the server had begun to answer, or may still be at it.
 
         Args:
             whole_s: the time the reply had, where that was over; the error is then a consequence.
+            was_sent: False where no connection was made.
         """
         if whole_s is not None:
             error = Outage("timeout", f"{self.service.place} had not replied in full after {whole_s:g} s.")
-        if self.has_begun or isinstance(error, BadReply):
+        if self.has_begun or isinstance(error, BadReply) or (error.kind == "timeout" and was_sent):
             error.usage = estimate(self._request, "".join(self._pieces), self._price)
         return error
 

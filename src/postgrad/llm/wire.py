@@ -40,6 +40,11 @@ class Watch:
         self._timer = Timer(seconds, self._end)
         self._timer.daemon = True
 
+    @property
+    def connected(self) -> bool:
+        """Whether there was a connection, on which the request may have gone out."""
+        return self._plug is not None
+
     def __enter__(self) -> Watch:
         self._timer.start()
         return self
