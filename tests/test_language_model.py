@@ -88,7 +88,9 @@ def spec_of(server: Server, **changes: Any) -> ResearcherSpec:
         key_env="RESEARCHER_KEY",
         price=PRICE,
     )
-    return ResearcherSpec(kind="language_model", models=(model,), **{"alone": True, "timeout_s": 5.0, **changes})
+    return ResearcherSpec(
+        kind="language_model", models=(model,), **{"alone": True, "timeout_s": 5.0, "bad_cases": False, **changes}
+    )
 
 
 def started(folder: Path, spec: ResearcherSpec, experiments: int = 9, **changes: Any) -> Path:

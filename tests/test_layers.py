@@ -39,6 +39,8 @@ LAYERS = (
         "racing",
         "certify",
         "confirm",
+        "describe",
+        "erring",
         "scoring",
         "seal",
         "tester",

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from postgrad.analyze.findings import Material, findings_of
 from postgrad.cli.main import app
 from postgrad.data.sources import load_rows
+from postgrad.erring import read_findings
 from postgrad.evaluate.splits import SplitPlan
 from postgrad.evaluate.tags import dump_tags, load_tags, tags_of
 from postgrad.events import Body, DataPrepared, Evaluated
 from postgrad.metrics.base import Answers
 from postgrad.metrics.items import Items, dump_items
 from postgrad.records import DataSpec, TaskSpec
-from postgrad.report.badcases import read_findings, why_it_errs
+from postgrad.report.badcases import why_it_errs
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 from recorded import LABELS, events, rows, write_run
 

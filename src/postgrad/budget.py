@@ -12,6 +12,7 @@ from typing import Iterable
 
 from postgrad.errors import UserError, near_miss
 from postgrad.events import (
+    BadCasesDescribed,
     Decided,
     Evaluated,
     Event,
@@ -25,7 +26,7 @@ from postgrad.events import (
     Waiting,
     WentOn,
 )
-from postgrad.records import Budget, Grant, Record, Reject, Usage
+from postgrad.records import Asked, Budget, Grant, Record, Reject, Usage
 
 HOUR = 3600.0
 
@@ -238,6 +239,8 @@ class Ledger:
             return after._decided(body)
         if isinstance(body, Proposed):
             return after._proposed(body)
+        if isinstance(body, BadCasesDescribed):
+            return after._asked(body.asked)
         if isinstance(body, JobStarted):
             return replace(after, reservations={**self.reservations, body.job: body.reserved_s})
         if isinstance(body, JobFinished):
@@ -249,15 +252,19 @@ class Ledger:
         return after
 
     def _proposed(self, body: Proposed) -> Ledger:
-        spent, asked = self.spent, body.proposal.asked
-        charged: dict[str, float] = {"experiments": spent.experiments + 1}
-        if asked is not None:
-            charged |= {
-                "asked": spent.asked + 1,
-                "tokens_in": spent.tokens_in + asked.tokens_in,
-                "tokens_out": spent.tokens_out + asked.tokens_out,
-                "usd": spent.usd + (asked.usd or 0.0),
-            }
+        counted = self.spent.model_copy(update={"experiments": self.spent.experiments + 1})
+        after, asked = replace(self, spent=counted), body.proposal.asked
+        return after if asked is None else after._asked(asked)
+
+    def _asked(self, asked: Asked) -> Ledger:
+        """A question to a language model or another program."""
+        spent = self.spent
+        charged = {
+            "asked": spent.asked + 1,
+            "tokens_in": spent.tokens_in + asked.tokens_in,
+            "tokens_out": spent.tokens_out + asked.tokens_out,
+            "usd": spent.usd + (asked.usd or 0.0),
+        }
         return replace(self, spent=spent.model_copy(update=charged))
 
     def charged(self, clock: float) -> float:

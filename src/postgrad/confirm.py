@@ -11,6 +11,7 @@ import shutil
 
 from postgrad.certify import RunJobs, certify, references
 from postgrad.data.text import stable_unit
+from postgrad.describe import describe
 from postgrad.evaluate.evaluator import read_outputs
 from postgrad.evaluate.guards import AnswersKind, ModelKind, broken, kind_of
 from postgrad.evaluate.guards.base import SavedModel, Unmeasured
@@ -25,11 +26,13 @@ TIMED_TEXTS = 200
 
 
 def confirm(session: Session, referee: Referee, run_jobs: RunJobs) -> None:
-    """Certify champions until the final model of one stands.
+    """Certify champions until the final model of one stands. First, while nothing of select or sealed was looked at, a
+    language model of the task words what the search got wrong.
 
     Raises:
         PostgradError: no finalist is left.
     """
+    describe(session)
     while True:
         if session.certified is None:
             certify(session, referee, run_jobs)

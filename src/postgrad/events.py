@@ -11,9 +11,11 @@ from pydantic import Field
 
 from postgrad.records import (
     Analysis,
+    Asked,
     Budget,
     Choice,
     DataCard,
+    Described,
     Difference,
     Estimate,
     Evaluation,
@@ -182,6 +184,21 @@ class WentOn(Record):
     type: Literal["went_on"] = "went_on"
 
 
+class BadCasesDescribed(Record):
+    """A language model was asked for words on the bad cases of an experiment; `asked` says whose they are and what they
+    cost. Empty where nothing came of it.
+
+    Attributes:
+        topics: name of a cluster, made of its words -> the model's words. causes: the same by kind of cause.
+    """
+
+    type: Literal["bad_cases_described"] = "bad_cases_described"
+    experiment: str
+    asked: Asked
+    topics: dict[str, Described] = Field(default_factory=dict)
+    causes: dict[str, Described] = Field(default_factory=dict)
+
+
 class SearchEnded(Record):
     type: Literal["search_ended"] = "search_ended"
     reason: str
@@ -250,6 +267,7 @@ Body = Annotated[
         Decided,
         Waiting,
         WentOn,
+        BadCasesDescribed,
         SearchEnded,
         Certified,
         FinalModel,

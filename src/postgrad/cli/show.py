@@ -51,14 +51,17 @@ def command(
 def _show_bad(reading: Reading, runs_dir: Path, experiment: str | None, as_json: bool) -> None:
     from postgrad.cli.badcases import bad_cases, bad_document
     from postgrad.cli.runs import open_run
-    from postgrad.report.badcases import read_findings
+    from postgrad.erring import read_findings, words_of
 
     with open_run(runs_dir, reading.line.folder) as store:
-        found = read_findings(store, experiment or reading.line.champion, encode=True)
+        name = experiment or reading.line.champion
+        words = words_of(store, name) if name else None
+        # Words are about the clusters that the model was shown.
+        found = read_findings(store, name, encode=words is None)
     if as_json:
-        print_json(bad_document(reading.line.run, found))
+        print_json(bad_document(reading.line.run, found, words))
     else:
-        console().print(bad_cases(reading.line.run, found))
+        console().print(bad_cases(reading.line.run, found, words))
 
 
 def _tree_document(reading: Reading) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from postgrad.records.orders import (
     Unpin,
     Wish,
 )
-from postgrad.records.recipe import Asked, Choice, Dimension, Move, Proposal, Recipe, Sketch, Stage, Step
+from postgrad.records.recipe import Asked, Choice, Described, Dimension, Move, Proposal, Recipe, Sketch, Stage, Step
 from postgrad.records.remembered import EarlierLesson, Evidence, Prior, Remembered
 from postgrad.records.researcher import ModelSpec, Rates, ResearcherSpec, called
 from postgrad.records.task import (
@@ -67,6 +67,7 @@ __all__ = [
     "Continue",
     "DataCard",
     "DataSpec",
+    "Described",
     "Difference",
     "Dimension",
     "EarlierLesson",

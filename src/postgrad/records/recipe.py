@@ -130,6 +130,13 @@ class Asked(Record):
     notes: tuple[str, ...] = ()
 
 
+class Described(Record):
+    """A language model's words for a group of bad cases: one line each, escaped."""
+
+    name: str
+    sentence: str
+
+
 class Proposal(Record):
     """A hypothesis and the one change to the parent's recipe that tests it.
 

@@ -62,6 +62,7 @@ class ResearcherSpec(Record):
         examples: train rows that are quoted in it.
         form: `moves` has a proposal be one open move with its reasons, for models that are lost in more.
         proposals: asked for at once; those that are not used at once are kept.
+        bad_cases: the first model is asked, once at the end of the search, for words on what goes wrong.
         max_tokens: of a reply, hidden reasoning included.
         wait_s: how long a run waits for an idea from outside before the playbook proposes in its place.
         timeout_s: for one reply. Under a budget of time it is at most a twentieth of that.
@@ -76,6 +77,7 @@ class ResearcherSpec(Record):
     examples: int = 5
     form: Literal["full", "moves"] = "full"
     proposals: int = 3
+    bad_cases: bool = True
     max_tokens: int = 2048
     temperature: float | None = None
     timeout_s: float = 60.0

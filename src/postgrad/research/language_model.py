@@ -118,10 +118,10 @@ class LanguageModel:
             usage: Usage | None = found.usage
             failed = None
         except ProviderError as error:
-            usage, failed = error.usage, None if reading.sketches else _why(error)
+            usage, failed = error.usage, None if reading.sketches else why(error)
         return asked.model_copy(
             update={
-                **_account(usage),
+                **account(usage),
                 "rounds": provider.rounds,
                 "seconds": round(provider.seconds, 3),
                 "failed": failed,
@@ -162,11 +162,12 @@ class _Reading:
         return () if self.sketches and self._rounds > 1 else found.problems
 
 
-def _why(error: ProviderError) -> str:
+def why(error: ProviderError) -> str:
+    """Why nothing came of a question, as the log keeps it."""
     return escaped(" ".join(f"{type(error).__name__}/{error.kind}: {error}".split()))[:NOTE]
 
 
-def _account(usage: Usage | None) -> dict[str, object]:
+def account(usage: Usage | None) -> dict[str, object]:
     """What a question cost, for the ledger. Where no token was used it cost nothing, whatever the price."""
     if usage is None:
         return {}

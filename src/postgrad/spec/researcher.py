@@ -21,7 +21,18 @@ EXAMPLES = {
     "outside": "researcher: {kind: outside, wait_s: 600}",
 }
 # The keys that say nothing of a researcher outside.
-INNER = ("env", "alone", "context_tokens", "examples", "form", "proposals", "max_tokens", "temperature", "timeout_s")
+INNER = (
+    "env",
+    "alone",
+    "context_tokens",
+    "examples",
+    "form",
+    "proposals",
+    "bad_cases",
+    "max_tokens",
+    "temperature",
+    "timeout_s",
+)
 # Key -> the least and the most that is taken.
 BOUNDS = {
     "context_tokens": (1500, 200_000),
@@ -44,6 +55,7 @@ RESEARCHER_HELP = {
     "examples": "Train rows that are quoted in it; 0 sends none.",
     "form": "moves: a proposal is one open move with its reasons; for small models.",
     "proposals": "How many are asked for at once, 1 to 5.",
+    "bad_cases": "false: no model is asked for words on the bad cases at the end of the search.",
     "max_tokens": "The longest reply.",
     "temperature": "Of the models; theirs where it is not set.",
     "timeout_s": "Seconds for one reply; at most a twentieth of a budget of time.",
