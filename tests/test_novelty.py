@@ -187,3 +187,37 @@ def test_replicates_are_not_held_back() -> None:
     choice = Choice(parent="e0001", move=Move.REPLICATE)
     found = answer(Playbook(), "posterior", PLAIN, choice, context())
     assert found.recipe.hash == context().tree["e0001"].proposed.proposal.recipe.hash
+
+
+# --- what people ruled out is not listed as open ----------------------------------------------------------------------
+
+
+def test_settings_steps_and_bases_that_are_ruled_out_are_not_listed(tmp_path: Path) -> None:
+    from postgrad.records import ModelSpec, ResearcherSpec
+    from postgrad.research.asking import Question
+    from postgrad.research.command import context_of
+    from postgrad.research.context import brief
+
+    ruled_out = {"set.C", "data.typos", "base.next"}
+    ask = Ask(PLAIN, ON, context(barred=ruled_out.__contains__))
+    spec = ResearcherSpec(kind="language_model", models=(ModelSpec(provider="scripted", model="s"),))
+    told = brief(ask, 100_000)
+    text = told.section("Settings of its main stage that may be set").lines
+    assert text and not any(line.startswith("- C =") for line in text)
+    assert not any(line.startswith("- typos:") for line in told.section("Data steps that may be added").lines)
+    assert not told.section("Base models of the task").lines
+    question = Question(ask=ask, brief=told, menu=(), slot="e0003 s", most=3, usd=None)
+    sent = json.loads(json.dumps(context_of(question, spec), default=dict))
+    assert "C" not in {one["name"] for one in sent["settings"]} and sent["settings"]
+    assert "typos" not in sent["data_steps"] and sent["data_steps"] and sent["base_models"] == []
+    assert '"typos"' not in json.dumps(sent["schema"])
+    nothing = Ask(PLAIN, ON, context(barred=lambda kind: kind.startswith("data.")))
+    asked = Question(ask=nothing, brief=told, menu=(), slot="e0003 s", most=3, usd=None)
+    assert "add_steps" not in json.dumps(context_of(asked, spec)["schema"])
+
+
+def test_a_number_that_is_ruled_out_is_not_left_to_the_tuner_either() -> None:
+    said = [{**WORDS, "move": "data.dedup", "tune": [{"name": "C", "low": 5.0, "high": 6.0}]}]
+    ask = Ask(PLAIN, ON, context(barred={"set.C"}.__contains__))
+    found = checked(Reply.model_validate({"proposals": said}), ask, moves(ask, {}))
+    assert not found.sketches and "no number of the tuner's is" in found.problems[0]

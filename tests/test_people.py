@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from people_run import Run, new_run
 from postgrad.budget import Ledger
+from postgrad.cli.main import main
 from postgrad.events import SearchEnded, Waiting, WentOn, current
 from postgrad.people.mailbox import MAILBOX, new_order, post
-from postgrad.records import ApproveSpec, Budget, Pause
+from postgrad.records import ApproveSpec, Budget, Pause, ResearcherSpec
 from postgrad.tree import State
 
 
@@ -164,3 +169,47 @@ def test_a_finished_run_takes_no_order(tmp_path: Path) -> None:
     run = new_run(tmp_path, experiments=4, when="never").drive()
     assert run.ended() == 0
     assert "has ended" in run.say("pause", code=2)["error"]["message"]
+
+
+def told(folder: Path, *words: str) -> str:
+    """`postgrad WORDS...` on the runs in a folder."""
+    out = StringIO()
+    with redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        sys.argv, before = ["postgrad", *words, "--runs-dir", str(folder)], sys.argv
+        try:
+            main()
+        finally:
+            sys.argv = before
+    assert not ended.value.code
+    return " ".join(out.getvalue().split())
+
+
+def test_list_and_show_say_what_a_run_waits_for_and_how_it_goes_on(tmp_path: Path) -> None:
+    outside = ResearcherSpec(kind="outside", wait_s=600.0)
+    run = new_run(tmp_path, experiments=6, when="never", researcher=outside).drive()
+    run.until(lambda run: run.events()[-1].body.type == "waiting")
+    name, folder = run.folder.name, run.folder.parent
+
+    def both(words: str, go_on: str) -> None:
+        for command in (("list",), ("show", name)):
+            assert f"{words}: postgrad inbox {name} {go_on}" in told(folder, *command)
+            found = json.loads(told(folder, *command, "--json"))
+            assert (found[0] if isinstance(found, list) else found)["go_on"] == f"postgrad inbox {name} {go_on}"
+
+    both("waits for an idea from outside", "inject FILE")
+    run.say("pause", "--as", "Ada")
+    run.until(lambda run: run.events()[-1].body.type == "waiting")
+    both("paused by Ada", "continue")
+    run.say("stop")
+    assert run.ended() == 0
+    assert "postgrad inbox" not in told(folder, "list") + told(folder, "show", name)
+    assert json.loads(told(folder, "list", "--json"))[0]["go_on"] is None
+
+
+def test_list_names_the_command_that_approves(tmp_path: Path) -> None:
+    run = new_run(tmp_path, experiments=5).drive()
+    (first,) = run.waiting()
+    assert f"{first} waiting for you: postgrad inbox {run.folder.name} approve {first}" in told(
+        run.folder.parent, "list"
+    )
+    run.kill()

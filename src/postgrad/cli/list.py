@@ -50,8 +50,7 @@ def _print(lines: list[RunLine]) -> None:
         if line.note:
             console().print(f"{line.run}: {line.note}", style="dim", markup=False)
     for line in lines:
-        if line.waiting or line.paused:
-            what = f"{', '.join(line.waiting)} waiting for you" if line.waiting else f"paused by {line.paused}"
-            console().print(f"{line.run}: {what}: postgrad inbox {line.run}", style="yellow", markup=False)
+        if line.asks:
+            console().print(f"{line.run}: {line.asks}", style="yellow", markup=False)
     if any(line.state == "interrupted" for line in lines):
         console().print("\n[dim]An interrupted run goes on with:[/dim] postgrad resume RUN")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Mapping
 
 from postgrad.budget import Ledger
 from postgrad.errors import PostgradError, UserError, near_miss
 from postgrad.events import (
+    Body,
     Certified,
     Event,
     JobFinished,
@@ -16,6 +17,7 @@ from postgrad.events import (
     RunStarted,
     SealedDone,
     SearchEnded,
+    Waiting,
     current,
     sealed_reads,
 )
@@ -30,7 +32,8 @@ LAST = "last"
 
 class RunLine(Record):
     """One run as `list` shows it. Scores are the champion's; `started` is Unix time, `spent_s` controller seconds;
-    `waiting` are the experiments that wait for a person, `paused` who paused it, `memory` the name that it is
+    `waiting` are the experiments that wait for a person, `paused` who paused it, `waits_for` what it waits for
+    while it does nothing else, `go_on` the command that makes it go on, `memory` the name that it is
     remembered under."""
 
     run: str
@@ -48,6 +51,18 @@ class RunLine(Record):
     waiting: tuple[str, ...] = ()
     paused: str | None = None
     memory: str | None = None
+    waits_for: str | None = None
+    go_on: str | None = None
+
+    @property
+    def asks(self) -> str | None:
+        """What it wants of a person, in words and with the command; None where that is nothing."""
+        what = f"waits for {self.waits_for}"
+        if self.paused:
+            what = f"paused by {self.paused}"
+        elif self.waiting:
+            what = f"{', '.join(self.waiting)} waiting for you"
+        return f"{what}: {self.go_on}" if self.go_on else None
 
 
 def find_run(runs_dir: Path, name: str) -> Path:
@@ -129,7 +144,7 @@ def describe(folder: Path) -> RunLine:
     certified, done = bodies.get("certified"), bodies.get("sealed_done")
     sealed = done.read if isinstance(done, SealedDone) else None
     champion = certified.champion if isinstance(certified, Certified) else tree.champion
-    standing = Standing.of(events)
+    waits = {} if "search_ended" in bodies else _waits(folder.name, tree, Standing.of(events), ledger, bodies)
     return RunLine(
         run=folder.name,
         state=state_of(events, written=is_being_written(folder)),
@@ -143,10 +158,28 @@ def describe(folder: Path) -> RunLine:
         started=events[0].at,
         spent_s=ledger.spent.wall_s,
         note=_note(events, sealed),
-        waiting=tuple(node.id for node in tree.waiting()),
-        paused=standing.paused.by if standing.paused and "search_ended" not in bodies else None,
         memory=first.memory,
+        **waits,
     )
+
+
+def _waits(name: str, tree: Tree, standing: Standing, ledger: Ledger, bodies: Mapping[str, Body]) -> dict[str, Any]:
+    """What a run waits for: approvals, to be continued, or an idea from outside; and the command for it."""
+    waiting, last = tuple(node.id for node in tree.waiting()), bodies.get("waiting")
+    why = last.why if isinstance(last, Waiting) and ledger.waits_since is not None else None
+    verb = None
+    if standing.paused:
+        verb = "continue"
+    elif waiting:
+        verb = f"approve {waiting[0]}"
+    elif why is not None:
+        verb = "inject FILE"
+    return {
+        "waiting": waiting,
+        "paused": standing.paused.by if standing.paused else None,
+        "waits_for": why,
+        "go_on": f"postgrad inbox {name} {verb}" if verb else None,
+    }
 
 
 def _note(events: tuple[Event, ...], sealed: SealedRead | None) -> str:

@@ -114,9 +114,8 @@ def _print_tree(reading: Reading) -> None:
     screen.print(f"\n[dim]{line.state}, metric {line.metric}[/dim]")
     if line.note:
         screen.print(line.note, style="yellow", markup=False)
-    if line.waiting or line.paused:
-        what = f"{', '.join(line.waiting)} waiting for you" if line.waiting else f"paused by {line.paused}"
-        screen.print(f"{what}: postgrad inbox {line.run}", style="yellow", markup=False)
+    if line.asks:
+        screen.print(line.asks, style="yellow", markup=False)
     if line.champion is not None:
         screen.print(f"[dim]champion over the experiments[/dim] {champion_sparkline(reading.view)}")
         screen.print(f"[dim]the champion in detail:[/dim] postgrad show {line.run} {line.champion}")

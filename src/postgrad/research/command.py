@@ -26,7 +26,7 @@ from postgrad.records import ModelSpec, ResearcherSpec
 from postgrad.research.asking import Question
 from postgrad.research.ideas import recipe_of
 from postgrad.research.language_model import LanguageModel
-from postgrad.research.menu import settings_of, steps
+from postgrad.research.menu import open_bases, open_settings, open_steps
 from postgrad.research.schema import schema_of
 
 NAME = "command"
@@ -172,7 +172,6 @@ class Command(LanguageModel):
 def context_of(question: Question, spec: ResearcherSpec) -> dict[str, object]:
     """What a program gets: the brief, and as data what may be chosen from."""
     parent = question.ask.parent
-    settings = settings_of(recipe_of(parent)) if parent else {}
     menu: Sequence[dict[str, object]] = [
         {
             "move": item.name,
@@ -194,9 +193,9 @@ def context_of(question: Question, spec: ResearcherSpec) -> dict[str, object]:
         "text": question.brief.text,
         "brief": question.brief.model_dump(mode="json"),
         "moves": menu,
-        "settings": [{"name": one.name, "value": one.value, "legal": one.legal} for one in settings.values()],
-        "data_steps": steps(),
-        "base_models": question.ask.task.base_models,
+        "settings": [{"name": one.name, "value": one.value, "legal": one.legal} for one in open_settings(question.ask)],
+        "data_steps": open_steps(question.ask),
+        "base_models": open_bases(question.ask),
         "proposals": question.most,
         "schema": schema_of(question, spec),
     }

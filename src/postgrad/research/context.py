@@ -19,7 +19,7 @@ from postgrad.records import DataCard, Guard, Lesson, Recipe, Stage, Value
 from postgrad.research import earlier, edit
 from postgrad.research.brief import Brief, Draft, fitted
 from postgrad.research.ideas import Ask, recipe_of
-from postgrad.research.menu import Item, Setting, moves, settings_of, steps
+from postgrad.research.menu import Item, Setting, moves, open_bases, open_settings, open_steps
 from postgrad.research.tally import NAMED, Fact, Sum, Tally, sums, tally
 from postgrad.train import BACKENDS
 from postgrad.tree import Experiment, Tree
@@ -293,15 +293,14 @@ def _open(ask: Ask, seen: Tally) -> Iterator[Draft]:
     yield Draft(what, [_move(item) for item in found], 0.2)
     if ask.parent is None:
         return
-    lines = [_settable(setting) for setting in settings_of(recipe_of(ask.parent)).values()]
+    lines = [_settable(setting) for setting in open_settings(ask)]
     yield Draft("Settings of its main stage that may be set", sorted(lines, key=lambda line: "tuner" not in line), 0.1)
     told = [
         f"- {op}: {', '.join(f'{name} ({legal})' for name, legal in taken.items())}"
-        for op, taken in steps().items()
-        if not ask.context.barred(f"data.{op}")
+        for op, taken in open_steps(ask).items()
     ]
     yield Draft("Data steps that may be added", told, 0.06)
-    bases = [f"- {inlined(name, CHANGE)}" for name in ask.task.base_models]
+    bases = [f"- {inlined(name, CHANGE)}" for name in open_bases(ask)]
     yield Draft("Base models of the task", bases, 0.02)
 
 

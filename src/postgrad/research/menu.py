@@ -117,6 +117,22 @@ def settings_of(recipe: Recipe) -> dict[str, Setting]:
     }
 
 
+def open_settings(ask: Ask) -> list[Setting]:
+    """The settings of the parent's main stage that may be set: none that people ruled out, alone or all settings."""
+    found = settings_of(recipe_of(ask.parent)) if ask.parent else {}
+    return [each for name, each in found.items() if not ask.context.barred(f"set.{name}")]
+
+
+def open_steps(ask: Ask) -> dict[str, dict[str, str]]:
+    """Data step -> its parameters, of the steps that may be added."""
+    return {op: taken for op, taken in steps().items() if not ask.context.barred(f"data.{op}")}
+
+
+def open_bases(ask: Ask) -> tuple[str, ...]:
+    """The base models that may be taken in place of the parent's."""
+    return () if ask.context.barred("base.next") else tuple(ask.task.base_models)
+
+
 @lru_cache(maxsize=1)
 def steps() -> dict[str, dict[str, str]]:
     """Data step -> its plain parameters, each with what it may be."""

@@ -250,7 +250,8 @@ class _Reading:
         if not self.said.tune or self.problems:
             return recipe
         known = {name: setting.range for name, setting in settings_of(recipe).items() if setting.range}
-        open_ones = {name: each for name, each in known.items() if not each.choices}
+        barred = self.ask.context.barred
+        open_ones = {name: each for name, each in known.items() if not each.choices and not barred(f"set.{name}")}
         wrong = _unknown([each.name for each in self.said.tune], list(open_ones), "tune: no number of the tuner's is")
         ranges = {}
         for each in self.said.tune if not wrong else ():

@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from typing import Any, Sequence
 
-from postgrad.records import ResearcherSpec, TaskSpec
+from postgrad.records import ResearcherSpec
 from postgrad.research.asking import Question
 from postgrad.research.ideas import recipe_of
-from postgrad.research.menu import steps
+from postgrad.research.menu import open_bases, open_steps
 from postgrad.research.proposing import WORDS, Reply
 
 SHORTEST = 40
@@ -38,16 +38,18 @@ def schema_of(question: Question, spec: ResearcherSpec) -> dict[str, Any]:
         for part in ("Given", "Range", "NewStep"):
             del parts[part]
         return schema
-    fields["add_steps"]["items"] = _named(parts["NewStep"], list(steps()), "op")
+    if addable := list(open_steps(ask)):
+        fields["add_steps"]["items"] = _named(parts["NewStep"], addable, "op")
+    else:
+        del fields["add_steps"], parts["NewStep"]
     _listed(fields, "remove_steps", [step.op for step in recipe_of(ask.parent).data] if ask.parent else [])
     told = dict.fromkeys(_EXPERIMENT.findall(question.brief.text))
     _listed(fields, "evidence", [name for name in told if name in ask.tree.experiments])
-    fields["base_model"] = {"enum": [*_bases(ask.task), None], "description": fields["base_model"]["description"]}
+    fields["base_model"] = {
+        "enum": [*dict.fromkeys(open_bases(ask)), None],
+        "description": fields["base_model"]["description"],
+    }
     return schema
-
-
-def _bases(task: TaskSpec) -> list[str]:
-    return list(dict.fromkeys(task.base_models))
 
 
 def _named(part: dict[str, Any], names: Sequence[str], key: str = "name") -> dict[str, Any]:
