@@ -13,7 +13,7 @@ import pytest
 from people_run import Run, new_run
 from postgrad.budget import Ledger
 from postgrad.events import Decided, Event, Proposed
-from postgrad.people.decide import Situation, decided
+from postgrad.people.decide import Situation, decided, declined
 from postgrad.people.gate import Gate, asking
 from postgrad.people.mailbox import new_order, post
 from postgrad.people.standing import Standing
@@ -385,3 +385,50 @@ def _with_idea(now: Situation, recipe: Recipe) -> Situation:
     rules = standing()
     rules.fold(Decided(order=order, took_effect=True, said="", proposal=proposal))
     return replace(now, standing=rules)
+
+
+# --- ideas that a later rule closes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("rule", [Ban(what="data.dedup"), Ban(what="e0001"), Pin(experiment="e0002")])
+def test_an_idea_that_was_taken_is_declined_by_a_later_rule_and_not_by_an_earlier_one(asks: bool, rule: Wish) -> None:
+    taken = order_on(Inject(recipe=DEDUP, experiment="e0001", asks=asks), standing())
+    ruled = Decided(order=new_order(rule, "Ada", "it harms"), took_effect=True, said="")
+    rules = standing()
+    for body in (taken, ruled):
+        rules.fold(body)
+    now = Situation(TREE, rules, PLAIN, Ledger.from_events(PLAIN.budget, ()), False)
+    found = declined(taken, now)
+    assert found is not None and not found.took_effect and found.order == taken.order
+    assert (
+        "Ada decided that after the idea was taken (it harms)" in found.said and "postgrad inbox RUN un" in found.said
+    )
+    rules.fold(found)
+    assert not rules.ideas and taken.order.id in rules.known
+    before = standing()
+    for body in (ruled, taken):
+        before.fold(body)
+    assert declined(taken, replace(now, standing=before)) is None
+
+
+def test_a_run_declines_an_idea_that_is_banned_before_its_turn(tmp_path: Path) -> None:
+    run = new_run(tmp_path, experiments=5, when="never")
+    idea = Inject(recipe=Recipe(stage=Stage(backend="classic", params={"C": 9.0}), data=(Step(op="dedup"),)))
+    for wish in (idea, Ban(what="data.dedup"), idea.model_copy(update={"change": "mine, all the same"})):
+        post(run.folder, new_order(wish, "Ada", "it harms"))
+    assert run.drive().ended() == 0
+    decisions = run.decisions()
+    assert [(body.order.wish.verb, body.took_effect) for body in decisions] == [
+        ("inject", True),
+        ("ban", True),
+        ("inject", False),
+        ("inject", True),
+    ]
+    assert decisions[2].order == decisions[0].order
+    proposed = [body.order for body in run.proposed() if body.order]
+    assert proposed == [decisions[3].order.id], "a person may make an exception to a rule that holds"
+    assert any("it is not tried after all" in each["said"] for each in run.say()["decisions"])
+    with SqliteStore.open(run.folder, write=False) as store:
+        write_report(read_view(store), tmp_path)
+    assert "it is not tried after all" in (tmp_path / "report.md").read_text()

@@ -9,7 +9,7 @@ from typing import NoReturn
 from postgrad.budget import Ledger, format_budget, merge
 from postgrad.errors import UserError, near_miss
 from postgrad.events import Decided
-from postgrad.people.gate import Gate
+from postgrad.people.gate import Gate, Rule
 from postgrad.people.ideas import edited, injected, kinds_in, known_kinds
 from postgrad.people.standing import Standing, kinds_of
 from postgrad.records import (
@@ -156,17 +156,38 @@ def _repeats(recipe: Recipe, wish: Inject, now: Situation) -> str:
 
 def _within_rules(idea: Proposal, parent: str | None, now: Situation) -> None:
     """Refuse a program's idea that goes where people closed the way. A person's own idea is an exception to a rule."""
-    gate = Gate(now.standing)
-    if gate.open:
-        return
-    before = now.tree[parent].proposed.proposal.recipe if parent is not None else None
-    rule = gate.closed(parent, now.tree) or gate.against(kinds_in(idea, before, now.task))
+    rule = _against(idea, parent, now, now.standing)
     if rule is not None:
         why = f" ({rule.order.reason})" if rule.order.reason else ""
         _refuse(
             f"{rule.said}: {rule.order.by} decided that{why}. Propose something else, or ask a person to lift it: "
             f"postgrad inbox RUN {rule.lifted_by}"
         )
+
+
+def _against(idea: Proposal, parent: str | None, now: Situation, rules: Standing) -> Rule | None:
+    """What stands against an idea; None where nothing does."""
+    gate = Gate(rules)
+    if gate.open:
+        return None
+    before = now.tree[parent].proposed.proposal.recipe if parent is not None else None
+    return gate.closed(parent, now.tree) or gate.against(kinds_in(idea, before, now.task))
+
+
+def declined(taken: Decided, now: Situation) -> Decided | None:
+    """The decision on an idea that was taken and is not proposed yet, where a rule that was made since stands against
+    it; None where it is still to be tried. Rules from before do not count: whoever put it in knew them."""
+    order, idea = taken.order, taken.proposal
+    assert isinstance(order.wish, Inject) and idea is not None, "an idea that was taken"
+    rule = _against(idea, order.wish.experiment, now, now.standing.since(order.id))
+    if rule is None:
+        return None
+    why = f" ({rule.order.reason})" if rule.order.reason else ""
+    said = (
+        f"it is not tried after all: {rule.said}, {rule.order.by} decided that after the idea was taken{why}. To have "
+        f"it tried, put it in again after: postgrad inbox RUN {rule.lifted_by}"
+    )
+    return Decided(order=order, took_effect=False, said=said)
 
 
 # --- where the search may go ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Callable
 
 from postgrad.budget import HOUR, format_duration
 from postgrad.events import Decided, Waiting, WentOn
-from postgrad.people.decide import Situation, decided
+from postgrad.people.decide import Situation, decided, declined
 from postgrad.people.gate import Gate
 from postgrad.people.mailbox import Reader
 from postgrad.records import ApproveSpec, Budget, Proposal
@@ -53,13 +53,14 @@ class Desk:
         for order in self._reader.new():
             if order.id in session.standing.known:
                 continue
-            found = decided(order, Situation(session.tree, session.standing, session.task, session.ledger, self._ended))
+            found = decided(order, self._situation)
             if found.proposal is not None:
                 recipe, units = found.proposal.recipe, session.plan.search
                 costs = {"nominal_s": session.nominal_s(recipe, units), "forecast_s": session.forecast_s(recipe, units)}
                 found = found.model_copy(update=costs)
             session.append(found)
             effect = effect or found.took_effect
+            self._decline()
         if effect and session.ledger.waits_since is not None:
             session.append(WentOn())
         return effect
@@ -85,8 +86,21 @@ class Desk:
         return self.session.standing.paused is not None and not self.stopping
 
     def idea(self) -> Decided | None:
-        """The next idea that a person or a program put in; None where there is none."""
+        """The next idea that a person or a program put in and that is still open; None where there is none."""
+        self._decline()
         return next(iter(self.session.standing.ideas.values()), None)
+
+    def _decline(self) -> None:
+        """Turn away ideas that people closed the way of since they were taken."""
+        session = self.session
+        for taken in tuple(session.standing.ideas.values()):
+            if (found := declined(taken, self._situation)) is not None:
+                session.append(found)
+
+    @property
+    def _situation(self) -> Situation:
+        session = self.session
+        return Situation(session.tree, session.standing, session.task, session.ledger, self._ended)
 
     # --- approval -------------------------------------------------------------------------------------------------
 
@@ -144,7 +158,7 @@ class Desk:
         if standing.paused is not None:
             return f"paused by {standing.paused.by}"
         if self._outside:  # The playbook fills in for it, whatever waits for approval.
-            return "an idea from outside" if self._in_time() and self.idea() is None else None
+            return "an idea from outside" if self._in_time() and not self.session.standing.ideas else None
         names = ", ".join(node.id for node in waiting)
         if waiting:
             return f"{names} {'waits' if len(waiting) == 1 else 'wait'} for approval"

@@ -43,6 +43,7 @@ class Standing:
         self.barred: dict[frozenset[str], Order] = {}
         self.ideas: dict[str, Decided] = {}
         self._kinds: dict[str, frozenset[str]] = {}
+        self._turns: dict[str, int] = {}
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Standing:
@@ -63,8 +64,20 @@ class Standing:
             self.paused = self.stopped = None
         elif isinstance(body, Decided):
             self.known.add(body.order.id)
+            self._turns.setdefault(body.order.id, len(self._turns))
             if body.took_effect:
                 self._take(body)
+            else:
+                self.ideas.pop(body.order.id, None)  # An idea that was taken, and is declined after all.
+
+    def since(self, order: str) -> Standing:
+        """The rules that people made after an order. Where one of them is a pin, earlier pins stay open too."""
+        later, turn = Standing(), self._turns[order]
+        if any(self._turns[each.id] > turn for each in self.pins.values()):
+            later.pins = self.pins
+        later.bans = {what: each for what, each in self.bans.items() if self._turns[each.id] > turn}
+        later.barred = {kinds: each for kinds, each in self.barred.items() if self._turns[each.id] > turn}
+        return later
 
     def _take(self, body: Decided) -> None:
         order, wish = body.order, body.order.wish
