@@ -77,12 +77,12 @@ class Handler(BaseHTTPRequestHandler):
         self.whole(behaviour.body.replace("KEY", key), behaviour.status, headers)
 
     def answer_silence(self, behaviour: Behaviour, body: dict[str, Any]) -> None:
-        self.server.over.wait(20)
+        self.server.over.wait(self.server.patience_s)
 
     def answer_stall(self, behaviour: Behaviour, body: dict[str, Any]) -> None:
         self.start("text/event-stream")
         self.chunk(next(self.events(behaviour, body)))
-        self.server.over.wait(20)
+        self.server.over.wait(self.server.patience_s)
 
     def answer_drip(self, behaviour: Behaviour, body: dict[str, Any]) -> None:
         self.start("text/event-stream")
@@ -181,6 +181,7 @@ class Server(ThreadingHTTPServer):
         self.behaviour = Behaviour()
         self.over = threading.Event()
         self.sent = 0
+        self.patience_s = 20.0  # before a silent answer is given up
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     @property

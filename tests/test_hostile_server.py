@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -27,6 +27,7 @@ from postgrad.runner import drive, opened, start_run
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Tree
 from provider_server import Behaviour, Server
+from test_end_to_end import postgrad, write_task
 
 PRICE = Rates(input=0.1, output=0.4, written_input=0.2)
 MAX_TOKENS, CONTEXT = 500, 1500
@@ -184,6 +185,42 @@ def test_killed_in_the_middle_and_resumed_nothing_is_asked_twice(tmp_path: Path,
             times[json.dumps(body, sort_keys=True)].append(number)
     again = [numbers for numbers in times.values() if len(numbers) > 1]
     assert again == [[before + 1, before + 2]], "only what was never answered is asked again"
+
+
+def test_ctrl_c_twice_stops_a_run_that_waits_for_a_server(tmp_path: Path, server: Server) -> None:
+    """The server says nothing for 60 seconds, and the run would wait for 30 of them. Afterwards it goes on."""
+    server.behaviour.kind, server.patience_s = "silence", 60.0
+    write_task(tmp_path, "6 experiments")
+    model = f"{{provider: openai_compatible, model: m, base_url: '{server.url}/v1', price: {{input: 1, output: 1}}}}"
+    with (tmp_path / "task.yaml").open("a") as file:
+        file.write(f"researcher: {{models: [{model}], alone: true, timeout_s: 30, context_tokens: 1500}}\n")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "postgrad", "run", "task.yaml", "--json"], cwd=tmp_path, stdout=subprocess.PIPE
+    )
+    try:
+        _until(lambda: bool(server.behaviour.asked))
+        run.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        began = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert time.monotonic() - began < 15.0 and len(server.behaviour.asked) == 1
+    assert run.returncode == 130 and "postgrad resume tiny-001" in json.loads(out)["error"]["message"]
+    server.behaviour.kind, server.behaviour.reply = "well", good
+    found = postgrad("resume", "tiny-001", cwd=tmp_path)
+    assert found["experiments"] == 6 and found["failures"] == 0
+    with SqliteStore.open(tmp_path / "runs" / "tiny-001", write=False) as store:
+        spent = Ledger.from_events(Budget(), store.events()).spent
+    assert 1 <= spent.asked == len(server.behaviour.asked) - 1 and spent.usd > 0
+
+
+def _until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.05)
 
 
 def _controller(folder: Path, dies: int = 0) -> subprocess.Popen[bytes]:
