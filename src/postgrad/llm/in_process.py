@@ -67,7 +67,8 @@ class InProcess:
         from postgrad.train.lm_model import load_tokenizer, load_weights
 
         folder = resolve_model(self._reference)
-        return load_weights(folder, torch.float32).eval(), load_tokenizer(folder)
+        # On a CPU it reads prompts two to three times as fast as float32.
+        return load_weights(folder, torch.bfloat16).eval(), load_tokenizer(folder)
 
     def complete(self, request: Request) -> Reply:
         """Answer. A prompt that is too long loses its middle.
