@@ -27,6 +27,7 @@ LAYERS = (
     {"research", "execute", "evaluate", "analyze"},
     {
         "admission",
+        "chooser",
         "isolated",
         "session",
         "recall",

@@ -12,14 +12,17 @@ from typing import Any, Callable
 import pytest
 
 from postgrad.bench.overhead import SimulatedEngine, simulated_task
+from postgrad.certify import finish_reserve_s
+from postgrad.chooser import Chooser
 from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event
-from postgrad.loop import Control, Loop
+from postgrad.loop import Control
+from postgrad.people.desk import Desk
 from postgrad.prepare import prepare
 from postgrad.records import Budget, DataSpec, EngineSpec, Guard, Limits, Recipe, Stage, TaskSpec
 from postgrad.research import edit
 from postgrad.runner import drive, opened, start_run
-from postgrad.session import Job
+from postgrad.session import Job, Session
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import State, Tree
 
@@ -131,6 +134,10 @@ def test_an_experiment_budget_is_kept_exactly(tmp_path: Path) -> None:
     assert len(driven(fresh(tmp_path, experiments=9))) == 9
 
 
+def chooser_of(session: Session) -> Chooser:
+    return Chooser(session, Desk(session, lambda: False), 1, lambda: finish_reserve_s(session), None)
+
+
 def test_a_wall_clock_budget_ends_the_search(tmp_path: Path) -> None:
     task = simulated_task(tmp_path, 1).model_copy(update={"budget": Budget(wall_s=4.0)})
     with start_run(task, tmp_path / "runs") as store:
@@ -141,7 +148,8 @@ def test_a_wall_clock_budget_ends_the_search(tmp_path: Path) -> None:
     with opened(SqliteStore.open(folder, write=True), engine=SimulatedEngine()) as session:
         known = [node.proposed.proposal for node in session.tree.all() if edit.valid(node.proposed.proposal.recipe)]
         new = known[0].model_copy(update={"recipe": Recipe(stage=Stage(backend="classic", params={"C": 0.123}))})
-        nothing = [Loop(session)._tells_nothing(each) for each in (*known, new)]
+        chooser = chooser_of(session)
+        nothing = [chooser.tells_nothing(each) for each in (*known, new)]
     assert nothing == [*(not edit.seeded(each.recipe) for each in known), False] and nothing[1], "the classic reference"
 
 
@@ -151,7 +159,7 @@ def test_what_an_experiment_may_cost_leaves_room_for_its_own_final_training(tmp_
         prepare(session)
         trained = [len(unit.train) for unit in session.plan.search]
         assert session.final_share == pytest.approx(len(session.rows("train")) / sum(trained)) and len(trained) > 1
-        may = Loop(session)._affordable_s()
+        may = chooser_of(session).affordable_s()
         first = Job("e0000", "search", session.plan.search, Recipe(stage=Stage(backend="classic")), 0)
         assert session.job_spec(first).limits.wall_s == pytest.approx(may, abs=20.0)
         last = replace(first, purpose="sealed")
@@ -162,7 +170,7 @@ def test_what_an_experiment_may_cost_leaves_room_for_its_own_final_training(tmp_
     unlimited = fresh(tmp_path / "other")
     with opened(SqliteStore.open(unlimited, write=True), engine=SimulatedEngine()) as session:
         prepare(session)
-        assert Loop(session)._affordable_s() is None
+        assert chooser_of(session).affordable_s() is None
 
 
 def test_a_guard_that_nothing_keeps_leaves_no_champion_during_the_search(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Iterable
 
 from postgrad.errors import UserError, near_miss
 from postgrad.events import (
+    AskedInVain,
     BadCasesDescribed,
     Decided,
     Evaluated,
@@ -239,7 +240,7 @@ class Ledger:
             return after._decided(body)
         if isinstance(body, Proposed):
             return after._proposed(body)
-        if isinstance(body, BadCasesDescribed):
+        if isinstance(body, AskedInVain | BadCasesDescribed):
             return after._asked(body.asked)
         if isinstance(body, JobStarted):
             return replace(after, reservations={**self.reservations, body.job: body.reserved_s})

@@ -199,6 +199,13 @@ class BadCasesDescribed(Record):
     causes: dict[str, Described] = Field(default_factory=dict)
 
 
+class AskedInVain(Record):
+    """A question that no proposal came of, because the search ended or went on without it. What it cost counts."""
+
+    type: Literal["asked_in_vain"] = "asked_in_vain"
+    asked: Asked
+
+
 class SearchEnded(Record):
     type: Literal["search_ended"] = "search_ended"
     reason: str
@@ -268,6 +275,7 @@ Body = Annotated[
         Waiting,
         WentOn,
         BadCasesDescribed,
+        AskedInVain,
         SearchEnded,
         Certified,
         FinalModel,

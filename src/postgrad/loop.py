@@ -14,36 +14,35 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from random import Random
-from typing import Callable, Sequence
+from typing import Callable, Literal, Sequence
 
 from postgrad.analyze.verdict import cut_off, rejected
 from postgrad.certify import finalists, finish_reserve_s
+from postgrad.chooser import Chooser
 from postgrad.confirm import confirm
-from postgrad.events import Analysed, Decided, Proposed, RunEnded, SearchEnded
+from postgrad.events import Analysed, AskedInVain, Decided, Proposed, RunEnded, SearchEnded
 from postgrad.execute.executor import RunningJob
 from postgrad.memory import lesson_of
 from postgrad.pare import Parer
 from postgrad.people.desk import Desk
-from postgrad.people.gate import asking
 from postgrad.prepare import prepare
 from postgrad.racer import Racer
-from postgrad.records import Analysis, Choice, Inject, JobResult, Move, Proposal, Recipe
+from postgrad.records import Analysis, Choice, Inject, JobResult, Move, Proposal
 from postgrad.referee import Referee
-from postgrad.research import edit
-from postgrad.research.assemble import researcher_of
-from postgrad.research.base import Context, Researcher
-from postgrad.research.binding import bound
+from postgrad.research.base import Researcher
+from postgrad.research.in_vain import asked_in_vain
 from postgrad.research.references import reference_recipes
 from postgrad.scoring import evaluate_search
 from postgrad.seal import seal
-from postgrad.search import POLICIES
-from postgrad.session import START_UP_S, Job, Session
+from postgrad.session import Job, Session
 from postgrad.side_by_side import side_by_side
 from postgrad.tester import Tester
 from postgrad.tree import Experiment, Tree
 
 POLL_S = 0.02
+# What came of a step towards the next experiment: True, one was proposed, or another look is worth it; None, not now;
+# else why the search is over.
+Step = Literal[True] | str | None
 
 
 @dataclass
@@ -93,10 +92,7 @@ class Loop:
     def _search(self) -> None:
         session = self.session
         self.references = reference_recipes(session.task)
-        policy, barred = POLICIES.get(session.task.search.policy), self.desk.gate.barred
-        self.policy = bound(policy, session.task, self._nominal_s, session.remembered.priors, barred=barred)
-        self.params = self.policy.Params.model_validate(session.task.search.params)
-        self.researcher = self.guest or researcher_of(session.task, session.store.folder)
+        self.chooser = Chooser(session, self.desk, self.lookahead, self._reserve_s, self.guest)
         reason = None
         while reason is None:
             if (why := self.desk.waits()) is not None:
@@ -110,12 +106,17 @@ class Loop:
                 reason = self._propose()
                 self._start_owed()
             self.tick("searching", [job for _, job in self.running.values()])
-            if reason is None and self.running:
+            if reason is None and (self.running or self.chooser.busy):
                 time.sleep(POLL_S)
             elif reason is None and session.seq == before:
                 self.desk.wait()
         self._drain(reason)
         self.parer.settle()
+        while self.chooser.busy:  # What it costs is on the account, whoever needs the answer.
+            self.tick("waiting for the answer to a question", ())
+            time.sleep(POLL_S)
+        for asked in asked_in_vain(session.store.folder, session.store.events()):
+            session.append(AskedInVain(asked=asked))
         session.append(SearchEnded(reason=reason, finalists=tuple(finalists(session, self.referee))))
 
     def _drain(self, reason: str) -> None:
@@ -158,45 +159,69 @@ class Loop:
 
     def _propose(self) -> str | None:
         """Propose as many experiments as may be open; return a reason when the search is over."""
+        while (step := self._step(len(self.session.tree))) is True:
+            continue
+        return step
+
+    def _step(self, index: int) -> Step:
+        if reason := self._over(index):
+            return self._unless_asked(reason)
+        if self.chooser.question is None:
+            chosen = self._chosen(index)
+            if not isinstance(chosen, Choice):
+                return chosen
+            self.chooser.ask(index, chosen, self._view(index), self._shown(index))
+        return None if self.chooser.busy else self._answered(index)
+
+    def _chosen(self, index: int) -> Choice | Step:
+        """What the researcher is to be asked for, or the step that needs nobody to be asked."""
         session = self.session
-        while True:
-            index = len(session.tree)
-            if reason := self._over(index):
-                return self._unless_asked(reason)
-            if session.tree.ended() < self._shown(index):
+        if session.tree.ended() < self._shown(index):
+            return None
+        if self._known(index):
+            return True
+        if self.desk.full(self.lookahead):
+            return None
+        if (owed := self.referee.seed_owed(self._view(index))) is not None:
+            self._append(index, *owed, self._view(index).champion)
+            return True
+        pared = self._pared(index, stopped=False)
+        if pared is None:
+            if self.desk.awaits(index):
                 return None
-            if index < len(self.references):
-                self._reference(index)
-                continue
-            if (idea := self.desk.idea()) is not None:
-                self._idea(index, idea)
-                continue
-            if self.desk.full(self.lookahead):
-                return None
-            if (owed := self.referee.seed_owed(self._view(index))) is not None:
-                self._append(index, *owed, self._view(index).champion)
-                continue
-            pared, choice = self._pared(index, stopped=False), None
-            if pared is None and self.desk.awaits(index):
-                return None
-            if pared is None:
-                choice = self._choose(index)
-                pared = self._pared(index, stopped=True) if choice.move is Move.STOP else None
-            if pared is not None:
-                for asked, proposal in pared:
-                    self._append(len(session.tree), proposal, asked, session.tree.champion)
-                if not pared:
-                    return None
-            elif choice is None or choice.move is Move.STOP:
-                return self._unless_asked("the policy stopped")
-            else:
-                if (found := self._proposal(index, choice)) is None:
-                    return None if session.tree.pending() else self._unless_asked("people left nothing new open")
-                proposal, answered = found
-                if self._tells_nothing(proposal):
-                    return None if session.tree.pending() else "nothing new can be paid with what is left"
-                asks = self.desk.asks(proposal)
-                self._append(index, proposal, answered, self._view(index).champion, asks=asks)
+            choice = self.chooser.choose(index, self._view(index))
+            if choice.move is not Move.STOP:
+                return choice
+            pared = self._pared(index, stopped=True)
+        if pared is None:
+            return self._unless_asked("the policy stopped")
+        for asked, proposal in pared:
+            self._append(len(session.tree), proposal, asked, session.tree.champion)
+        return True if pared else None
+
+    def _known(self, index: int) -> bool:
+        """Propose what is known without a choice: a reference, or what somebody put in."""
+        if index < len(self.references):
+            self._reference(index)
+            return True
+        if (idea := self.desk.idea()) is not None:
+            self._idea(index, idea)
+        return idea is not None
+
+    def _answered(self, index: int) -> Step:
+        """Propose what the researcher answered."""
+        session, question, found = self.session, self.chooser.question, self.chooser.taken(index)
+        if self.chooser.question is not None:
+            return True
+        if found is None:
+            return None if session.tree.pending() else self._unless_asked("people left nothing new open")
+        assert question is not None
+        proposal, answered = found
+        if self.chooser.tells_nothing(proposal):
+            return None if session.tree.pending() else "nothing new can be paid with what is left"
+        asks = self.desk.asks(proposal)
+        self._append(index, proposal, answered, question.view.champion, asks=asks, shown=question.shown)
+        return True
 
     def _unless_asked(self, reason: str) -> str | None:
         """Why the search is over; None while a person is still to say what becomes of a proposal, if there is time."""
@@ -235,41 +260,6 @@ class Loop:
             return index - self.lookahead + 1 if shown is None else shown
         return index - len(tree.waiting()) - self.lookahead + 1
 
-    def _rng(self, index: int, what: str) -> Random:
-        return Random(f"{self.session.task.seed}/{index}/{what}")
-
-    def _choose(self, index: int) -> Choice:
-        remaining = self.session.remaining().model_copy(update={"affordable_s": self._affordable_s()})
-        view = self.desk.gate.view(self._view(index))
-        return self.policy.choose(view, remaining, self._rng(index, "choose"), self.params)
-
-    def _nominal_s(self, recipe: Recipe) -> float:
-        return self.session.nominal_s(recipe, self.session.plan.search)
-
-    def _tells_nothing(self, proposal: Proposal) -> bool:
-        """True for what is proposed only because nothing else can be paid: once more what no seed changes."""
-        if self.session.remaining().wall_s is None or not edit.valid(proposal.recipe):
-            return False
-        return self.session.tree.has_tried(proposal.recipe) and not edit.seeded(proposal.recipe)
-
-    def _proposal(self, index: int, choice: Choice) -> tuple[Proposal, Choice] | None:
-        """What the researcher proposes, and the choice that it answers; None where people left nothing open."""
-        session = self.session
-        context = Context(
-            tree=self.desk.gate.view(self._view(index)),
-            rng=self._rng(index, "propose"),
-            index=index,
-            affordable_s=self._affordable_s(),
-            nominal_s=self._nominal_s,
-            remembered=session.remembered,
-            remaining=session.remaining(),
-            card=session.prepared.card if session.prepared else None,
-            rows=tuple(session.rows("train").values()),
-            barred=self.desk.gate.barred,
-        )
-        policy = session.task.search.policy
-        return self.desk.gate.proposal(*asking(self.researcher, policy, session.task), choice, context)
-
     def _reference(self, index: int) -> None:
         """The constant answer, the cheapest classic model and the untouched base model come first."""
         choice = Choice(parent=None, move=Move.DRAFT, reason="reference")
@@ -293,8 +283,10 @@ class Loop:
         *,
         asks: str = "",
         order: str | None = None,
+        shown: int | None = None,
     ) -> None:
         session = self.session
+        shown = max(0, self._shown(index) if shown is None else shown)
         session.append(
             Proposed(
                 experiment=f"e{index:04d}",
@@ -304,19 +296,10 @@ class Loop:
                 nominal_s=session.nominal_s(proposal.recipe, session.plan.search),
                 asks=asks,
                 forecast_s=self.desk.forecast_s(proposal) if asks else None,
-                shown=max(0, self._shown(index)) if session.standing.asked else None,
+                shown=shown if session.standing.asked else None,
                 order=order,
             )
         )
-
-    def _affordable_s(self) -> float | None:
-        """Nominal seconds that one more experiment may have: what the wall-clock budget still holds, and no more than
-        leaves room for its own final training, without which it cannot win."""
-        session = self.session
-        wall, cheap = session.remaining().wall_s, self.desk.cheap_s(self.lookahead)
-        limits = [] if wall is None else [wall - self._reserve_s(), wall / (1 + session.final_share)]
-        limits += [] if cheap is None else [cheap - START_UP_S * session.pace.overall()]
-        return max(0.0, min(limits)) / session.pace.overall() if limits else None
 
     # --- run ------------------------------------------------------------------------------------------------------
 

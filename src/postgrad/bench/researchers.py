@@ -96,7 +96,9 @@ class Researchers:
             seeds, budget = {name: min(count, 3) for name, count in seeds.items()}, min(budget, 8)
         for name, count in seeds.items():
             if count < LEAST_SEEDS:
-                raise UserError(f"--{name.replace('_', '-')} is {count}; {LEAST_SEEDS} or more are needed for an interval.")
+                raise UserError(
+                    f"--{name.replace('_', '-')} is {count}; {LEAST_SEEDS} or more are needed for an interval."
+                )
         most = max(seeds.values())
         names = list(dict.fromkeys((PLAYBOOK, *options["researchers"].split(","))))
         if unknown := [name for name in names if name not in NAMES]:

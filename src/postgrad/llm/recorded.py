@@ -209,6 +209,21 @@ def _last_answers(path: Path) -> dict[str, list[Answer]]:
     return found
 
 
+def costs(path: Path) -> dict[str, tuple[Usage | None, int]]:
+    """Slot -> what its answers have cost together, and how many replies they were; in the order of the file."""
+    found: dict[str, tuple[Usage | None, int]] = {}
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                fields = json.loads(line)
+                slot, answer = str(fields["slot"]), _answer(fields)
+            except (ValueError, KeyError, TypeError, ValidationError):
+                continue  # A line that a crash left unfinished, or one that is no run's.
+            usage, replies = found.get(slot, (None, 0))
+            found[slot] = together(usage, answer.usage), replies + isinstance(answer, Reply)
+    return found
+
+
 def _packed(error: ProviderError) -> dict[str, Any]:
     return {
         "type": type(error).__name__,

@@ -53,6 +53,13 @@ class Standing:
             standing.fold(event.body)
         return standing
 
+    def copy(self) -> Standing:
+        """The same orders, for somebody who looks while further ones come in."""
+        other = Standing()
+        for name, value in vars(self).items():
+            setattr(other, name, value.copy() if isinstance(value, dict | set) else value)
+        return other
+
     def fold(self, body: Body) -> None:
         """Take in one more event."""
         if isinstance(body, Proposed):

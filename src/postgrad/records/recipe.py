@@ -104,6 +104,7 @@ class Asked(Record):
 
     Attributes:
         proposer: whom the task names; `provider` and `model` say what that is, "" where it is no model.
+        slot: names the question within its run.
         key: names the first request by its content; see `llm/recorded.py`.
         tokens_in, tokens_out: of all rounds and attempts together.
         usd: what they cost; None where the price is not known.
@@ -118,6 +119,7 @@ class Asked(Record):
     proposer: str
     provider: str = ""
     model: str = ""
+    slot: str = ""
     key: str = ""
     tokens_in: int = 0
     tokens_out: int = 0

@@ -70,7 +70,7 @@ class Asking:
         self.spec = spec
         self.fallback: Researcher = fallback or Playbook()
         # A question whose proposal was not taken is asked again under its name: it is answered from here.
-        self._told: dict[tuple[str, str | None], Asked] = {}
+        self._told: dict[str, Asked] = {}
 
     def propose(self, task: TaskSpec, choice: Choice, context: Context) -> Proposal:
         """Answer a choice. Where its move is nobody else's, or nothing comes of asking, the fallback does."""
@@ -91,9 +91,8 @@ class Asking:
         if ask.parent is None and not menu:
             return otherwise()
         question = self._question(ask, name, menu)
-        about = (question.slot, choice.parent)
-        asked = self._told.get(about) or self.proposers[name].answer(question)
-        self._told = {about: asked}
+        asked = self._told.get(question.slot) or self.proposers[name].answer(question)
+        self._told = {question.slot: asked}
         if asked.sketches:
             return _proposal(ask, name, asked.sketches[0]).model_copy(update={"asked": asked})
         return otherwise().model_copy(update={"asked": asked})
@@ -118,7 +117,7 @@ class Asking:
             ask=ask,
             brief=brief(ask, self.spec.context_tokens, self.spec.examples),
             menu=menu,
-            slot=f"e{ask.context.index:04d} {name}",
+            slot=f"e{ask.context.index:04d} {ask.parent.id if ask.parent else '-'} {name}",
             most=self.spec.proposals,
             usd=ask.context.remaining.usd if ask.context.remaining else None,
         )

@@ -94,6 +94,7 @@ class Writer:
             proposer=self.told.called,
             provider=self.told.provider,
             model=gate.model,
+            slot=slot,
             key=request.key(gate.model),
             rounds=recording.rounds,
             seconds=round(recording.seconds, 3),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import wraps
+from threading import Lock
 from typing import Any, Callable, Mapping, TypeVar
 
 from pydantic import ValidationError
@@ -30,16 +31,21 @@ def remembered(read: Callable[[Recipe], T], most: int = REMEMBERED) -> Callable[
     each: the oldest entry goes first.
     """
     known: dict[str, T] = {}
+    adding = Lock()
 
     @wraps(read)
     def by_hash(recipe: Recipe) -> T:
         name = recipe.hash
-        if name not in known:
-            found = read(recipe)
+        try:
+            return known[name]
+        except KeyError:
+            pass
+        found = read(recipe)
+        with adding:  # A question to somebody else is worked on in a thread beside the loop.
             while len(known) >= most:
                 del known[next(iter(known))]
             known[name] = found
-        return known[name]
+        return found
 
     return by_hash
 

@@ -107,6 +107,7 @@ class LanguageModel:
             proposer=self.name,
             provider=self._provider_name,
             model=self._gate.model,
+            slot=question.slot,
             key=request.key(self._gate.model),
         )
         reading = _Reading(question)
