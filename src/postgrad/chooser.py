@@ -49,6 +49,13 @@ class Question:
     def answered(self) -> bool:
         return self.thread is None or not self.thread.is_alive()
 
+    def __enter__(self) -> None:
+        """What is raised within is kept, to be raised again where the answer is taken."""
+
+    def __exit__(self, kind: object, raised: BaseException | None, trace: object) -> bool:
+        self.failed = raised
+        return True
+
 
 class Chooser:
     """Chooses and asks for one run.
@@ -138,10 +145,8 @@ class Chooser:
             return
 
         def beside() -> None:
-            try:
+            with question:
                 answer()
-            except BaseException as wrong:
-                question.failed = wrong
 
         # A daemon: whoever interrupts the controller does not wait for a server.
         question.thread = threading.Thread(target=beside, name="question", daemon=True)
