@@ -13,6 +13,7 @@ import pytest
 from people_run import Run, new_run
 from postgrad.budget import Ledger
 from postgrad.events import Decided, Event, Proposed
+from postgrad.people.brought import brought
 from postgrad.people.decide import Situation, decided, declined
 from postgrad.people.gate import Gate, asking
 from postgrad.people.mailbox import new_order, post
@@ -432,3 +433,40 @@ def test_a_run_declines_an_idea_that_is_banned_before_its_turn(tmp_path: Path) -
     with SqliteStore.open(run.folder, write=False) as store:
         write_report(read_view(store), tmp_path)
     assert "it is not tried after all" in (tmp_path / "report.md").read_text()
+
+
+# --- whole recipes ----------------------------------------------------------------------------------------------------
+
+FULL = Stage(backend="embedder", params={"tune": "full"})
+SVM = Stage(backend="classic", params={"head": "svm"})
+TWO = edit.with_member(Recipe(base_model="b", stage=FULL), SVM)
+LATER = Stage(backend="causal_lm", params={"tune": "lora", "then": ({"method": "dpo"},)})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "banned"),
+    [
+        (Recipe(stage=SVM, data=(Step(op="dedup"),)), "data.dedup"),
+        (Recipe(base_model="b", stage=FULL), "method.full_finetune"),
+        (Recipe(base_model="b", stage=FULL), "backend.embedder"),
+        (TWO, "backend.embedder"),
+        (TWO, "method.full_finetune"),
+        (TWO, "ensemble"),
+        (edit.with_soup(Recipe(base_model="b", stage=FULL), {}, {"lr_factor": 2.0}), "soup.rates"),
+        (edit.with_soup(Recipe(base_model="b", stage=FULL), {}, {"lr_factor": 2.0}), "method.full_finetune"),
+        (Recipe(base_model="b", stage=LATER), "lm.then_dpo"),
+    ],
+)
+def test_a_banned_part_of_a_whole_recipe_is_found(recipe: Recipe, banned: str) -> None:
+    assert edit.valid(recipe)
+    made = composed("search.tpe", kind="search.tpe").model_copy(update={"recipe": recipe, "carried_out": None})
+    gate = Gate(standing(Ban(what=banned)))
+    choice = Choice(parent="e0001", move=Move.IMPROVE)
+    assert gate._bars(made, choice, TREE)
+    assert not Gate(standing(Ban(what="train")))._bars(made, choice, TREE)
+
+
+def test_what_the_parent_has_already_is_not_brought() -> None:
+    before = Recipe(stage=SVM, data=(Step(op="dedup"),))
+    assert brought(before, edit.with_main(before, C=9.0)) == frozenset()
+    assert brought(None, before) == {"data.dedup", "backend.classic"}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Callable
 
 from postgrad.admission import answered_choice, recordable
+from postgrad.people.brought import brought
 from postgrad.people.standing import Standing, kinds_of
 from postgrad.records import Choice, Move, Order, Proposal, Recipe, TaskSpec
 from postgrad.research.base import Context, Guiding, Researcher
@@ -148,7 +149,9 @@ class Gate:
         parents = {name for name in (carried.parent, carried.other) if name is not None}
         if parents & tree.closed_off or (self.standing.pins and not parents):
             return True
-        return self.against(kinds_of(proposal, choice) | {proposal.kind}) is not None
+        before = tree[carried.parent].proposed.proposal.recipe if carried.parent in tree.experiments else None
+        kinds = kinds_of(proposal, choice) | {proposal.kind} | brought(before, proposal.recipe)
+        return self.against(kinds) is not None
 
 
 def _answered(proposal: Proposal, choice: Choice, context: Context) -> tuple[Proposal, Choice]:

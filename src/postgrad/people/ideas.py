@@ -10,14 +10,17 @@ from typing import Any, Mapping
 from pydantic import ValidationError
 
 from postgrad.admission import recordable, refusal
+from postgrad.data import OPERATORS
 from postgrad.errors import UserError, near_miss
 from postgrad.events import Decided
+from postgrad.people.brought import brought
 from postgrad.records import Edit, Inject, Order, Proposal, Recipe, TaskSpec, Value
 from postgrad.research import edit
 from postgrad.research.drafts import starts_of
 from postgrad.research.ideas import changed
 from postgrad.research.menu import settings_of
 from postgrad.research.moves import plays_of
+from postgrad.train import BACKENDS
 from postgrad.tree import Tree
 
 RECIPE = "idea.recipe"
@@ -33,6 +36,7 @@ def known_kinds(task: TaskSpec, tree: Tree) -> tuple[str, ...]:
     found |= {draft.kind for base in (*task.base_models, None) for draft in starts_of(task, base)}
     found |= {node.proposed.proposal.kind for node in tree.all()}
     found |= {kind for node in tree.all() for kind in node.proposed.choice.kinds}
+    found |= {f"data.{op}" for op in OPERATORS.names()} | {f"backend.{name}" for name in BACKENDS.names()}
     return tuple(sorted(found | {kind.partition(".")[0] for kind in found}))
 
 
@@ -159,7 +163,7 @@ def _checked(recipe: Recipe) -> Recipe:
 def kinds_in(idea: Proposal, before: Recipe | None, task: TaskSpec) -> frozenset[str]:
     """The kinds of change that an idea makes, as far as its recipe says: its own, the change or starting point of the
     playbook that gives the same recipe, data steps that come or go, settings of the main stage and the base model."""
-    recipe, kinds = idea.recipe, {idea.kind}
+    recipe, kinds = idea.recipe, {idea.kind} | brought(before, idea.recipe)
     had, has = {step.op for step in before.data} if before else set(), {step.op for step in recipe.data}
     kinds |= {f"data.{op}" for op in has - had} | {f"ablate.{op}" for op in had - has}
     if before is None:
