@@ -150,6 +150,26 @@ def test_reports_say_who_decided_what_and_why_and_texts_stay_texts(stopped_run: 
     (first, second) = view.decisions
     assert (first.by, first.verb, first.took_effect) == ("Ada", "ban", True)
     assert second.verb == "stop" and "enough" in page
+    assert "Changes of the kind ensemble are not proposed any more." in page
+
+
+def test_the_report_leads_from_an_order_to_the_experiment_and_how_it_came_out(tmp_path: Path) -> None:
+    run = new_run(tmp_path, experiments=5).drive()
+    first = run.waiting()[0]
+    run.say("approve", first)
+    second = run.waiting()[0]
+    run.say("reject", second, "--reason", "no")
+    run.waiting()
+    run.say("stop")
+    assert run.ended() == 0
+    with SqliteStore.open(run.folder, write=False) as store:
+        view = read_view(store)
+        page = write_report(view, run.folder).read_text()
+    decisions = page[page.index("What people decided") : page.index("What was tried, and what it did")]
+    assert [one.experiment for one in view.decisions] == [first, second, None]
+    assert f'href="#{first}"' in decisions and f'href="#{second}"' in decisions
+    score = view.tree[first].score
+    assert score is not None and f"{score:.3f} on the search split" in decisions and "rejected" in decisions
 
 
 @pytest.fixture(scope="module")

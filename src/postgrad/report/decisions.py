@@ -17,6 +17,7 @@ class Decision:
     Attributes:
         about: what it is about: an experiment, a kind of change, a budget; "" where it is about the run.
         led_to: the experiment that an idea became; None where it was not tried.
+        experiment: the one that the order was about, or led to; None where there is none.
     """
 
     at: float
@@ -28,6 +29,7 @@ class Decision:
     took_effect: bool
     said: str
     led_to: str | None = None
+    experiment: str | None = None
 
 
 def decisions_of(events: Sequence[Event]) -> tuple[Decision, ...]:
@@ -37,7 +39,8 @@ def decisions_of(events: Sequence[Event]) -> tuple[Decision, ...]:
 
 
 def _decision(event: Event, body: Decided, became: Mapping[str, str]) -> Decision:
-    order = body.order
+    order, led_to = body.order, became.get(body.order.id)
+    about = None if isinstance(order.wish, Inject) else getattr(order.wish, "experiment", None)
     return Decision(
         at=event.at,
         clock=event.clock,
@@ -47,7 +50,8 @@ def _decision(event: Event, body: Decided, became: Mapping[str, str]) -> Decisio
         reason=order.reason,
         took_effect=body.took_effect,
         said=body.said,
-        led_to=became.get(order.id),
+        led_to=led_to,
+        experiment=led_to or about,
     )
 
 

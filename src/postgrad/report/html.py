@@ -59,7 +59,8 @@ def _environment() -> Environment:
         short=wording.short,
         recipe_lines=wording.recipe_lines,
         pared=wording.pared,
-        decision=wording.decision,
+        moment=wording.moment,
+        came_of=wording.came_of,
     )
     return made
 

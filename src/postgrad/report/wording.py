@@ -175,11 +175,20 @@ def pared(found: Pared) -> str:
 
 def decision(one: Decision) -> str:
     """A person's decision in a sentence: when, who, what, and why."""
-    when = datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%d %H:%M")
-    said = one.said if one.took_effect else f"refused: {one.said}"
     why = f" Reason: {one.reason}" if one.reason else ""
     led = f" It became {one.led_to}." if one.led_to else ""
-    return f"{when} UTC, {one.by}: {' '.join(filter(None, (one.verb, one.about)))}. {said.rstrip('.')}.{led}{why}"
+    return f"{moment(one.at)} UTC, {one.by}: {' '.join(filter(None, (one.verb, one.about)))}. {came_of(one)}{led}{why}"
+
+
+def moment(at: float) -> str:
+    """A Unix time as day and minute, UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def came_of(one: Decision) -> str:
+    """What an order did, or why it was refused, as a sentence; names of experiments stay as they are."""
+    said = (one.said if one.took_effect else f"refused: {one.said}").rstrip(".")
+    return f"{said if said[1:5].isdigit() else said[:1].upper() + said[1:]}."
 
 
 def kind_name(kind: str) -> str:
