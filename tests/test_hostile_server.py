@@ -193,7 +193,9 @@ def test_ctrl_c_twice_stops_a_run_that_waits_for_a_server(tmp_path: Path, server
     write_task(tmp_path, "6 experiments")
     model = f"{{provider: openai_compatible, model: m, base_url: '{server.url}/v1', price: {{input: 1, output: 1}}}}"
     with (tmp_path / "task.yaml").open("a") as file:
-        file.write(f"researcher: {{models: [{model}], alone: true, timeout_s: 30, context_tokens: 1500}}\n")
+        file.write(
+            f"researcher: {{models: [{model}], alone: true, timeout_s: 30, context_tokens: 1500, bad_cases: false}}\n"
+        )
     run = subprocess.Popen(
         [sys.executable, "-m", "postgrad", "run", "task.yaml", "--json"], cwd=tmp_path, stdout=subprocess.PIPE
     )
