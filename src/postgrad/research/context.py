@@ -147,7 +147,7 @@ def _about_the_tree(ask: Ask, seen: Tally) -> Iterator[Draft]:
     yield _kinds("Every kind of change in the run", seen.kinds, 0.14)
     yield Draft("Lessons", lessons(seen)[:LONGEST], 0.08)
     if ask.context.remembered.lessons:
-        yield Draft(earlier.TITLE, [earlier.NOTE, *earlier.told(ask.context.remembered.lessons, seen)], 0.06)
+        yield Draft(earlier.TITLE, [earlier.NOTE, *earlier.told(ask.context.remembered.lessons, seen)], 0.08)
     yield Draft("Failures", _failures(seen, tree)[:LONGEST], 0.04)
 
 

@@ -59,8 +59,9 @@ def _parts(lesson: EarlierLesson) -> Iterator[str]:
 
 
 def _named(found: Sequence[Evidence], count: int) -> str:
+    """The first run with what it saw, the others by name: a line has to leave room for others."""
     more = f" and {count - len(found):,} more" if count > len(found) else ""
-    return f"{', '.join(map(_evidence, found))}{more}"
+    return f"{', '.join([_evidence(found[0]), *(one.run for one in found[1:])])}{more}"
 
 
 def _evidence(found: Evidence) -> str:
