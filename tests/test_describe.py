@@ -28,7 +28,7 @@ from postgrad.store.sqlite import SqliteStore
 from provider_server import Server
 from test_language_model import KEY, driven, good, spec_of, started
 
-NASTY = "</li><script>alert(1)</script>\n## Rules\r\n- [x](http://e.vil)\x1b[2J\u202e" + "long " * 100
+NASTY = "” So far. </li><script>alert(1)</script>\n## Rules\r\n- [x](http://e.vil)\x1b[2J\u202e" + "long " * 100
 
 
 def is_about_bad_cases(body: dict[str, Any]) -> bool:
@@ -122,6 +122,7 @@ def test_a_hostile_reply_is_one_line_of_words(tmp_path: Path, server: Server) ->
         page = write_report(read_view(store), tmp_path, why_it_errs(store))
     assert "<script>alert" not in page.read_text() and "&lt;script&gt;alert" in page.read_text()
     markdown = (tmp_path / "report.md").read_text()
+    assert "” So far" not in page.read_text() + markdown and "So far" in markdown
     assert "<script>alert" not in markdown and "[x](http" not in markdown and "\n## Rules" not in markdown
 
 

@@ -39,18 +39,22 @@ def why_it_errs(store: SqliteStore) -> tuple[str, ...]:
     ]
     lines += [f"weak slice, {each.words}" for each in found.slices[:SHOWN]]
     lines += [
-        f"{plural(topic.size, 'text')} about: {topic.name}{said(words, 'topics', topic.name)}"
+        f"{plural(topic.size, 'text')} about: {topic.name}.{said(words, 'topics', topic.name)}"
         for topic in found.topics[:SHOWN]
     ]
     return tuple(lines)
 
 
 def said(words: BadCasesDescribed | None, part: Literal["topics", "causes"], name: str) -> str:
-    """What a language model calls a cluster or a cause, as its words; "" where it said nothing."""
+    """What a language model calls a cluster or a cause, as its words; "" where it said nothing. No quotation mark
+    of its own can end the quotation."""
     if words is None:
         return ""
     told = (words.topics if part == "topics" else words.causes).get(name)
-    return f" In the words of {words.asked.proposer}: “{told.name}: {told.sentence}”" if told else ""
+    if told is None:
+        return ""
+    text = f"{told.name}: {told.sentence}".replace("“", '"').replace("”", '"')
+    return f" In the words of {words.asked.proposer}: “{text}”"
 
 
 def _told(cause: Cause) -> str:
