@@ -49,7 +49,7 @@ LAYERS = (
         "runner",
         "replay",
     },
-    {"report", "bench", "testing"},
+    {"report", "bench", "testing", "scripts"},
     {"export", "audit", "contest"},
     {"selftest"},
     {"cli", "__main__"},

@@ -1,0 +1,1 @@
+"""Tasks of `kind: script`: the training script of any repository is edited, run and measured."""
