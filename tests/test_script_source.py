@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,12 +90,12 @@ def test_nothing_that_a_repository_names_is_started(source: Path, tmp_path: Path
 def test_of_a_plain_folder_what_is_not_ignored(source: Path, tmp_path: Path) -> None:
     (source / ".gitignore").write_text("*.log\n/data/\n")
     (source / "lib" / ".gitignore").write_text("!keep.log\n")
-    for name in ("a.log", "lib/keep.log", "data/big", "runs/old/hidden/val.txt", "lib/runs/ours", ".venv/x"):
+    for name in ("a.log", "lib/keep.log", "data/big", "runs/old/hidden/val.txt", "lib/runs/ours", "lib/__pycache__/x"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text("x\n")
     workspace = create(source, source / "elsewhere" / "r1")
     visible = set(FILES) - set(HIDDEN.values())
-    assert names(workspace) == visible | {".gitignore", "lib/.gitignore", "lib/keep.log", "lib/runs/ours", ".venv/x"}
+    assert names(workspace) == visible | {".gitignore", "lib/.gitignore", "lib/keep.log", "lib/runs/ours"}
     assert "runs/ (the folder of runs)" in workspace.left_out
 
 
@@ -136,10 +138,43 @@ def test_a_kill_while_importing_leaves_nothing_half(source: Path, tmp_path: Path
     assert workspace.commits() == {"e0002": commit}
 
 
+IMPORTER = """\
+import sys
+from pathlib import Path
+from postgrad.scripts.workspace import Workspace
+
+print("begins", flush=True)
+Workspace.create(Path(sys.argv[2]), "r1", Path(sys.argv[1]), {"search": "text/val.txt", "sealed": "text/sealed.txt"})
+"""
+
+
+def test_an_import_that_is_killed_is_made_again(source: Path, tmp_path: Path) -> None:
+    for number in range(200):
+        (source / f"f{number}.py").write_text(f"x = {number}\n" * 2_000)
+    whole = create(source, tmp_path / "whole")
+    run = tmp_path / "run"
+    for wait in (0.0, 0.02, 0.05, 0.1):
+        command = [sys.executable, "-c", IMPORTER, str(source), str(run)]
+        importer = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert importer.stdout is not None
+        importer.stdout.readline()
+        time.sleep(wait)
+        importer.kill()
+        importer.communicate()
+        if (run / "repo").exists():
+            assert Workspace.open(run, "r1").baseline == whole.baseline
+    assert create(source, run).baseline == whole.baseline
+    assert {path.name for path in run.iterdir()} == {"repo", "hidden"}
+    assert (run / "hidden" / "search" / "val.txt").read_text() == FILES["text/val.txt"]
+
+
 def test_what_cannot_be_taken_is_said(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     with pytest.raises(UserError, match="hidden file of 'search' is not there"):
         create(source, run, {"search": "text/none.txt"})
+    for whole in (".", "..", "lib/.."):
+        with pytest.raises(UserError, match="is the whole source"):
+            create(source, run, {"search": whole})
     with pytest.raises(UserError, match="is not a folder"):
         create(source / "train.py", run, {})
     with pytest.raises(UserError, match="has no file to begin with"):

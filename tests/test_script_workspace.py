@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -116,8 +117,9 @@ def test_what_a_diff_shows_applies(workspace: Workspace) -> None:
         PATCH.replace("a/train", "train").replace("b/train", "train"),
         PATCH.replace("-1,5 +1,5", "-1,99 +1,2"),
         f"Here is the change:\n\n{PATCH}",
+        PATCH.replace("\n", "\r\n"),
     ],
-    ids=["plain", "cut end", "no prefixes", "wrong counts", "words before"],
+    ids=["plain", "cut end", "no prefixes", "wrong counts", "words before", "ends of lines"],
 )
 def test_a_patch_from_outside_applies(workspace: Workspace, patch: str) -> None:
     assert workspace.apply(workspace.baseline, patch) == {"train.py": SLOWER.encode()}
@@ -233,7 +235,7 @@ for number in range(10_000):
 def test_kill_in_the_middle_of_commits(workspace: Workspace) -> None:
     """Whatever was said to be committed is there after kill -9, and the next commit can be made."""
     said: list[str] = []
-    for wait in (0.30, 0.37, 0.45, 0.53):
+    for wait, git_too in ((0.30, True), (0.37, False), (0.45, True), (0.53, False)):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(workspace.folder)],
             stdout=subprocess.PIPE,
@@ -243,8 +245,8 @@ def test_kill_in_the_middle_of_commits(workspace: Workspace) -> None:
         assert writer.stdout is not None
         said = [writer.stdout.readline().strip()]
         time.sleep(wait)
-        # Git is in a session of its own: kill it as well, so that it leaves what it leaves.
-        for child in _children(writer.pid):
+        # Git is in a session of its own: it ends what it began, or is killed as well and leaves what it leaves.
+        for child in _children(writer.pid) if git_too else []:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         os.killpg(writer.pid, signal.SIGKILL)
@@ -263,6 +265,18 @@ def test_kill_in_the_middle_of_commits(workspace: Workspace) -> None:
 def _children(pid: int) -> list[int]:
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
     return [int(word) for word in found.stdout.split()]
+
+
+def test_writers_side_by_side(workspace: Workspace) -> None:
+    edits = {f"e{number:04d}": {"train.py": b"x = %d\n" % number} for number in range(24)}
+    with ThreadPoolExecutor(8) as pool:
+        asked = {
+            name: pool.submit(workspace.commit, name, workspace.baseline, edit, "x") for name, edit in edits.items()
+        }
+        patches = [pool.submit(workspace.apply, workspace.baseline, PATCH) for _ in range(8)]
+    assert workspace.commits() == {name: one.result() for name, one in asked.items()}
+    assert all(workspace.read(one.result(), "train.py") == edits[name]["train.py"] for name, one in asked.items())
+    assert all(one.result() == {"train.py": SLOWER.encode()} for one in patches)
 
 
 def test_repair_removes_locks_of_the_dead(workspace: Workspace) -> None:

@@ -1,7 +1,7 @@
 """What of a person's folder or repository becomes the baseline of a run, and what only the referee may see.
 
 The person's folder and repository are only read. Of a repository the tracked files are taken, as they lie in the
-folder; of a plain folder every file that its .gitignore files do not name.
+folder; of a plain folder every file that its .gitignore files do not name, without caches and environments.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from postgrad.scripts.paths import EXECUTABLE, LINK, REGULAR, SUBMODULE, fault
 
 MOST_BYTES = 200_000_000
 _LFS, _LFS_LONGEST = b"version https://git-lfs.github.com/spec/", 1_024
+# Of a plain folder nothing says what is made anew by each start.
+NEVER_TAKEN = ("/runs/", "__pycache__/", ".venv/", "node_modules/")
 _SHOWN = 5
 
 
@@ -89,14 +91,15 @@ def _listed(repository: Repository, root: Path) -> tuple[set[str], list[str]]:
             others = start([*own, "ls-files", "-z", "--others", "--exclude-standard", "--directory"], root).out
             notes = [f"{_decoded(name)} (not tracked)" for name in others.split(b"\0") if name]
             return set(tracked), notes
-    done = repository.ask("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", at=root)
+    never = [f"--exclude={pattern}" for pattern in NEVER_TAKEN]
+    done = repository.ask("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", *never, at=root)
     if done.status:
         raise UserError(
             f"git cannot list the files of {root}: {done.words}. Make them readable, or name another folder."
         )
     paths = {_decoded(name) for name in done.out.split(b"\0") if name}
-    _refuse_submodules(path for path in paths if path.endswith("/") and not path.startswith("runs/"))
-    return {path for path in paths if not path.endswith("/")}, []
+    _refuse_submodules(path for path in paths if path.endswith("/"))
+    return {path for path in paths if not path.endswith("/")}, ["runs/ (the folder of runs)"] * (root / "runs").is_dir()
 
 
 def _decoded(name: bytes) -> str:
@@ -153,6 +156,8 @@ def keep_hidden(source: Path, hidden: Mapping[str, str], folder: Path) -> dict[s
     known: dict[str, str] = {}
     for split, name in hidden.items():
         place, target = source / name, folder / split / Path(name).name
+        if source.resolve().is_relative_to(place.resolve()):
+            raise UserError(f"What is hidden for '{split}' is the whole source: {place}. Name a file or folder in it.")
         target.parent.mkdir()
         if place.is_dir():
             shutil.copytree(place, target)
@@ -164,6 +169,8 @@ def keep_hidden(source: Path, hidden: Mapping[str, str], folder: Path) -> dict[s
             if file.is_file() and file.stat().st_size:
                 with file.open("rb") as opened:
                     known[hashlib.file_digest(opened, "sha256").hexdigest()] = name
+                    # What measures may not come back empty after a loss of power.
+                    os.fsync(opened.fileno())
     return known
 
 

@@ -32,6 +32,7 @@ _NOT_IN_REFS = re.compile(r"[^A-Za-z0-9_-]+")
 # A patch's two lines of names; `diff --git` lines need none.
 _NAMES = re.compile(r"^--- ([^\t\n]+)[^\n]*\n\+\+\+ ([^\t\n]+)", re.MULTILINE)
 
+_CHANGED_ENDS = re.compile(r"^\+\+\+ [^\n]*\r$", re.MULTILINE)
 _HUNK = re.compile(rb"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", re.MULTILINE)
 
 
@@ -85,7 +86,10 @@ class Workspace:
             baseline = git.run("fast-import", "--quiet", "--done", stdin=stream).decode("ascii").strip()
         git.run("symbolic-ref", "HEAD", branches + BASELINE)
         facts = {"run": run, "baseline": baseline, "branches": branches, "when": when, "left_out": found.left_out}
-        (made / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        with (made / FACTS).open("w", encoding="utf-8") as file:
+            json.dump(facts, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
         # The repository goes last: where it is, all is.
         kept.rename(folder / HIDDEN)
         made.rename(folder / REPO)
@@ -209,7 +213,10 @@ class Workspace:
         Raises:
             EditRefused: it does not apply, changes nothing, or names what may not be; in git's words.
         """
+        # Where a head ends in CR LF, the ends of lines were changed on the way, and not by who wrote the patch.
+        patch = patch.replace("\r\n", "\n") if _CHANGED_ENDS.search(patch) else patch
         asked = _patch_bytes(patch)
+        (self.git.folder / "unfinished").mkdir(exist_ok=True)
         strip = "-p1" if _has_prefixes(patch) else "-p0"
         with self.git.lock(alone=False) as number, TemporaryDirectory(dir=self.git.folder / "unfinished") as made:
             index = Path(made) / "index"
@@ -257,9 +264,14 @@ class Workspace:
         """Remove what killed processes left half done: locks, temporary files. Commits and references stay."""
         with self.git.lock(alone=True):
             root = self.git.folder
-            shutil.rmtree(root / "unfinished", ignore_errors=True)
-            (root / "unfinished").mkdir(exist_ok=True)
-            patterns = ("*.lock", "refs/**/*.lock", "objects/**/tmp_*", "objects/**/*.lock", "fast_import_crash_*")
+            patterns = (
+                "unfinished/*",
+                "*.lock",
+                "refs/**/*.lock",
+                "objects/**/tmp_*",
+                "objects/**/*.lock",
+                "fast_import_crash_*",
+            )
             for left in [file for pattern in patterns for file in root.glob(pattern)]:
                 with suppress(FileNotFoundError):
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
