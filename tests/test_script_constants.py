@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postgrad.scripts.constants import Constant, constants, evaluated, tunable, values_of, with_values
@@ -189,6 +189,7 @@ def test_constants_of_another_text_are_refused() -> None:
         with_values("# one line more\n" + LAYOUT, constants("train.py", LAYOUT), {"DEPTH": 4})
 
 
+@settings(deadline=None, database=None)
 @given(data=st.data(), source=st.sampled_from(sorted(SOURCES)))
 def test_changed_texts_have_the_new_values(data: st.DataObject, source: str) -> None:
     text = SOURCES[source]
@@ -210,6 +211,7 @@ def _value(one: Constant) -> st.SearchStrategy[Any]:
     return st.floats(dimension.low, dimension.high, allow_subnormal=False)
 
 
+@settings(deadline=None, database=None)
 @given(
     name=st.sampled_from(["learning_rate", "weight_decay", "MAX_LR"]),
     value=st.floats(1e-6, 1.0),
@@ -224,6 +226,7 @@ def test_any_comment_and_layout_stays(name: str, value: float, comment: str, spa
     assert with_values(source, found, {name: 0.25}) == after
 
 
+@settings(deadline=None, database=None)
 @given(st.text(max_size=60))
 def test_any_text_is_read_without_an_error(source: str) -> None:
     assert with_values(source, constants("train.py", source), {}) == source

@@ -14,12 +14,13 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from math import isfinite, log2
 from typing import Callable, Iterator, Mapping, Sequence
 
 from postgrad.records import Dimension
 from postgrad.scripts.ranges import Literal, is_seed, known
-from postgrad.scripts.splice import Change, Script, last_name, parsed, spliced
+from postgrad.scripts.splice import KEPT, Change, Script, last_name, parsed, spliced
 
 MOST_POWER = 64
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -89,6 +90,7 @@ class Place:
     offered: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=KEPT)
 def constants(path: str, source: str) -> tuple[Constant, ...]:
     """All constants of a script whose meaning is known, in the order of the text; none of a text that is no Python.
 
@@ -111,9 +113,8 @@ def constants(path: str, source: str) -> tuple[Constant, ...]:
             names[place.name] += 1
             name = place.name if names[place.name] == 1 else f"{place.name}#{names[place.name]}"
             line, text = place.value.lineno, source[start:end]
-            found.append(
-                Constant(name, path, line, value, what.dimension, what.fixed, what.rank, start, end, text)
-            )  # fmt: skip
+            one = Constant(name, path, line, value, what.dimension, what.fixed, what.rank, start, end, text)
+            found.append(one)
     return tuple(found)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+from functools import lru_cache
 
 from postgrad.scripts.ranges import is_seed
-from postgrad.scripts.splice import last_name, parsed
+from postgrad.scripts.splice import KEPT, last_name, parsed
 
 MASK = "a seed"
 DRAWS = {"rand", "randn", "randint", "random", "uniform", "normal", "randperm", "shuffle", "choice", "sample"}
@@ -37,6 +38,7 @@ def only_seeds_differ(before: str, after: str) -> bool:
     return unseeded(before) == unseeded(after)
 
 
+@lru_cache(maxsize=KEPT)
 def seeds(source: str) -> tuple[str, ...]:
     """Every expression that seeds a generator, in the order of the text; an edit leaves them alone."""
     tree = parsed(source)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Iterable
 
+KEPT = 8
 LINE_END = re.compile(r"\r\n|\r|\n")
 COMMENT_OR_NOTHING = re.compile(r"[ \t\f]*(#.*)?")
 
@@ -49,9 +50,8 @@ class Script:
 
     @classmethod
     def of(cls, source: str) -> Script | None:
-        """The script; None where the text is no Python."""
-        tree = parsed(source)
-        return None if tree is None else cls(source, tree)
+        """The script; None where the text is no Python. Remembered: many edits look at one script."""
+        return _script(source)
 
     @cached_property
     def _line_starts(self) -> list[int]:
@@ -130,6 +130,12 @@ class Script:
         if lines is None or (len(block) < 2 and not isinstance(holder, ast.Module)):
             return None
         return Change(*lines, "")
+
+
+@lru_cache(maxsize=KEPT)
+def _script(source: str) -> Script | None:
+    tree = parsed(source)
+    return None if tree is None else Script(source, tree)
 
 
 def last_name(node: ast.expr) -> str:
