@@ -188,6 +188,8 @@ def test_all_backends_are_covered() -> None:
     covered |= {"Soup", "CausalLM", "Nearest"}  # in test_soup.py, test_causal_lm.py and test_generation.py
     # Trains in an environment of its own, so it has tests of its own: test_training_hub.py.
     covered.add("TrainingHub")
+    # Trains nothing by itself: test_scripts.py.
+    covered.add("Script")
     assert {type(BACKENDS.get(name)).__name__ for name in BACKENDS.names()} == covered
 
 

@@ -43,6 +43,7 @@ LAYERS = (
         "describe",
         "erring",
         "scoring",
+        "scripts",
         "seal",
         "tester",
         "loop",

@@ -301,6 +301,7 @@ def references(session: Session) -> dict[str, Experiment]:
     """
     count = len(reference_recipes(session.task))
     roles = {
+        "reference.script": "baseline",
         "reference.classic": "baseline",
         "reference.nearest": "baseline",
         "reference.base_model": "base_model",

@@ -32,7 +32,7 @@ def describe(session: Session) -> None:
     spec, champion = session.task.researcher, session.tree.champion
     if not isinstance(spec, ResearcherSpec) or not spec.models or champion is None:
         return
-    if not spec.bad_cases or not spec.examples:
+    if not spec.bad_cases or not spec.examples or session.task.script is not None:
         return
     before = session.bodies.get("bad_cases_described")
     if isinstance(before, BadCasesDescribed) and before.experiment == champion:

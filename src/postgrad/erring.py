@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Answers everything alike: what it does not solve says nothing of an item.
 CONSTANT = "constant"
+SCRIPT = "script"
 # References that are found without asking a network.
 AT_HAND = ("package:", "path:")
 
@@ -43,7 +44,7 @@ def read_findings(store: Store, experiment: str | None = None, *, encode: bool =
         encode: cluster by the experiment's sentence encoder, where it has one that is on this machine. Loads torch.
 
     Raises:
-        UserError: there is no such experiment, or it has no answers to search items.
+        UserError: there is no such experiment, or it has no answers to search items of ours.
     """
     events = store.events()
     tree = Tree.from_events(events)
@@ -53,6 +54,11 @@ def read_findings(store: Store, experiment: str | None = None, *, encode: bool =
         raise UserError(
             f"{name or 'The run'} has no bad cases: it has no scored experiment yet. Wait for the first one to end, or "
             "name a scored experiment: `postgrad show RUN` lists them."
+        )
+    if node.proposed.proposal.recipe.stage.backend == SCRIPT:
+        raise UserError(
+            "What a script answers wrong, only its referee knows: there are no bad cases of ours. `postgrad show RUN "
+            "EXPERIMENT` lists the items with the worst numbers."
         )
     try:
         return findings_of(_material(store, events, tree, node, encode))

@@ -25,6 +25,7 @@ from postgrad.records import (
     Proposal,
     Record,
     Remembered,
+    ScriptPrepared,
     SealedRead,
     Split,
     TaskSpec,
@@ -53,7 +54,7 @@ class RunResumed(Record):
 
 class DataPrepared(Record):
     """`judge` is what became of the control of the task's judge; None where it has none. `tags` are the further columns
-    of the search rows, where the task names some."""
+    of the search rows, where the task names some; `script` is what a task that is a program began with."""
 
     type: Literal["data_prepared"] = "data_prepared"
     card: DataCard
@@ -63,6 +64,7 @@ class DataPrepared(Record):
     remembered: Remembered | None = None
     judge: JudgeControl | None = None
     tags: str | None = None
+    script: ScriptPrepared | None = None
 
 
 class Proposed(Record):

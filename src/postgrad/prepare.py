@@ -16,6 +16,8 @@ from postgrad.events import DataPrepared
 from postgrad.isolated import build_environments
 from postgrad.recall import recall
 from postgrad.records import JudgeControl, Row, TaskSpec
+from postgrad.scripts.prepare import prepare_script
+from postgrad.scripts.session import ScriptSession
 from postgrad.session import Session
 from postgrad.train.models import resolve_model
 
@@ -65,6 +67,9 @@ def plan_guards(
 def prepare(session: Session, say: Callable[[str], None] = lambda line: None) -> None:
     """Load, look, split, store. `say` is told what takes long."""
     task = session.task
+    if isinstance(session, ScriptSession):
+        prepare_script(session, say)
+        return
     for base in task.base_models:  # What kind a model is, and so what is tried, can be read once it is here.
         resolve_model(base)
     if task.judge is not None:

@@ -15,6 +15,7 @@ from postgrad import __version__
 from postgrad.budget import Ledger, format_budget, merge
 from postgrad.engines import ENGINES
 from postgrad.engines.base import Engine
+from postgrad.engines.local import LocalEngine
 from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event, JobFinished, Reopened, RunResumed, RunStarted, current
 from postgrad.execute.executor import Executor, RunningJob
@@ -23,6 +24,10 @@ from postgrad.recall import new_name, remember
 from postgrad.records import Budget, TaskSpec
 from postgrad.research.assemble import ready
 from postgrad.research.base import Researcher
+from postgrad.scripts.executor import COMMAND as SCRIPT_WORKER
+from postgrad.scripts.executor import ScriptExecutor
+from postgrad.scripts.researcher import ScriptResearcher
+from postgrad.scripts.session import ScriptSession
 from postgrad.session import Session, run_started
 from postgrad.store.sqlite import SqliteStore, new_run_folder
 
@@ -107,14 +112,28 @@ def opened(
     scratch = store.folder / "scratch"
     with closing(store):
         task = run_started(store).task
-        with closing(engine or ENGINES.get(task.engine.kind)) as used:
+        with closing(engine or engine_of(task)) as used:
             wanted = task.engine.model_copy(update={"sandbox": "none"}) if unsandboxed else task.engine
             used.open(wanted)
-            session = Session(store, Executor(used, store.artifacts, scratch), listener)
+            session = _session(store, used, task, listener)
             session.task = task.model_copy(update={"engine": wanted})
             yield session
         if scratch.exists() and not any(scratch.iterdir()):
             scratch.rmdir()
+
+
+def engine_of(task: TaskSpec) -> Engine:
+    """The engine of a task, with the program that its jobs begin with."""
+    if task.script is not None and task.engine.kind == "local":
+        return LocalEngine(SCRIPT_WORKER)
+    return ENGINES.get(task.engine.kind)
+
+
+def _session(store: SqliteStore, engine: Engine, task: TaskSpec, listener: Callable[[Event], None]) -> Session:
+    scratch = store.folder / "scratch"
+    if task.script is not None:
+        return ScriptSession(store, ScriptExecutor(engine, store.artifacts, scratch, task.script), listener)
+    return Session(store, Executor(engine, store.artifacts, scratch), listener)
 
 
 def drive(
@@ -136,6 +155,8 @@ def drive(
         PostgradError: there is no champion, or the final training failed.
         UserError: the data cannot be used.
     """
+    if researcher is None and isinstance(session, ScriptSession):
+        researcher = ScriptResearcher(session)
     if researcher is None and session.search_ended is None:
         ready(session.task)
     Loop(session, control or Control(), tick, researcher).run()

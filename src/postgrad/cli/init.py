@@ -21,7 +21,13 @@ FAR = os.path.join(os.pardir, os.pardir)
 
 
 def command(
-    train: Annotated[str, typer.Option(help="The training rows: a file, hub:ORG/NAME or hint3:BOT/VERSION.")],
+    train: Annotated[
+        str | None,
+        typer.Option(help="The training rows: a file, hub:ORG/NAME or hint3:BOT/VERSION.", show_default=False),
+    ] = None,
+    script: Annotated[
+        Path | None, typer.Option(help="Or a folder with a training script to improve.", show_default=False)
+    ] = None,
     dev: Annotated[str | None, typer.Option(help="Rows that steer the search.", show_default="from train")] = None,
     test: Annotated[str | None, typer.Option(help="Rows for the one sealed read.", show_default="from train")] = None,
     input: Annotated[str | None, typer.Option(help="Column of the text.", show_default="guessed")] = None,
@@ -48,10 +54,17 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Look at your data and write a task file with comments. On a terminal, ask what is not clear."""
+    from postgrad.cli.init_script import init_script
     from postgrad.data.guess import guess_columns
+    from postgrad.errors import UserError
     from postgrad.spec import write_task
 
     _refuse_existing(output, force)
+    if script is not None and train is None:
+        init_script(script, output, name, objective, budget, as_json)
+        return
+    if train is None or script is not None:
+        raise UserError("Name either your rows with --train FILE, or a folder with a training script with --script.")
     others = [Path(source) for source in (dev, test) if source is not None]
     guess = guess_columns(Path(train), others, input=input, target=target, kind=kind)
     _refuse_rejection(guess, out_of_scope)

@@ -90,7 +90,7 @@ def read_run(runs_dir: Path, name: str) -> Reading:
         view = read_view(store)
         prepared = next((event.body for event in store.events() if isinstance(event.body, DataPrepared)), None)
         rows: dict[str, Row] = {}
-        if prepared is not None:
+        if prepared is not None and prepared.script is None:
             plan = SplitPlan.model_validate_json(store.artifacts.read(prepared.plan))
             rows = {row.id: row for row in load_rows(store.artifacts.read(plan.rows["search"]))}
     return Reading(line=describe(folder), view=view, rows=rows)

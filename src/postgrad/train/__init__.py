@@ -13,6 +13,7 @@ BACKENDS: Registry[Backend] = Registry(
         "embedder": "postgrad.train.embedder:Embedder",
         "ensemble": "postgrad.train.ensemble:Ensemble",
         "nearest": "postgrad.train.nearest:Nearest",
+        "script": "postgrad.train.script:Script",
         "soup": "postgrad.train.soup:Soup",
         "training_hub": "postgrad.train.training_hub:TrainingHub",
     },

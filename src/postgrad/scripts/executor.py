@@ -1,0 +1,249 @@
+"""Runs a script's experiment: the command in a checkout of its commit, then the referee on what it left.
+
+Two jobs of one engine. The first sees its own files and nothing hidden; the second sees the untouched files of the
+baseline, what the first left, and the hidden file of the split. What is stored are the referee's numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from postgrad.engines.base import Engine, Exit, Handle
+from postgrad.errors import PostgradError
+from postgrad.execute.collect import REFUSED, TAIL_BYTES, TAIL_LINES, bad_end, isolation
+from postgrad.execute.executor import Executor, Inputs, RunningJob
+from postgrad.execute.files import Refused, plain_text, read_regular, read_tail, remove_tree
+from postgrad.records import Failure, JobResult, JobSpec, ScriptSpec, UnitResult, Usage
+from postgrad.scripts.left import hand_over
+from postgrad.scripts.scores import BadScore, printed, stored, written
+from postgrad.scripts.worker import CHECKOUT
+from postgrad.scripts.workspace import Workspace
+from postgrad.store.artifacts import Artifacts
+
+COMMAND = (sys.executable, "-P", "-m", "postgrad.scripts.worker")
+SCORE, SCORE_BYTES, LOG_BYTES = "score.json", 32 << 20, 4 << 20
+REFEREE_S = 600.0
+SAID_LINES = 200
+
+
+class RunningScript(RunningJob):
+    """An experiment of a script under way: the script, and after it the referee."""
+
+    def __init__(self, spec: JobSpec, executor: ScriptExecutor) -> None:
+        self.spec = spec
+        self._of = executor
+        self._folder = executor.scratch / spec.job
+        self._tree = str(spec.recipe.stage.params.get("tree", "")) or executor.workspace.baseline
+        self._result: JobResult | None = None
+        self._ran: Exit | None = None
+        self._known: Mapping[str, str] = {}
+        self._handle: Handle = self._begin()
+
+    def poll(self, timeout: float) -> JobResult | None:
+        """The result once both have ended, None while one runs after `timeout` seconds."""
+        if self._result is None:
+            ended = self._handle.wait(timeout)
+            if ended is not None:
+                self._result = self._measured(ended) if self._ran else self._ended(ended)
+            if self._result is not None:
+                remove_tree(self._folder)
+        return self._result
+
+    def stop(self) -> None:
+        """End what runs. Idempotent."""
+        self._handle.stop()
+
+    def progress(self) -> str:
+        """What the script said last, for a person."""
+        if self._ran is not None:
+            return "the referee measures"
+        lines = read_tail(self._folder / "run" / "log.txt", 2_000).strip().splitlines()
+        return plain_text(lines[-1].rpartition("\r")[2], 100) if lines else "starting"
+
+    # --- the script -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> Handle:
+        remove_tree(self._folder)
+        folder = self._folder / "run"
+        work, script = folder / CHECKOUT, self._of.script
+        self._of.workspace.checkout(self._tree, work)
+        for leaf in script.leaves:  # A result of an earlier run that lies in the source is no result of this one.
+            _remove(work / leaf)
+        self._known = _hashes(work, self._of.protected)
+        told = {"POSTGRAD_SEED": str(self.spec.units[0].seed), "POSTGRAD_TIME_S": f"{script.time_s:g}"}
+        return self._start(folder, script.run, told, list(self._known))
+
+    def _ended(self, ended: Exit) -> JobResult | None:
+        """What is wrong with how the script ended; None where the referee is asked now."""
+        self._ran = ended
+        folder = self._folder / "run"
+        failure = self._wrong(ended, folder / "log.txt")
+        if failure is None and (changed := _changed(folder / CHECKOUT, self._known)):
+            failure = isolation("changed_protected", f"The script changed {changed}, which is protected")
+        if failure is None and not self._of.script.trusted:
+            return self._said(folder / "log.txt")
+        if failure is None:
+            failure = self._judge(folder / CHECKOUT)
+        return None if failure is None else self._done(failure=failure)
+
+    def _said(self, log: Path) -> JobResult:
+        """The script's own word for its number."""
+        script = self._of.script
+        try:
+            return self._done(printed(read_tail(log, LOG_BYTES), script.printed, self._of.sign))
+        except BadScore as wrong:
+            return self._done(failure=Failure(boundary="predict", kind="no_score", message=f"In the output {wrong}."))
+
+    # --- the referee ----------------------------------------------------------------------------------------------
+
+    def _judge(self, left: Path) -> Failure | None:
+        """Start the referee on what was left; what is wrong with that, if anything."""
+        folder = self._folder / "referee"
+        work, script, split = folder / CHECKOUT, self._of.script, self.spec.units[0].name
+        self._of.workspace.checkout(self._of.workspace.baseline, work)
+        for leaf in script.leaves:
+            _remove(work / leaf)
+        _remove(work / SCORE)
+        if (wrong := hand_over(left, script.leaves, work)) is not None:
+            return wrong
+        hidden = folder / "hidden"
+        if script.hidden:
+            shutil.copytree(self._of.hidden(split), hidden)
+        told = {"POSTGRAD_SPLIT": split, "POSTGRAD_HIDDEN": str(hidden.resolve())}
+        self._handle = self._start(folder, script.referee, told, [], limit_s=REFEREE_S)
+        return None
+
+    def _measured(self, ended: Exit) -> JobResult:
+        """The referee's number, or why there is none."""
+        folder = self._folder / "referee"
+        wrong = self._wrong(ended, folder / "log.txt")
+        if wrong is not None:
+            said = f"The referee gave no number: {wrong.message}"
+            kind = wrong.kind if wrong.boundary == "controller" else "referee"
+            return self._done(failure=wrong.model_copy(update={"boundary": "evaluate", "kind": kind, "message": said}))
+        try:
+            return self._done(written(read_regular(folder / CHECKOUT / SCORE, SCORE_BYTES), self._of.sign))
+        except (OSError, Refused, BadScore) as error:
+            said = f"The referee gave no number: {error if isinstance(error, BadScore) else 'it wrote no score.json'}."
+            return self._done(failure=Failure(boundary="evaluate", kind="no_score", message=said))
+
+    # --- both -----------------------------------------------------------------------------------------------------
+
+    def _start(
+        self, folder: Path, command: Sequence[str], told: Mapping[str, str], inputs: Sequence[str], limit_s: float = 0.0
+    ) -> Handle:
+        facts = {
+            "units": [],
+            "command": list(command),
+            "environment": dict(told),
+            "inputs": [f"{CHECKOUT}/{name}" for name in inputs],
+        }
+        (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
+        limits = self.spec.limits.model_copy(update={"wall_s": limit_s}) if limit_s else self.spec.limits
+        try:
+            return self._of.engine.start(folder.resolve(), limits)
+        except OSError as error:
+            raise PostgradError(
+                f"Cannot start job {self.spec.job}: {error.strerror or error}. Nothing is lost: put that right, then go "
+                "on with `postgrad resume`."
+            ) from error
+
+    def _wrong(self, ended: Exit, log: Path) -> Failure | None:
+        for kind, what in ended.refused:
+            text = REFUSED.get(kind, "The job tried what it may not do: {}.")
+            return isolation(kind if kind in REFUSED else "forbidden", text.format(plain_text(what, 400)))
+        failure = bad_end(ended, self.spec.limits)
+        return failure.model_copy(update={"evidence": _tail(log)}) if failure else None
+
+    def _done(self, numbers: dict[str, float] | None = None, failure: Failure | None = None) -> JobResult:
+        assert self._ran is not None
+        log = self._folder / "run" / "log.txt"
+        units: tuple[UnitResult, ...] = ()
+        model = None
+        if numbers is not None:
+            unit = self.spec.units[0].name
+            outputs = self._of.artifacts.put_bytes(stored(numbers))
+            units = (UnitResult(name=unit, outputs=outputs, wall_s=self._ran.usage.wall_s),)
+            model = self._kept() if self.spec.save_model else None
+        if failure is not None and not failure.evidence:
+            failure = failure.model_copy(update={"evidence": _tail(log)})
+        usage: Usage = self._ran.usage
+        return JobResult(job=self.spec.job, units=units, model=model, usage=usage, failure=failure, log_tail=_tail(log))
+
+    def _kept(self) -> str:
+        """The artefact of the files of the experiment with what it left."""
+        folder = self._folder / "kept"
+        self._of.workspace.checkout(self._tree, folder)
+        for leaf in self._of.script.leaves:
+            _remove(folder / leaf)
+        hand_over(self._folder / "run" / CHECKOUT, self._of.script.leaves, folder)
+        return self._of.artifacts.put_folder(folder)
+
+
+class ScriptExecutor(Executor):
+    """Starts experiments of one script on an engine that is open.
+
+    Args:
+        protected: paths of the files that no experiment may change.
+        hidden: split -> folder with what the referee measures on.
+    """
+
+    def __init__(self, engine: Engine, artifacts: Artifacts, scratch: Path, script: ScriptSpec) -> None:
+        super().__init__(engine, artifacts, scratch)
+        self.script = script
+        self.sign = -1.0 if script.direction == "min" else 1.0
+        self._workspace: Workspace | None = None
+        self.protected: tuple[str, ...] = ()
+
+    def attach(self, workspace: Workspace, protected: Sequence[str]) -> None:
+        """From here on experiments are commits of this repository."""
+        self._workspace, self.protected = workspace, tuple(protected)
+
+    @property
+    def workspace(self) -> Workspace:
+        assert self._workspace is not None, "the repository is there before anything is run"
+        return self._workspace
+
+    def hidden(self, split: str) -> Path:
+        """The folder with the hidden file of a split; that of the search where a split has none of its own."""
+        own = self.workspace.hidden(split)
+        return own if own.is_dir() else self.workspace.hidden("search")
+
+    def start(self, spec: JobSpec, inputs: Inputs) -> RunningScript:
+        """Start an experiment, from its beginning.
+
+        Raises:
+            PostgradError: the folder cannot be written, or the engine cannot start a process.
+        """
+        return RunningScript(spec, self)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(read_tail(log, TAIL_BYTES).strip().splitlines()[-TAIL_LINES:])
+
+
+def _remove(place: Path) -> None:
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    elif place.is_dir():
+        remove_tree(place)
+
+
+def _hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Path -> sha256 of the protected files of a checkout."""
+    there = (name for name in names if (folder / name).is_file() and not (folder / name).is_symlink())
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in there}
+
+
+def _changed(folder: Path, known: Mapping[str, str]) -> str:
+    """The first protected file that is not what it was; "" where all are."""
+    for name, digest in known.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            return name
+    return ""

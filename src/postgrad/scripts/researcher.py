@@ -1,0 +1,163 @@
+"""Who edits without a language model: constants of the script tuned as typed numbers, and small safe edits.
+
+A proposal is a commit on what it changes. Constants and edits compete by what each has brought so far (Thompson
+sampling, as the playbook weighs its moves); an edit is tried once on the same files.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Iterator, Mapping
+
+from postgrad.records import Choice, Move, Proposal, Recipe, Stage, TaskSpec
+from postgrad.research.base import Context
+from postgrad.research.learning import Belief, effect_of
+from postgrad.scripts.constants import constants, values_of
+from postgrad.scripts.paths import EditRefused
+from postgrad.scripts.session import ScriptSession
+from postgrad.scripts.tuning import Tried, Values, applied, next_setting
+from postgrad.tree import Experiment, State, Tree
+
+CONSTANT, EDIT, DELETE, SAME = "constant", "edit", "delete", "replicate.seed"
+
+
+@dataclass(frozen=True)
+class Idea:
+    """One change of the files.
+
+    Attributes:
+        kind: "<group>.<name>"; what is learnt about the change is learnt under its group.
+        files: path -> new content.
+    """
+
+    kind: str
+    change: str
+    why: str
+    refuted_by: str
+    files: Mapping[str, bytes]
+    gain: float = 0.0
+
+
+class ScriptResearcher:
+    """The researcher of a script."""
+
+    def __init__(self, session: ScriptSession) -> None:
+        self.session = session
+        self._values: dict[str, Values] = {}
+
+    def propose(self, task: TaskSpec, choice: Choice, context: Context) -> Proposal:
+        """A change of the experiment that the choice names, or of what leads; of the source where there is neither.
+
+        Where nothing new is left, the same files once more with another seed.
+        """
+        base = self._base(choice, context.tree)
+        for idea in self._ideas(base, context):
+            recipe = self._recipe(base, idea, context)
+            if recipe is not None and context.admit(recipe) is not None:
+                return self._proposal(task, choice, base, idea, recipe)
+        again = Idea(SAME, "the same files with another seed", "Nothing new is left to change.", "nothing", {})
+        seed = 1 + max(node.proposed.proposal.seed for node in context.tree.all())
+        found = self._proposal(task, choice, base, again, base.proposed.proposal.recipe)
+        return found.model_copy(update={"seed": seed})
+
+    def _base(self, choice: Choice, tree: Tree) -> Experiment:
+        """What is changed: never a failed experiment, whose own parent ran."""
+        node = tree.experiments.get(choice.parent or "") or tree.leader() or tree.all()[0]
+        while node.score is None and node.parent is not None:
+            node = tree[node.parent]
+        return node
+
+    # --- ideas ------------------------------------------------------------------------------------------------------
+
+    def _ideas(self, base: Experiment, context: Context) -> Iterator[Idea]:
+        """Changes in the order in which they are worth trying now."""
+        groups = {CONSTANT: self._constants, EDIT: self._edits}
+        drawn = {name: _belief(name, context.tree).draw(context.rng) for name in groups}
+        for name in sorted(groups, key=lambda name: -drawn[name]):
+            yield from groups[name](base, context)
+
+    def _constants(self, base: Experiment, context: Context) -> Iterator[Idea]:
+        """The next numbers of each editable Python file, by what all experiments scored with theirs."""
+        for path, source in self._sources(base):
+            found = constants(path, source)
+            tried = [self._tried(node, path) for node in context.tree.all() if node.id != base.id or node.score]
+            setting = next_setting(found, tried, "max", context.rng.getrandbits(31))
+            if setting is not None:
+                yield Idea(
+                    kind=f"{CONSTANT}.{next(iter(setting.values))}",
+                    change=setting.words,
+                    why=f"Numbers of {path} by what was scored so far: {setting.why}.",
+                    refuted_by="the score is no better than before",
+                    files={path: applied(source, found, setting).encode()},
+                )
+
+    def _tried(self, node: Experiment, path: str) -> Tried:
+        recipe = node.proposed.proposal.recipe
+        if recipe.hash not in self._values:
+            with suppress(EditRefused):
+                text = self.session.workspace.read(self.commit_of(node), path).decode("utf-8", "replace")
+                self._values[recipe.hash] = values_of(constants(path, text))
+        known = self._values.get(recipe.hash, {})
+        return Tried(values=known, score=node.score, pending=node.state is State.PENDING)
+
+    def _sources(self, base: Experiment) -> Iterator[tuple[str, str]]:
+        """The editable Python files of an experiment."""
+        workspace, commit = self.session.workspace, self.commit_of(base)
+        prepared = self.session.prepared
+        assert prepared is not None and prepared.script is not None, "the repository is there before it is changed"
+        for path in prepared.script.editable:
+            if path.endswith(".py"):
+                with suppress(EditRefused, UnicodeDecodeError):
+                    yield path, workspace.read(commit, path).decode("utf-8")
+
+    def _edits(self, base: Experiment, context: Context) -> Iterator[Idea]:
+        """Small safe edits that apply to the files as they are."""
+        yield from ()
+
+    def _recipe(self, base: Experiment, idea: Idea, context: Context) -> Recipe | None:
+        """The files with an idea as a commit; None where they were tried, or it changes nothing."""
+        workspace = self.session.workspace
+        parent = self.commit_of(base)
+        commit = workspace.commit(f"e{context.index:04d}", parent, idea.files, f"{idea.kind}: {idea.change}")
+        tree = workspace.tree_of(commit)
+        recipe = Recipe(stage=Stage(backend="script", params={"tree": tree}))
+        is_new = tree != workspace.tree_of(workspace.baseline) and not context.tree.has_tried(recipe)
+        return recipe if is_new else None
+
+    def commit_of(self, node: Experiment) -> str:
+        """The commit of an experiment: its own, or that of the first one with its files."""
+        commits, workspace = self.session.workspace.commits(), self.session.workspace
+        tree = str(node.proposed.proposal.recipe.stage.params.get("tree", ""))
+        if not tree:
+            return workspace.baseline
+        if node.id in commits and workspace.tree_of(commits[node.id]) == tree:
+            return commits[node.id]
+        first = self.session.tree.first_with(node.proposed.proposal.recipe)
+        assert first is not None, "an experiment has its own recipe"
+        return commits[first.id]
+
+    def _proposal(self, task: TaskSpec, choice: Choice, base: Experiment, idea: Idea, recipe: Recipe) -> Proposal:
+        return Proposal(
+            recipe=recipe,
+            kind=idea.kind,
+            hypothesis=idea.why,
+            change=idea.change,
+            expected_effect=idea.gain,
+            refuted_by=idea.refuted_by,
+            proposer="playbook",
+            seed=task.seed,
+            carried_out=Choice(parent=base.id, move=Move.IMPROVE, reason=choice.reason, kinds=(idea.kind,)),
+        )
+
+
+def _belief(group: str, tree: Tree) -> Belief:
+    """What a change of this group brings, in units of the spread of all effects of the run."""
+    effects = [(node.proposed.proposal.kind, effect_of(node, tree)) for node in tree.all()]
+    seen = [(kind, effect[0]) for kind, effect in effects if effect is not None]
+    scale = max((abs(value) for _, value in seen), default=0.0) or 1.0
+    found = Belief(0.0, 0.3)
+    for kind, value in seen:
+        if kind.partition(".")[0] == group:
+            found = found.updated(value / scale, 0.25)
+    return found
