@@ -13,6 +13,8 @@ from postgrad.errors import PostgradError
 from postgrad.evaluate.sealed import Entrant, Questions, read_sealed
 from postgrad.events import SealedDone, current, sealed_reads
 from postgrad.records import Recipe
+from postgrad.scripts.seal import seal_script
+from postgrad.scripts.session import ScriptSession
 from postgrad.session import Job, Session
 
 SEALED_SEED = 2000
@@ -46,6 +48,9 @@ def seal(session: Session, run_jobs: RunJobs) -> None:
             f"{failure.message if failure else ''} The sealed split was not read. "
             f"Look at `postgrad show {session.run} {name}`; `postgrad resume {session.run}` tries it once more."
         )
+    if isinstance(session, ScriptSession):
+        seal_script(session, run_jobs, {role: jobs[name] for role, name in roles.items()})
+        return
     entrants = []
     for role, name in roles.items():
         if name in failed:

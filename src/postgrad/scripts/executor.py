@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -28,7 +29,8 @@ from postgrad.store.artifacts import Artifacts
 COMMAND = (sys.executable, "-P", "-m", "postgrad.scripts.worker")
 SCORE, SCORE_BYTES, LOG_BYTES = "score.json", 32 << 20, 4 << 20
 REFEREE_S = 600.0
-SAID_LINES = 200
+READ_ONLY = "Read-only file system"
+_FILE = re.compile(rf"(?P<what>{READ_ONLY}|No such file or directory): '(?P<name>[^']+)'")
 
 
 class RunningScript(RunningJob):
@@ -83,6 +85,8 @@ class RunningScript(RunningJob):
         self._ran = ended
         folder = self._folder / "run"
         failure = self._wrong(ended, folder / "log.txt")
+        if failure is not None and failure.kind == "crash":
+            failure = self._named(failure)
         if failure is None and (changed := _changed(folder / CHECKOUT, self._known)):
             failure = isolation("changed_protected", f"The script changed {changed}, which is protected")
         if failure is None and not self._of.script.trusted:
@@ -90,6 +94,20 @@ class RunningScript(RunningJob):
         if failure is None:
             failure = self._judge(folder / CHECKOUT)
         return None if failure is None else self._done(failure=failure)
+
+    def _named(self, crash: Failure) -> Failure:
+        """A crash that is no fault of the training: the script wanted what is kept from it."""
+        found = _FILE.search(crash.evidence)
+        if found is None:
+            return crash
+        name = found["name"].removeprefix("./").removeprefix(f"{(self._folder / 'run' / CHECKOUT).resolve()}/")
+        if found["what"] == READ_ONLY and name in self._known:
+            said = f"The script wanted to change {name}, which is protected"
+            return isolation("changed_protected", said).model_copy(update={"evidence": crash.evidence})
+        if found["what"] != READ_ONLY and name in self._of.script.hidden.values():
+            said = f"The script wanted to read {name}, which only the referee sees"
+            return isolation("hidden_file", said).model_copy(update={"evidence": crash.evidence})
+        return crash
 
     def _said(self, log: Path) -> JobResult:
         """The script's own word for its number."""
@@ -149,8 +167,8 @@ class RunningScript(RunningJob):
             return self._of.engine.start(folder.resolve(), limits)
         except OSError as error:
             raise PostgradError(
-                f"Cannot start job {self.spec.job}: {error.strerror or error}. Nothing is lost: put that right, then go "
-                "on with `postgrad resume`."
+                f"Cannot start job {self.spec.job}: {error.strerror or error}. Nothing is lost: put that right, then "
+                "go on with `postgrad resume`."
             ) from error
 
     def _wrong(self, ended: Exit, log: Path) -> Failure | None:

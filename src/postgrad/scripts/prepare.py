@@ -1,4 +1,4 @@
-"""A script -> the repository of its run: the source as the first commit, hidden files put aside, protected ones named."""
+"""A script -> the repository of its run: the source as the first commit, without what only the referee sees."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ def prepare_script(session: ScriptSession, say: Callable[[str], None] = lambda l
     """
     script, store = session.script, session.store
     say("importing the script")
-    workspace = Workspace.create(store.folder.resolve(), session.run, Path(script.source), {**script.hidden})
+    workspace = Workspace.create(
+        store.folder.resolve(),
+        session.run,
+        Path(script.source),
+        {str(split): name for split, name in script.hidden.items()},
+    )
     files = workspace.files(workspace.baseline)
     rules = Rules(script.editable, script.protected)
     editable = tuple(sorted(path for path in files if rules.allowed(path)))

@@ -5,18 +5,27 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Callable, Mapping, Sequence
 
+from postgrad.evaluate.graded import UnitTexts, read_texts
 from postgrad.evaluate.splits import SplitPlan, UnitPlan
 from postgrad.events import Event
 from postgrad.execute.executor import Executor
 from postgrad.records import Failure, JobSpec, Limits, Recipe, Row, ScriptSpec, Unit
+from postgrad.records.base import content_hash
 from postgrad.records.job import unit_seed
 from postgrad.scripts.executor import ScriptExecutor
+from postgrad.scripts.protect import Rules, changed
+from postgrad.scripts.seeds import unseeded
 from postgrad.scripts.workspace import Workspace
 from postgrad.session import Inputs, Job, Session
 from postgrad.store.base import Store
 
 # What a script may leave on the disk, in MB, and how long it may be silent beyond the time that it is told.
 DISK_MB, SILENT_S = 4_000, 60.0
+
+
+def tree_of(recipe: Recipe) -> str:
+    """What names the files of a recipe; "" for the source as it was given."""
+    return str(recipe.stage.params.get("tree", ""))
 
 
 class ScriptSession(Session):
@@ -26,6 +35,8 @@ class ScriptSession(Session):
 
     def __init__(self, store: Store, executor: ScriptExecutor, listener: Callable[[Event], None]) -> None:
         self.scripts = executor
+        self._refused: dict[str, Failure | None] = {}
+        self._plain: dict[str, str] = {}
         super().__init__(store, executor, listener)  # The executor runs what this session asks of it, and nothing else.
         prepared = self.prepared
         if prepared is not None and prepared.script is not None:
@@ -67,16 +78,65 @@ class ScriptSession(Session):
         for body in self.finished.values():
             if body.purpose == part:
                 for unit in body.result.units:
-                    found |= {name: Row(name, name, "") for name in self.outputs(unit.outputs).ids if name not in found}
+                    found |= {name: Row(name, name, "") for name in self.texts(unit.outputs).ids if name not in found}
         return found
+
+    def texts(self, artefact: str) -> UnitTexts:
+        """The numbers of a unit, as texts."""
+        return read_texts(self.store.artifacts.read(artefact))
 
     # --- costs ------------------------------------------------------------------------------------------------------
 
     def refusal(self, recipe: Recipe) -> Failure | None:
+        """Why a version of the files is not run, or None."""
+        if recipe.hash in self._refused:
+            return self._refused[recipe.hash]
+        found = self._why_not(recipe)
+        if self.tree.has_tried(recipe):  # What came before it is known, and stays.
+            self._refused[recipe.hash] = found
+        return found
+
+    def _why_not(self, recipe: Recipe) -> Failure | None:
         if recipe.stage.backend != "script" or recipe.data or recipe.base_model is not None or recipe.inference:
             said = "This task is a script: a recipe of it is a version of its files, and nothing else."
             return Failure(boundary="recipe", kind="scope", message=said)
-        return None
+        tree = tree_of(recipe)
+        if not tree:
+            return None
+        rules = Rules(self.script.editable, self.script.protected)
+        if wrong := changed(self.workspace, self.workspace.baseline, tree, rules):
+            names = ", ".join(wrong[:5])
+            said = f"It changes {names}, which no experiment may change: only {', '.join(self.script.editable)}."
+            return Failure(boundary="isolation", kind="changed_protected", message=said)
+        return self._only_seeds(recipe, tree)
+
+    def _only_seeds(self, recipe: Recipe, tree: str) -> Failure | None:
+        """A version that differs from an earlier one in nothing but seeds: its score would be another draw of the same
+        luck, and a keep of it no gain."""
+        first = self.tree.first_with(recipe)
+        known = {"": "the source"}
+        for node in self.tree.all()[: first.index if first is not None else None]:
+            known.setdefault(tree_of(node.proposed.proposal.recipe), node.id)
+        mine = self._unseeded(tree)
+        same = next((name for other, name in known.items() if other != tree and self._unseeded(other) == mine), None)
+        if same is None:
+            return None
+        said = f"It differs from {same} in nothing but seeds. A replicate is for the referee to ask for."
+        return Failure(boundary="recipe", kind="only_the_seed", message=said)
+
+    def _unseeded(self, tree: str) -> str:
+        """A name for the editable files of a version without their seeds, comments and layout."""
+        if tree not in self._plain:
+            commit, prepared = tree or self.workspace.baseline, self.prepared
+            files = self.workspace.files(commit)
+            assert prepared is not None and prepared.script is not None, "the repository is there before it is changed"
+            parts = []
+            for path, blob in sorted(files.items()):
+                if path not in prepared.script.protected:
+                    text = self.workspace.read(commit, path).decode("utf-8", "replace") if path.endswith(".py") else ""
+                    parts.append((path, unseeded(text) or blob))
+            self._plain[tree] = content_hash(parts)
+        return self._plain[tree]
 
     def nominal_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
         return 0.0 if self.refusal(recipe) is not None else self.script.time_s * len(units)

@@ -22,8 +22,8 @@ BUDGET_KEYS = ("wall", "experiments", "cpu_hours", "gpu_hours", "usd")
 HELP = {
     "name": "Names the folders of the task's runs.",
     "objective": "What the model is for, in a sentence or two.",
-    "kind": "What the model answers with: 'classification' for one of the labels, 'generation' for words; 'script' for a "
-    "repository with a training script that is to be improved.",
+    "kind": "What the model answers with: 'classification' for one of the labels, 'generation' for words; 'script' for "
+    "a repository with a training script that is to be improved.",
     "script": "Of kind 'script': source, editable, run, time, leaves, metric, direction, referee, hidden; or printed.",
     "data": "Where the rows are, and which columns to read.",
     "data.train": "A csv, tsv, jsonl or parquet file; hub:ORG/NAME@REV:CONFIG; or a name as hint3:sofmattress/v2.",
