@@ -50,7 +50,7 @@ LAYERS = (
         "runner",
         "replay",
     },
-    {"report", "bench", "testing", "scripts"},
+    {"report", "bench", "testing"},
     {"export", "audit", "contest"},
     {"selftest"},
     {"cli", "__main__"},

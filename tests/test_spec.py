@@ -184,7 +184,10 @@ def test_all_problems_at_once(folder: Path) -> None:
         ({"data": {"train": "train.csv", "out_of_scope": False}}, "Put quotation marks around it"),
         ({"metric": "mmc"}, "metric: unknown metric 'mmc'. Did you mean 'mcc'?"),
         ({"metric": "auroc"}, "'auroc' needs an out-of-scope label"),
-        ({"kind": "regression"}, "kind: input should be 'classification' or 'generation', found 'regression'"),
+        (
+            {"kind": "regression"},
+            "kind: input should be 'classification', 'generation' or 'script', found 'regression'",
+        ),
         ({"guards": [{"metric": "accuracy"}]}, "needs a min or a max"),
         ({"guards": [{"metric": "accuracy", "min": 0.9, "max": 0.1}]}, "min 0.9 is above max 0.1"),
         ({"budget": 20}, "found 20, which has no unit"),
@@ -289,7 +292,8 @@ def test_schema_describes_every_key() -> None:
     schema = task_schema()
     assert json.loads(json.dumps(schema)) == schema
     assert set(schema["properties"]) == set(TaskSpec.model_fields)
-    assert schema["required"] == ["objective", "data"]
+    assert schema["required"] == ["objective"]
+    assert schema["anyOf"] == [{"required": ["data"]}, {"required": ["script"]}]
     assert schema["additionalProperties"] is False
     for properties in (schema["properties"], schema["$defs"]["DataSpec"]["properties"]):
         assert all(each["description"] for each in properties.values())

@@ -15,6 +15,7 @@ from postgrad.records import Value
 from postgrad.report import wording
 from postgrad.report.guards import guard_checks
 from postgrad.research.difference import recipe_changes
+from postgrad.scripts.history import is_script
 from postgrad.tree import Experiment
 
 COLOURS = {
@@ -109,6 +110,9 @@ def _facts(reading: Reading, node: Experiment) -> Iterator[tuple[str, str]]:
 
 def _recipe(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
     recipe, before = node.proposed.proposal.recipe, reading.parent_recipe(node)
+    if (diff := reading.diff(node)) is not None:
+        yield from _files(node, diff)
+        return
     changes = recipe_changes(before, recipe)
     title = f"Recipe {recipe.hash}" + (f", against {node.parent}" if node.parent else "")
     yield Text(title, style="bold")
@@ -123,6 +127,17 @@ def _recipe(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
             old, new = Text(_shown(change.before), style="red"), Text(_shown(change.after), style="green")
             table.add_row(f"  {change.setting}", old, Text("→", style="dim"), new)
     yield table
+
+
+def _files(node: Experiment, diff: str) -> Iterator[RenderableType]:
+    """What an experiment of a script changed."""
+    yield Text(f"Files, against {node.parent or 'the source'}", style="bold")
+    if not diff:
+        yield Text("  the same files, another seed" if node.parent else "  the source as it was given")
+    for line in diff.splitlines():
+        if not line.startswith(("diff --git", "index ")):
+            style = {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
+            yield Text(f"  {line}", style=style)
 
 
 def _shown(value: Value) -> str:
@@ -144,6 +159,11 @@ def _failures(node: Experiment) -> Iterator[RenderableType]:
 def _bad_cases(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
     cases = reading.bad_cases(node)
     if not cases:
+        return
+    if is_script(node.proposed.proposal.recipe):
+        yield Text("\nItems of the search split with the worst numbers", style="bold")
+        for case in cases[:BAD_CASES_SHOWN]:
+            yield Text(f"  {case.predicted[:9]:>9}  {', '.join(case.texts)}")
         return
     yield Text("\nBad cases on the search split: what was right → what was answered", style="bold")
     for case in cases[:BAD_CASES_SHOWN]:

@@ -54,19 +54,11 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Look at your data and write a task file with comments. On a terminal, ask what is not clear."""
-    from postgrad.cli.init_script import init_script
-    from postgrad.data.guess import guess_columns
-    from postgrad.errors import UserError
-    from postgrad.spec import write_task
-
     _refuse_existing(output, force)
-    if script is not None and train is None:
-        init_script(script, output, name, objective, budget, as_json)
+    if script is not None or train is None:
+        _script(script, train, output, name=name, objective=objective, budget=budget, as_json=as_json)
         return
-    if train is None or script is not None:
-        raise UserError("Name either your rows with --train FILE, or a folder with a training script with --script.")
-    others = [Path(source) for source in (dev, test) if source is not None]
-    guess = guess_columns(Path(train), others, input=input, target=target, kind=kind)
+    guess = _guess(train, dev, test, input, target, kind)
     _refuse_rejection(guess, out_of_scope)
     given = {"out_of_scope": out_of_scope, "objective": objective, "metric": metric, "budget": budget}
     if not as_json:
@@ -75,24 +67,68 @@ def command(
         given = _ask(guess, given)
     if given["out_of_scope"] is None:
         given["out_of_scope"] = guess.out_of_scope
+    sources = {part: _source(source, part, output) for part, source in (("train", train), ("dev", dev), ("test", test))}
+    fields = {"name": name or _task_name(train), **_fields(guess, given, sources, base_model)}
+    _check_values(guess.kind, given["metric"], given["budget"], base_model)
+    _write(fields, output, force)
+    if as_json:
+        print_json({"task_file": output, "guess": guess, "fields": fields})
+    else:
+        _say(guess, given["out_of_scope"], output)
+
+
+def _script(
+    script: Path | None,
+    train: str | None,
+    output: Path,
+    *,
+    name: str | None,
+    objective: str | None,
+    budget: str | None,
+    as_json: bool,
+) -> None:
+    from postgrad.cli.init_script import init_script
+    from postgrad.errors import UserError
+
+    if script is None or train is not None:
+        raise UserError("Name either your rows with --train FILE, or a folder with a training script with --script.")
+    init_script(script, output, name, objective, budget, as_json)
+
+
+def _guess(
+    train: str,
+    dev: str | None,
+    test: str | None,
+    text: str | None,
+    target: str | None,
+    kind: Literal["classification", "generation"] | None,
+) -> InitGuess:
+    from postgrad.data.guess import guess_columns
+
+    others = [Path(source) for source in (dev, test) if source is not None]
+    return guess_columns(Path(train), others, input=text, target=target, kind=kind)
+
+
+def _fields(
+    guess: InitGuess, given: dict[str, str | None], sources: dict[str, str | None], base_model: str | None
+) -> dict[str, object]:
+    """The keys of the task file, but for its name."""
     rejects = given["out_of_scope"] or None
-    data = {"train": _source(train, "train", output), "dev": _source(dev, "dev", output)}
-    data |= {"test": _source(test, "test", output), "input": guess.input, "target": guess.target}
-    fields: dict[str, object] = {
-        "name": name or _task_name(train),
+    data = {**sources, "input": guess.input, "target": guess.target, "out_of_scope": rejects}
+    return {
         "objective": given["objective"] or _objective(guess, rejects),
-        "data": {**data, "out_of_scope": rejects},
+        "data": data,
         "metric": given["metric"],
         "base_models": [base_model] if base_model else None,
         "budget": given["budget"],
         **_in_words(guess, given["metric"]),
     }
-    _check_values(guess.kind, given["metric"], given["budget"], base_model)
+
+
+def _write(fields: dict[str, object], output: Path, force: bool) -> None:
+    from postgrad.spec import write_task
+
     write_task(fields, output, overwrite=force)
-    if as_json:
-        print_json({"task_file": output, "guess": guess, "fields": fields})
-    else:
-        _say(guess, given["out_of_scope"], output)
 
 
 def _refuse_existing(output: Path, force: bool) -> None:

@@ -13,6 +13,7 @@ from postgrad.events import DataPrepared
 from postgrad.records import Recipe, Record, Row
 from postgrad.report import read_view
 from postgrad.report.view import RunView
+from postgrad.scripts.history import diff_of, is_script
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Experiment, Tree
 
@@ -36,6 +37,7 @@ class Reading:
     line: RunLine
     view: RunView
     rows: Mapping[str, Row]
+    folder: Path = Path()
 
     def experiment(self, name: str) -> Experiment:
         """The experiment called `name`: "e0007", "e7", "7", or "champion".
@@ -50,6 +52,11 @@ class Reading:
 
     def parent_recipe(self, node: Experiment) -> Recipe | None:
         return self.view.tree[node.parent].proposed.proposal.recipe if node.parent else None
+
+    def diff(self, node: Experiment) -> str | None:
+        """What an experiment of a script changed in its files; None for other experiments."""
+        recipe = node.proposed.proposal.recipe
+        return diff_of(self.folder, self.line.run, self.parent_recipe(node), recipe) if is_script(recipe) else None
 
     def bad_cases(self, node: Experiment) -> list[BadCase]:
         """The confusions of an experiment, with texts."""
@@ -93,4 +100,4 @@ def read_run(runs_dir: Path, name: str) -> Reading:
         if prepared is not None and prepared.script is None:
             plan = SplitPlan.model_validate_json(store.artifacts.read(prepared.plan))
             rows = {row.id: row for row in load_rows(store.artifacts.read(plan.rows["search"]))}
-    return Reading(line=describe(folder), view=view, rows=rows)
+    return Reading(line=describe(folder), view=view, rows=rows, folder=folder)

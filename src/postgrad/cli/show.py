@@ -97,6 +97,7 @@ def _experiment_document(reading: Reading, node: Experiment) -> dict[str, Any]:
         **_node_document(node),
         "proposal": node.proposed.proposal,
         "recipe_changes": recipe_changes(reading.parent_recipe(node), node.proposed.proposal.recipe),
+        "diff": reading.diff(node),
         "evaluation": node.evaluation,
         "select": list(node.select),
         "final_model": reading.view.finals.get(node.id),

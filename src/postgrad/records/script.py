@@ -25,7 +25,6 @@ class ScriptSpec(Record):
             is read from what the script printed, and so is the script's own word.
         hidden: split -> a file of the source that the script never sees and the referee measures on.
         printed: the key of the line `key: value` that is read where there is no referee.
-        confirm: the command of one training at a larger setting, to see whether the gain holds there.
     """
 
     source: str
@@ -40,7 +39,6 @@ class ScriptSpec(Record):
     referee: tuple[str, ...] = ()
     hidden: dict[Literal["search", "select", "sealed"], str] = Field(default_factory=dict)
     printed: str = ""
-    confirm: tuple[str, ...] = ()
 
     @property
     def trusted(self) -> bool:

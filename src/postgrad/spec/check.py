@@ -33,6 +33,7 @@ from postgrad.records import (
 )
 from postgrad.registry import Registry
 from postgrad.search import POLICIES
+from postgrad.search.base import OptionPolicy, SpacePolicy
 from postgrad.spec.guards import check_guards
 from postgrad.spec.keys import BUDGET_KEYS, HELP
 from postgrad.train import BACKENDS
@@ -119,6 +120,7 @@ def check_values(sections: dict[str, Any], root: Path, problems: list[str]) -> N
     _check_judge(sections, root, problems)
     check_guards(sections, root, problems)
     _check_researcher(sections, problems)
+    _check_script(sections, problems)
 
 
 def _check_data(sections: dict[str, Any], root: Path, problems: list[str]) -> None:
@@ -219,6 +221,24 @@ def _check_researcher(sections: Mapping[str, Any], problems: list[str]) -> None:
         problems.append(
             "budget: dollars alone do not end a run, because the playbook goes on without them. Add a time or a number "
             f"of experiments, as '${budget.usd:g}, 2h'."
+        )
+
+
+def _check_script(sections: Mapping[str, Any], problems: list[str]) -> None:
+    """What a script cannot have yet: policies that name recipes of ours, and researchers that edit no files."""
+    if sections.get("kind") != "script":
+        return
+    policy = sections["search"].policy if "search" in sections else "uct"
+    found = POLICIES.get(policy) if policy in POLICIES.names() else None
+    if isinstance(found, SpacePolicy | OptionPolicy):
+        names = [name for name in POLICIES.names() if not isinstance(POLICIES.get(name), SpacePolicy | OptionPolicy)]
+        problems.append(
+            f"search: the policy '{policy}' names recipes, and a script has none. Take one of: {', '.join(names)}."
+        )
+    if sections.get("researcher", "playbook") != "playbook":
+        problems.append(
+            "researcher: in a task of kind 'script' the playbook edits the files; models and programs do not yet. "
+            "Remove it."
         )
 
 

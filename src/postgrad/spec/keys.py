@@ -140,4 +140,5 @@ def task_schema() -> dict[str, Any]:
         "title": "Postgrad task",
         "description": "What a user writes: objective, data, metric, base models and budget.",
         "required": ["objective"],
+        "anyOf": [{"required": ["data"]}, {"required": ["script"]}],
     }

@@ -12,7 +12,7 @@ from postgrad.budget import format_duration, parse_budget
 from postgrad.errors import UserError, near_miss
 from postgrad.records import ScriptSpec
 
-COMMANDS = ("run", "referee", "confirm")
+COMMANDS = ("run", "referee")
 TIMES = {"time": "time_s", "kill": "kill_s"}
 KEYS = tuple(next((short for short, full in TIMES.items() if full == key), key) for key in ScriptSpec.model_fields)
 SPLITS = ("search", "select", "sealed")
@@ -36,7 +36,6 @@ SCRIPT_HELP = {
     "referee": "The command that measures what was left, and writes score.json: python referee.py.",
     "hidden": "Split -> file that the script never sees and the referee measures on: {search: ..., sealed: ...}.",
     "printed": "Without a referee: the key of the line `key: value` that the script prints. It is its own word.",
-    "confirm": "The command of one training at a larger setting.",
 }
 
 
