@@ -18,10 +18,11 @@ from typing import Any, Callable, Iterator, NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 NANOLM = ROOT / "examples" / "nanolm"
+EXPANSION = ROOT / "examples" / "query-expansion"
 STAND_IN = ROOT / "tests" / "data" / "autoresearch"
 SMALL = {"depth": 1, "width": 16, "heads": 2, "context": 16}
 TEXT = b"A referee reads what a script left, and runs nothing of it. " * 40
@@ -39,7 +40,7 @@ SUMMARY = [
 
 
 class Example(NamedTuple):
-    """A copy of examples/nanolm with hidden text of its own, and its two protected files as modules."""
+    """A copy of an example with hidden data of the test's own, and its two protected files as modules."""
 
     folder: Path
     model: ModuleType
@@ -50,6 +51,7 @@ class Example(NamedTuple):
         return self.folder / "out"
 
     def make(self, **options: Any) -> Any:
+        """A small language model for nanolm."""
         torch.manual_seed(0)
         return self.model.Model(self.model.Config(**SMALL | options))
 
@@ -59,21 +61,31 @@ class Example(NamedTuple):
         return read
 
 
-@pytest.fixture
-def nanolm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Example]:
-    folder = tmp_path / "nanolm"
-    shutil.copytree(NANOLM, folder, ignore=shutil.ignore_patterns("out", "score.json", "__pycache__"))
-    hidden = tmp_path / "hidden" / "val.txt"
-    hidden.parent.mkdir()
-    hidden.write_bytes(TEXT[:2048])
-    monkeypatch.setenv("POSTGRAD_HIDDEN", str(hidden.parent))
+def _opened(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: bytes) -> Iterator[Example]:
+    folder, secret = tmp_path / source.name, tmp_path / "hidden"
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("out", "score.json", "__pycache__"))
+    secret.mkdir()
+    (secret / "hidden-file").write_bytes(hidden)
+    monkeypatch.setenv("POSTGRAD_HIDDEN", str(secret))
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     threads = torch.get_num_threads()
     yield Example(folder, importlib.import_module("model"), importlib.import_module("referee"))
-    for name in ("model", "referee"):
-        del sys.modules[name]
+    for name in ("model", "referee", "retrieval", "train"):
+        sys.modules.pop(name, None)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def nanolm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Example]:
+    yield from _opened(NANOLM, tmp_path, monkeypatch, TEXT[:2048])
+
+
+@pytest.fixture
+def expansion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Example]:
+    """Its hidden queries are two of those that the script may see."""
+    rows = (EXPANSION / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    yield from _opened(EXPANSION, tmp_path, monkeypatch, "".join(rows[:2]).encode())
 
 
 def run(folder: Path, script: str, **settings: str) -> str:
@@ -208,7 +220,7 @@ FORGED: dict[str, tuple[Callable[[Example], object], str]] = {
     "heads": (lambda e: _config(e, heads=3), "multiple"),
     "activation": (lambda e: _config(e, activation="eval"), "activation"),
     "no JSON": (lambda e: (e.out / "config.json").write_text("depth = 1"), "refused"),
-    "text cut": (lambda e: Path(os.environ["POSTGRAD_HIDDEN"], "val.txt").write_bytes(TEXT[:100]), "multiple"),
+    "text cut": (lambda e: Path(os.environ["POSTGRAD_HIDDEN"], "hidden-file").write_bytes(TEXT[:100]), "multiple"),
 }
 
 
@@ -245,9 +257,109 @@ def test_hidden_text_is_nowhere_in_the_training_text() -> None:
 
 
 def test_nothing_of_postgrad_is_imported() -> None:
-    files = [*NANOLM.glob("*.py"), *STAND_IN.glob("*.py")]
-    assert len(files) == 5
+    files = [file for folder in (NANOLM, EXPANSION, STAND_IN) for file in folder.glob("*.py")]
+    assert len(files) == 9
     assert not [file for file in files if re.search(r"^\s*(from|import) postgrad", file.read_text("utf-8"), re.M)]
+
+
+# --- query-expansion -------------------------------------------------------------------------------------------------
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _writer_of(example: Example, wanted: list[str], **options: Any) -> Any:
+    """A model that writes these words first, whatever it is asked."""
+    retrieval = importlib.import_module("retrieval")
+    vocabulary = sorted({word for row in _rows(EXPANSION / "corpus.jsonl") for word in retrieval.words(row["text"])})
+    model = example.model.Expander(example.model.Config(size=4, terms=len(wanted), **options), vocabulary)
+    with torch.no_grad():
+        model.outward.weight.zero_()
+        model.outward.bias.zero_()
+        for place, word in enumerate(wanted):
+            model.outward.bias[vocabulary.index(word)] = 60.0 - place
+    return model
+
+
+def test_ndcg_and_bm25_on_known_cases(expansion: Example) -> None:
+    retrieval = importlib.import_module("retrieval")
+    found = [retrieval.ndcg(["a", "b", "c"], wanted) for wanted in "abcd"]
+    assert found == pytest.approx([1, 1 / math.log2(3), 0.5, 0])
+    sections = [{"id": str(n), "title": text, "text": ""} for n, text in enumerate(("red fox", "red red hen", "owls"))]
+    index = retrieval.Index(sections)
+    assert index.search({"red": 1}) == ["1", "0"] and index.search({"owl": 1}) == ["2"]
+    assert index.search({"red": 1, "fox": 0.5}) == ["0", "1"] and index.search({"elk": 1}) == []
+    # One word, once, in one of three sections of mean length 2: log(1 + 2.5 / 1.5) times 2.2 / (1 + 1.2 * 1.0).
+    assert index.gains["fox"] == pytest.approx({0: math.log(1 + 2.5 / 1.5)})
+
+
+def test_an_expansion_is_worth_what_it_finds(expansion: Example) -> None:
+    """The same two queries: with words that mislead, well formed as they are, with none, and with words that help."""
+    train = importlib.import_module("train")
+    rows = _rows(EXPANSION / "train.jsonl")[:2]
+    texts = {row["id"]: row for row in _rows(EXPANSION / "corpus.jsonl")}
+    retrieval = importlib.import_module("retrieval")
+    asked = {word for row in rows for word in retrieval.words(row["query"])}
+
+    def first(section: str, most: int) -> list[str]:
+        """Words of a section that no query has."""
+        return [word for word in dict.fromkeys(retrieval.words(texts[section]["text"])) if word not in asked][:most]
+
+    helpful = list(dict.fromkeys(first(rows[0]["section"], 12) + first(rows[1]["section"], 12)))
+    misleading = first("security/02", 6)
+    values = []
+    for words, weight in ((misleading, 2.0), (misleading, 0.0), (helpful, 2.0)):
+        model = _writer_of(expansion, words, weight=weight)
+        assert model.eval().expand(rows[0]["query"]) == words
+        assert train.is_well_formed(rows[0]["query"], words) == (words is misleading)
+        expansion.model.save(model, expansion.out)
+        score = expansion.score()
+        assert score["value"] == pytest.approx(sum(score["items"].values()) / 2) and len(score["items"]) == 2
+        values.append(score["value"])
+    assert values[0] < values[1] < values[2]
+
+
+def test_three_seconds_of_training_find_more_of_the_logged_queries(
+    expansion: Example, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(EXPANSION / "train.jsonl", Path(os.environ["POSTGRAD_HIDDEN"], "hidden-file"))
+    printed = summary(run(expansion.folder, "train.py", POSTGRAD_TIME_S="3", POSTGRAD_SEED="2"))
+    assert printed["seed"] == 2 and printed["format_reward"] == 1
+    value = expansion.score()["value"]
+    assert value > float(capsys.readouterr().out.rpartition("without_expansion: ")[2]) + 0.05
+
+
+FORGED_EXPANDERS: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], object], str]] = {
+    "not a number": (lambda c, w: w["outward.bias"].fill_(math.nan), "not finite"),
+    "overflow": (lambda c, w: [w[name].fill_(3e38) for name in ("inward.weight", "outward.weight")], "not finite"),
+    "shape": (lambda c, w: w.update({"outward.bias": torch.zeros(3)}), "shapes"),
+    "terms": (lambda c, w: c.update(terms=1000), "terms"),
+    "weight": (lambda c, w: c.update(weight=math.nan), "weight"),
+    "a word twice": (lambda c, w: c["vocabulary"].append(c["vocabulary"][0]), "different"),
+    "a sentence as a word": (lambda c, w: c["vocabulary"].append("see section two"), "single words"),
+    "another key": (lambda c, w: c.update(code="x"), "other keys"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED_EXPANDERS)
+def test_forged_expanders_are_refused(expansion: Example, name: str) -> None:
+    expansion.model.save(_writer_of(expansion, ["run"]), expansion.out)
+    forge, said = FORGED_EXPANDERS[name]
+    config = json.loads((expansion.out / "config.json").read_text(encoding="utf-8"))
+    weights = dict(load_file(expansion.out / "model.safetensors"))
+    forge(config, weights)
+    (expansion.out / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file(weights, expansion.out / "model.safetensors")
+    with pytest.raises(SystemExit, match=f"refused: .*{said}"):
+        expansion.score()
+
+
+def test_hidden_queries_are_others_than_those_logged() -> None:
+    files = [EXPANSION / "train.jsonl", EXPANSION / "queries" / "val.jsonl", EXPANSION / "queries" / "sealed.jsonl"]
+    rows = [row for file in files for row in _rows(file)]
+    assert len({row["query"].lower() for row in rows}) == len(rows) == 210
+    assert {row["section"] for row in rows} <= {row["id"] for row in _rows(EXPANSION / "corpus.jsonl")}
 
 
 # --- the stand-in of an autoresearch repository ----------------------------------------------------------------------
