@@ -160,7 +160,7 @@ OPTIONS: list[dict[str, Any]] = [
     {},
     {"position": "rope", "norm": "rms", "activation": "swiglu", "bias": False, "tied": True},
     {"position": "none", "qk_norm": True, "activation": "relu2"},
-    {"convolution": 4, "ngram": 4, "buckets": 64, "activation": "silu", "widening": 1},
+    {"convolution": 4, "ngram": 4, "buckets": 64, "activation": "silu", "mlp_ratio": 1},
     {"convolution": 1, "ngram": 2, "activation": "relu", "dropout": 0.5},
 ]
 

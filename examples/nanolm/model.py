@@ -31,7 +31,7 @@ class Config:
     width: int = 128  # of the residual stream
     heads: int = 4
     context: int = 128  # bytes
-    widening: float = 4.0  # width of the feed-forward layer by width
+    mlp_ratio: float = 4.0  # width of the feed-forward layer by width
     activation: str = "gelu"
     norm: str = "layer"
     position: str = "learned"
@@ -55,7 +55,7 @@ class Config:
             "width": (8, 1024),
             "heads": (1, 32),
             "context": (8, 1024),
-            "widening": (0.25, 8.0),
+            "mlp_ratio": (0.25, 8.0),
             "convolution": (0, 16),
             "ngram": (0, 6),
             "buckets": (16, 65536),
@@ -112,7 +112,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.activation = config.activation
-        hidden = int(config.width * config.widening)
+        hidden = int(config.width * config.mlp_ratio)
         self.up = nn.Linear(config.width, hidden * (2 if config.activation == "swiglu" else 1), bias=config.bias)
         self.down = nn.Linear(hidden, config.width, bias=config.bias)
 
@@ -154,6 +154,8 @@ class Model(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = norm_of(config)
         self.head = None if config.tied else nn.Linear(config.width, BYTES, bias=False)
+        if (count := sum(weight.numel() for weight in self.parameters())) > MAX_PARAMETERS:
+            raise ValueError(f"the model has {count} parameters, and at most {MAX_PARAMETERS} were expected")
         self.apply(self.begin)
         for name, weight in self.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
@@ -204,8 +206,6 @@ def load(folder: Path) -> Model:
     config.check()
     with torch.device("meta"):  # counted before any memory is taken
         expected = Model(config).state_dict()
-    if (count := sum(weight.numel() for weight in expected.values())) > MAX_PARAMETERS:
-        raise ValueError(f"the model has {count} parameters, and at most {MAX_PARAMETERS} were expected")
     try:
         weights = load_file(folder / "model.safetensors")
     except SafetensorError as error:

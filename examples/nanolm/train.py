@@ -20,7 +20,7 @@ DEPTH = 2
 WIDTH = 128
 HEADS = 4
 CONTEXT = 128  # bytes
-WIDENING = 4.0
+MLP_RATIO = 4.0
 ACTIVATION = "gelu"
 NORM = "layer"
 POSITION = "rope"
@@ -39,7 +39,7 @@ BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1
 CLIP = 1.0
 WARMUP = 0.05  # share of the time in which the learning rate grows
-FINAL_RATE = 0.1  # what the learning rate ends at, by its peak
+FINAL_LR_FRAC = 0.1  # what the learning rate ends at, by its peak
 
 HELD_OUT = 16384  # last bytes of train.txt, for this script's own look at itself
 
@@ -49,7 +49,7 @@ def rate_at(done: float) -> float:
     if done < WARMUP:
         return done / WARMUP
     wave = 0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP)))
-    return FINAL_RATE + (1 - FINAL_RATE) * wave
+    return FINAL_LR_FRAC + (1 - FINAL_LR_FRAC) * wave
 
 
 def batches(text: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -82,7 +82,7 @@ def main() -> None:
         width=WIDTH,
         heads=HEADS,
         context=CONTEXT,
-        widening=WIDENING,
+        mlp_ratio=MLP_RATIO,
         activation=ACTIVATION,
         norm=NORM,
         position=POSITION,

@@ -16,7 +16,7 @@ import torch
 from model import Config, Expander, save
 from retrieval import read, words
 
-SIZE = 64
+EMBEDDING_SIZE = 64
 TERMS = 6  # most words of an expansion
 AT_LEAST = 0.0  # words less likely than this are left out
 WEIGHT = 0.3  # of a word of the expansion, where one of the query has 1
@@ -63,7 +63,7 @@ def main() -> None:
     targets = torch.stack([target(section, number, rarity) for section in sections])
     place = {section["id"]: at for at, section in enumerate(sections)}
 
-    model = Expander(Config(size=SIZE, terms=TERMS, at_least=AT_LEAST, weight=WEIGHT), vocabulary)
+    model = Expander(Config(size=EMBEDDING_SIZE, terms=TERMS, at_least=AT_LEAST, weight=WEIGHT), vocabulary)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     started, steps, smooth = time.perf_counter(), 0, 0.0
     while (done := (time.perf_counter() - started) / seconds) < 1:

@@ -13,12 +13,12 @@ Array = NDArray[np.float32]
 
 DEPTH = 1  # hidden layers
 WIDTH = 64
-EMBEDDING = 12
+EMBEDDING_SIZE = 12
 CONTEXT = 6  # bytes
 BATCH = 64
 LEARNING_RATE = 0.003
-FINAL_RATE = 0.1  # of the learning rate, at the end
-MOMENTUM, SECOND_MOMENT = 0.9, 0.99
+FINAL_LR_FRAC = 0.1  # of the learning rate, at the end
+BETA1, BETA2 = 0.9, 0.99
 SEED = 42
 
 
@@ -26,8 +26,8 @@ class Network:
     """Embeddings side by side, hidden layers with ReLU, logits. Trained by Adam (Kingma and Ba 2015, algorithm 1)."""
 
     def __init__(self, dice: np.random.Generator) -> None:
-        sizes = [CONTEXT * EMBEDDING, *[WIDTH] * DEPTH, VOCABULARY]
-        self.weights: list[Array] = [dice.normal(0, 0.1, (VOCABULARY, EMBEDDING)).astype(np.float32)]
+        sizes = [CONTEXT * EMBEDDING_SIZE, *[WIDTH] * DEPTH, VOCABULARY]
+        self.weights: list[Array] = [dice.normal(0, 0.1, (VOCABULARY, EMBEDDING_SIZE)).astype(np.float32)]
         for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
             self.weights.append(dice.normal(0, (2 / fan_in) ** 0.5, (fan_in, fan_out)).astype(np.float32))
         self.means = [np.zeros_like(weight) for weight in self.weights]
@@ -57,12 +57,12 @@ class Network:
             back = back @ self.weights[place].T
             if place > 1:
                 back = back * (values[place - 1] > 0)
-        np.add.at(slopes[0], text, back.reshape(*text.shape, EMBEDDING))
+        np.add.at(slopes[0], text, back.reshape(*text.shape, EMBEDDING_SIZE))
         for weight, slope, mean, square in zip(self.weights, slopes, self.means, self.squares, strict=True):
-            mean += (1 - MOMENTUM) * (slope - mean)
-            square += (1 - SECOND_MOMENT) * (slope * slope - square)
-            scaled = mean / (1 - MOMENTUM**step)
-            weight -= rate * scaled / (np.sqrt(square / (1 - SECOND_MOMENT**step)) + 1e-8)
+            mean += (1 - BETA1) * (slope - mean)
+            square += (1 - BETA2) * (slope * slope - square)
+            scaled = mean / (1 - BETA1**step)
+            weight -= rate * scaled / (np.sqrt(square / (1 - BETA2**step)) + 1e-8)
         return loss
 
 
@@ -75,7 +75,7 @@ def main() -> None:
     while (done := (time.perf_counter() - started) / TIME_BUDGET) < 1:
         step += 1
         places = dice.integers(CONTEXT, len(text), BATCH)
-        rate = LEARNING_RATE * (1 - (1 - FINAL_RATE) * done)
+        rate = LEARNING_RATE * (1 - (1 - FINAL_LR_FRAC) * done)
         loss = network.learn(contexts(text, places, CONTEXT), text[places], rate, step)
         if not loss < 100:
             raise SystemExit(f"the loss is {loss} after {step} steps")
