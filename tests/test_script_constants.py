@@ -110,6 +110,33 @@ def test_choices(source: str, name: str, choices: tuple[Any, ...]) -> None:
     assert dimension is not None and dimension.choices == choices
 
 
+MODEL = """
+NORMS = ("layer", "rms")
+ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+def position(kind):
+    match kind:
+        case "rope": return 1
+    if config.position in ("learned", "none"): return 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "choices"),
+    [
+        ('NORM = "layer"', ("layer", "rms")),
+        ('activation = "gelu"', ("gelu", "relu", "silu")),
+        ('POSITION = "learned"', ("learned", "none")),
+        ('OPTIMIZER = "adam"', None),
+        ('TITLE = "rms"', None),
+    ],
+)
+def test_words_of_the_other_files_are_choices(line: str, choices: tuple[str, ...] | None) -> None:
+    source = f"{line}\nprint({line.split()[0]})\n"
+    found = tunable(constants("train.py", source, (MODEL, "no python (")))
+    assert [one.dimension and one.dimension.choices for one in found] == ([choices] if choices else [])
+    assert not tunable(constants("train.py", source))
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_is_not_tuned_says_why(source: str) -> None:
     found = constants("train.py", SOURCES[source])

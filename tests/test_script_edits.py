@@ -35,7 +35,7 @@ def _changed(source: str, edit: Edit) -> tuple[list[str], list[str]]:
 
 def test_most_of_the_table_applies_to_the_two_scripts() -> None:
     kinds = {edit.kind for _, edit in CASES} & {edit.kind for edit in EDITS}
-    assert {edit.kind for edit in EDITS} - kinds == {"schedule.linear", "weights.untie", "compile.off"}
+    assert {edit.kind for edit in EDITS} - kinds == {"schedule.held", "schedule.linear", "weights.untie", "compile.off"}
     assert len({edit.kind for edit in EDITS}) == len(EDITS)
 
 
@@ -79,6 +79,8 @@ def test_what_an_edit_changes(name: str, kind: str, gone: list[str], came: list[
 # --- where an edit is not sure, it keeps away -------------------------------------------------------------------------
 
 HAND_MADE = "import math\ndef get_lr(step, total):\n    return 3e-4 * (1 - step / total)\n"
+COSINE = "0.5 * (1 + math.cos(math.pi * (x - w) / (1 - w)))"
+WAVE = f"import math\ndef rate(x, w):\n    return {COSINE}\n"
 DROPPED = "import torch\nfrom torch import nn\nnet = nn.Linear(2, 2)\n"
 MODEL = "class A:\n    def __init__(s):\n        s.head = nn.Linear(2, 2)\n"
 OPTIMIZER = "optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)\n"
@@ -126,6 +128,13 @@ def test_what_is_not_sure_is_left_alone(kind: str, source: str) -> None:
          HAND_MADE.replace("1 - step / total", "0.5 * (1.0 + math.cos(math.pi * (step / total)))")),
         ("schedule.linear", "import math\ndef lr(x):\n    return 2 * (0.5 * (1.0 + math.cos(math.pi * x)))\n",
          "import math\ndef lr(x):\n    return 2 * ((1.0 - (x)))\n"),
+        ("schedule.linear", WAVE, WAVE.replace(COSINE, "(1.0 - ((x - w) / (1 - w)))")),
+        ("schedule.held", HAND_MADE,
+         HAND_MADE.replace("(1 - step / total)", "(min(1.0, 2.0 * (1.0 - (step / total))))")),
+        ("schedule.held", WAVE,
+         WAVE.replace(COSINE, "min(1.0, 2.0 * (1.0 - ((x - w) / (1 - w))))")),
+        ("optimizer.nadam", "import torch\no = torch.optim.AdamW(p, lr=0.1, weight_decay=0.2)\n",
+         "import torch\no = torch.optim.NAdam(p, lr=0.1, weight_decay=0.2, decoupled_weight_decay=True)\n"),
         ("schedule.linear", "import torch\ns = CosineAnnealingLR(opt, T_max=9)\n",
          "import torch\ns = torch.optim.lr_scheduler.LinearLR(opt, start_factor=1.0, end_factor=0.0, total_iters=9)\n"),
         ("weights.untie", "tie = True\nprint(tie)\n", "tie = False\nprint(tie)\n"),

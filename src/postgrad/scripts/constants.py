@@ -21,6 +21,7 @@ from typing import Callable, Iterator, Mapping, Sequence
 from postgrad.records import Dimension
 from postgrad.scripts.ranges import Literal, is_seed, known
 from postgrad.scripts.splice import KEPT, Change, Script, last_name, parsed, spliced
+from postgrad.scripts.words import Words
 
 MOST_POWER = 64
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -91,10 +92,13 @@ class Place:
 
 
 @lru_cache(maxsize=KEPT)
-def constants(path: str, source: str) -> tuple[Constant, ...]:
+def constants(path: str, source: str, beside: tuple[str, ...] = ()) -> tuple[Constant, ...]:
     """All constants of a script whose meaning is known, in the order of the text; none of a text that is no Python.
 
     Those that are not tuned (seeds, budgets, places, what the evaluation fixes) have a reason in `fixed`.
+
+    Args:
+        beside: the other Python texts of the repository, which say what words a constant may be.
     """
     script = Script.of(source)
     if script is None:
@@ -102,12 +106,12 @@ def constants(path: str, source: str) -> tuple[Constant, ...]:
     places = [inner for place in _places(script.tree) for inner in _elements(place)]
     found: list[Constant] = []
     names: Counter[str] = Counter()
-    strings = _strings(script.tree)
+    words = Words.of([script.tree, *(tree for text in beside if (tree := parsed(text)))])
     for place in sorted(places, key=lambda place: (place.value.lineno, place.value.col_offset)):
-        made = _constant(script, path, place, strings)
+        made = _constant(script, place)
         if made is not None and not any(one.start == made[0] for one in found):
             start, end, value = made
-            what = known(place.name, value, place.offered or strings)
+            what = known(place.name, value, place.offered or words.beside(place.name, value))
             if what is None:
                 continue
             names[place.name] += 1
@@ -226,7 +230,7 @@ def _short(value: float) -> str:
     return f"{digits}e{int(power)}"
 
 
-def _constant(script: Script, path: str, place: Place, strings: tuple[str, ...]) -> tuple[int, int, Literal] | None:
+def _constant(script: Script, place: Place) -> tuple[int, int, Literal] | None:
     """Start, end and value; None where it is no literal, or its characters are not what the tree says."""
     value = evaluated(place.value)
     if value is None:
@@ -248,20 +252,6 @@ def _elements(place: Place) -> Iterator[Place]:
             yield Place(f"{place.name}[{i}]", inner)
     else:
         yield place
-
-
-def _strings(tree: ast.Module) -> tuple[str, ...]:
-    """The strings that the script compares with, looks up, or has as keys: what it is known to take."""
-    found: list[ast.expr] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Compare):
-            for side in (node.left, *node.comparators):
-                found += side.elts if isinstance(side, ast.Tuple | ast.List | ast.Set) else [side]
-        elif isinstance(node, ast.Dict):
-            found += [key for key in node.keys if key is not None]
-        elif isinstance(node, ast.match_case) and isinstance(node.pattern, ast.MatchValue):
-            found.append(node.pattern.value)
-    return tuple(dict.fromkeys(n.value for n in found if isinstance(n, ast.Constant) and isinstance(n.value, str)))
 
 
 def _places(tree: ast.Module) -> Iterator[Place]:

@@ -78,6 +78,13 @@ EDITS: tuple[Edit, ...] = (
         r.to_linear,
     ),
     Edit(
+        "schedule.held",
+        "hold the learning rate for the first half and let it fall along a line in the second",
+        "more of the training has the best rate (Haegele et al. 2024)",
+        NO_GAIN,
+        r.held,
+    ),
+    Edit(
         "optimizer.adamw",
         "AdamW, not Adam",
         "weight decay apart from the gradient regularises better (Loshchilov and Hutter 2019)",
@@ -104,6 +111,13 @@ EDITS: tuple[Edit, ...] = (
         "one kernel for all parameters takes less time a step",
         FASTER,
         r.keyword_added(("AdamW",), "fused=True", bars=("foreach",)),
+    ),
+    Edit(
+        "optimizer.nadam",
+        "NAdam, not AdamW",
+        "Nesterov's momentum looks a step ahead (Dozat 2016)",
+        NO_GAIN,
+        r.to_nadam,
     ),
     Edit(
         "optimizer.nesterov",

@@ -21,16 +21,14 @@ WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 SEED_WORDS = {"seed", "seeds", "randomstate", "prngkey"}
 SEED_NAMES = re.compile(r"(^|_)(seeds?|random_state|default_rng|rng_key|prng_key|seedall|seed_\w+)($|_)")
 
-FAMILIES: tuple[tuple[str, frozenset[str]], ...] = (
-    (
-        r"activation|nonlinearity|^act(_fn|_fun)?$",
-        frozenset({"relu", "gelu", "silu", "swish", "relu2", "tanh", "mish"}),
-    ),
-    (r"schedul\w*|lr_(schedule|decay_type|policy)", frozenset({"cosine", "linear", "constant", "wsd", "step", "sqrt"})),
-    (r"optim\w*", frozenset({"adam", "adamw", "sgd", "muon", "lion", "adafactor", "rmsprop", "nadam", "radam"})),
-    (r"norm(_type|alization)?", frozenset({"layernorm", "rmsnorm", "layer", "rms", "none", "batch", "batchnorm"})),
-    (r"init(_type|_scheme|ialization)?", frozenset({"normal", "xavier", "kaiming", "orthogonal", "uniform", "zero"})),
-    (r"pos\w*", frozenset({"learned", "rope", "rotary", "sinusoidal", "alibi", "none"})),
+#: (names of constants that are one of a few words, how early they usually matter)
+WORDED = (
+    (r"optim\w*", 3),
+    (r"activation|nonlinearity|^act(_fn|_fun)?$", 4),
+    (r"schedul\w*|lr_(schedule|decay_type|policy)", 4),
+    (r"pos\w*", 5),
+    (r"norm(_type|alization)?", 6),
+    (r"init(_type|_scheme|ialization)?", 6),
 )
 
 
@@ -80,6 +78,13 @@ def _shares(shares: Sequence[float], value: Literal) -> Dimension | None:
         return None
     found = sorted({int(value * share) for share in shares if value * share == int(value * share) >= 1})
     return Dimension(choices=tuple(found)) if len(found) > 1 else None
+
+
+def _one_of(usual: Sequence[int], value: Literal) -> Dimension | None:
+    """These whole numbers, of which 0 switches something off."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= max(usual):
+        return None
+    return Dimension(choices=tuple(sorted({*usual, value})))
 
 
 def _decay(value: Literal) -> Dimension | None:
@@ -135,6 +140,7 @@ class Rule:
 
 _powers = partial(_shares, (0.25, 0.5, 1, 2, 4))
 _halves = partial(_shares, (0.5, 1, 2))
+_share = partial(_between, 0.0, 0.5)
 _beta = partial(_between, 0.5, 0.999)
 
 NEVER_FIXED = re.compile(r"warm_?(up|down)|cool_?down|^(per_)?device_(train_)?batch")
@@ -156,7 +162,7 @@ FIXED = (
 )
 
 RULES = (
-    Rule(r"(final|min|end)_lr_(frac|fraction|ratio|share|factor|scale)|lr_floor", 4, partial(_between, 0.0, 0.5)),
+    Rule(r"(final|min|end)_(lr_)?(rate|frac|fraction|ratio|share|factor|scale)|lr_floor", 4, _share),
     Rule(r"decay_lr|lr_decay", 6, _flag),
     Rule(r"(warm_?down|cool_?down|anneal)(_\w+)?", 4, _warmdown),
     Rule(r"warm_?up(_\w+)?", 4, _warmup),
@@ -172,13 +178,16 @@ RULES = (
     Rule(r"n_kv_heads?|num_kv_heads?|n_heads?|num_heads?|heads", 3, _halves),
     Rule(r"head_dim|head_size|d_head", 3, _halves),
     Rule(r"n_embd|n_embed|d_model|d_ff|d_hidden|hidden(_size|_dim|_units|s)?|width|model_dim|emb\w*_(dim|size)"
-         r"|dim|ff_dim|ffn_dim|intermediate_size|aspect_ratio|channels|n_channels", 2, _widths),
-    Rule(r"mlp_ratio|ff_mult|ffn_mult|expansion(_factor)?|mlp_mult", 3, _ratio),
-    Rule(r"betas?|betas?_?[12]|beta1|beta2|momentum|ema(_decay|_beta)?|b1|b2", 5, _beta),
+         r"|^emb(ed|edding)?$|dim|ff_dim|ffn_dim|intermediate_size|aspect_ratio|channels|n_channels", 2, _widths),
+    Rule(r"mlp_ratio|widening|ff_mult|ffn_mult|expansion(_factor)?|mlp_mult", 3, _ratio),
+    Rule(r"betas?|betas?_?[12]|beta1|beta2|momentum|(first|second)_moment|ema(_decay|_beta)?|b1|b2", 5, _beta),
     Rule(r"\w*drop(out)?(_rate|_prob|_p)?|dropout\w*", 6, partial(_between, 0.0, 0.5)),
     Rule(r"label_smoothing|smoothing", 6, partial(_between, 0.0, 0.2)),
     Rule(r"(grad\w*_)?clip\w*(_norm|_value)?|max_norm|max_grad_norm", 6, _clip),
     Rule(r"gamma|decay_rate", 6, _beta),
+    Rule(r"n_?grams?", 3, partial(_one_of, (0, 2, 3, 4))),
+    Rule(r"convolution|short_conv|conv_(size|width|kernel)", 4, partial(_one_of, (0, 2, 3, 4, 8))),
+    Rule(r"n_buckets|buckets|hash_size", 5, _powers),
     Rule(r"eps|epsilon", 8, partial(_times, 100, highest=0.1)),
     Rule(r"(init_)?std|init_scale|initializer_range|sigma", 6, partial(_times, 4)),
     Rule(r"(logit_)?soft_?cap|temperature|rope_(base|theta)", 7, partial(_times, 4)),
@@ -200,7 +209,7 @@ def known(name: str, value: Literal, offered: Sequence[str] = ()) -> Known | Non
     """What is known of a constant by its name and value; None where nothing is.
 
     Args:
-        offered: strings that the script is known to take in its place, the value included.
+        offered: strings that are known to be taken in its place.
     """
     leaf = leaf_of(name)
     if is_seed(leaf):
@@ -209,9 +218,9 @@ def known(name: str, value: Literal, offered: Sequence[str] = ()) -> Known | Non
         if not NEVER_FIXED.search(leaf) and re.search(rf"(?:^|_)(?:{pattern})(?:$|_)", leaf):
             return Known(None, why, 9)
     if isinstance(value, str):
-        family = next((words for pattern, words in FAMILIES if re.search(pattern, leaf)), frozenset())
-        choices = tuple(sorted(word for word in set(offered) if word in family))
-        return Known(Dimension(choices=choices), "", 6) if value in choices and len(choices) > 1 else None
+        rank = next((rank for pattern, rank in WORDED if re.search(rf"(?:^|_)(?:{pattern})(?:$|_)", leaf)), None)
+        choices = tuple(sorted({*offered, value})) if offered else ()
+        return Known(Dimension(choices=choices), "", rank) if rank is not None and len(choices) > 1 else None
     for rule in RULES:
         if rule.knows(leaf):
             dimension = _flag(value) if isinstance(value, bool) and rule.make is _flag else rule.make(value)

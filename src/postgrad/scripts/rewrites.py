@@ -21,7 +21,7 @@ MODULES = {"nn", "torch.nn"}
 ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
 HEADS = {"lm_head", "head", "classifier", "fc_out", "unembed", "output"}
 RESIDUALS = {"c_proj", "o_proj", "out_proj", "proj", "down_proj", "wo"}
-SCHEDULE_NAME = re.compile(r"lr|sched|anneal|cosine|decay|learning_rate")
+SCHEDULE_NAME = re.compile(r"lr|(^|_)rate|sched|anneal|cosine|decay|learning_rate")
 PROGRESS = re.compile(r"progress|ratio|frac|share|pct|^[tpxs]$")
 
 # --- gradients --------------------------------------------------------------------------------------------------------
@@ -87,13 +87,15 @@ def _linear(script: Script) -> list[tuple[Function, ast.BinOp]]:
         parent, function = script.parents.get(node), function_of(script, node)
         share = isinstance(node.right, ast.BinOp) and isinstance(node.right.op, ast.Div)
         named = isinstance(node.right, ast.Name) and bool(PROGRESS.search(node.right.id))
-        factor = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mult)
+        outer = script.parents.get(parent) if parent else None
+        held = isinstance(outer, ast.Call) and last_name(outer.func) == "min"
+        factor = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mult) and not held
         if factor and (share or named) and function and SCHEDULE_NAME.search(function.name):
             found.append((function, node))
     return found
 
 
-def _cosine(script: Script) -> list[tuple[Function, ast.BinOp, ast.expr]]:
+def _cosine(script: Script) -> list[tuple[Function, ast.BinOp, str]]:
     """Every `0.5 * (1 + math.cos(math.pi * progress))` in a function, with the progress."""
     found = []
     for node in ast.walk(script.tree):
@@ -107,9 +109,40 @@ def _cosine(script: Script) -> list[tuple[Function, ast.BinOp, ast.expr]]:
         if not (isinstance(sum_.op, ast.Add) and _is_one(sum_.left) and isinstance(call, ast.Call)):
             continue
         inner = call.args[0] if dotted(call.func) == "math.cos" and len(call.args) == 1 else None
-        if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Mult) and dotted(inner.left) == "math.pi":
-            found.append((function, node, inner.right))
+        progress = _times_pi(script, inner) if inner else ""
+        if progress:
+            found.append((function, node, progress))
     return found
+
+
+def _times_pi(script: Script, node: ast.expr) -> str:
+    """E of `math.pi * E`, or `(E) / (F)` of `math.pi * E / F`; "" where it is neither."""
+    if not isinstance(node, ast.BinOp):
+        return ""
+    if isinstance(node.op, ast.Mult) and dotted(node.left) == "math.pi":
+        return script.text(node.right)
+    before = _times_pi(script, node.left) if isinstance(node.op, ast.Div) else ""
+    return f"({before}) / ({script.text(node.right)})" if before else ""
+
+
+def held(script: Script) -> list[Change]:
+    """The rate stays at its peak for the first half and falls along a line in the second."""
+    linear, cosine = _linear(script), _cosine(script)
+    if len(linear) + len(cosine) != 1:
+        return []
+    node: ast.expr = linear[0][1] if linear else cosine[0][1]
+    progress = script.text(linear[0][1].right) if linear else cosine[0][2]
+    return [script.replaced(node, f"min(1.0, 2.0 * (1.0 - ({progress})))")]
+
+
+def to_nadam(script: Script) -> list[Change]:
+    """Torch's AdamW becomes NAdam with the same weight decay."""
+    found = [call for call in calls(script, "AdamW") if dotted(call.func) in ("torch.optim.AdamW", "optim.AdamW")]
+    if len(found) != 1 or any(keyword(found[0], name) for name in ("fused", "amsgrad")):
+        return []
+    decay = [] if keyword(found[0], "weight_decay") else [with_keyword(script, found[0], "weight_decay=0.01")]
+    after = [with_keyword(script, found[0], "decoupled_weight_decay=True")]
+    return [script.replaced(found[0].func, _owner(found[0]) + ".NAdam"), *decay, *after]
 
 
 def to_cosine(script: Script) -> list[Change]:
@@ -142,7 +175,7 @@ def to_linear(script: Script) -> list[Change]:
     cosine = _cosine(script)
     if len(cosine) != 1 or _linear(script):
         return []
-    return [script.replaced(cosine[0][1], f"(1.0 - ({script.text(cosine[0][2])}))")]
+    return [script.replaced(cosine[0][1], f"(1.0 - ({cosine[0][2]}))")]
 
 
 # --- optimizers -------------------------------------------------------------------------------------------------------

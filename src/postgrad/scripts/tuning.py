@@ -23,6 +23,8 @@ MOST_MOVED = 3
 ASKS = 16
 DRAWS = 40
 DIGITS = 2
+# Share of a range that one step may go either way: a factor of three of a learning rate.
+REACH = 0.25
 
 Values = Mapping[str, Literal]
 
@@ -211,7 +213,8 @@ class Axis:
 
     @classmethod
     def of(cls, one: Constant, seen: Sequence[Literal]) -> Axis:
-        """The axis, wide enough for every value that was tried."""
+        """The axis: choices with every value that was tried, or the part of the range around the constant's own value
+        that one step may reach; values beyond it lie at its edge."""
         dimension = one.dimension
         if dimension is None:
             raise ValueError(f"{one.name!r} is not tuned")
@@ -221,8 +224,9 @@ class Axis:
             choices = tuple(dict.fromkeys([*dimension.choices, *more]))
             numbers = all(isinstance(choice, int | float) for choice in choices)
             return cls(dimension, tuple(sorted(choices)) if numbers else choices, 0, len(choices) - 1)
-        ends = [_line(dimension, float(v)) for v in (*known, dimension.low, dimension.high) if _fits(dimension, v)]
-        return cls(dimension, (), min(ends), max(ends))
+        low, high = _line(dimension, dimension.low), _line(dimension, dimension.high)
+        here = min(high, max(low, _line(dimension, float(one.value)) if _fits(dimension, one.value) else low))
+        return cls(dimension, (), max(low, here - REACH * (high - low)), min(high, here + REACH * (high - low)))
 
     def distribution(self) -> Any:
         """The axis for Optuna."""
