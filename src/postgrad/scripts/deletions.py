@@ -21,7 +21,10 @@ ROUNDS = 8
 
 
 def unused(script: Script) -> list[Change]:
-    """Functions, classes and imports of the module that nothing names, and what only those used."""
+    """Functions, classes and imports of the module that nothing names, and what only those used.
+
+    Imports alone are not worth an experiment.
+    """
     gone: dict[int, ast.stmt] = {}
     for _ in range(ROUNDS):
         before = len(gone)
@@ -32,6 +35,8 @@ def unused(script: Script) -> list[Change]:
                 gone[id(node)] = node
         if len(gone) == before:
             break
+    if all(isinstance(node, ast.Import | ast.ImportFrom) for node in gone.values()):
+        return []
     changes = [script.without(node) for node in gone.values()]
     return [change for change in changes if change]
 

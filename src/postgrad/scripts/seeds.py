@@ -13,6 +13,7 @@ DRAWS = {"rand", "randn", "randint", "random", "uniform", "normal", "randperm", 
 DRAWERS = {"torch", "random", "np", "numpy", "mx", "rng", "generator"}
 
 
+@lru_cache(maxsize=KEPT)
 def unseeded(source: str) -> str | None:
     """The program with every seed replaced by a mask, as text to compare; None where it is no Python.
 
