@@ -19,6 +19,10 @@ from typing import Any, Callable, Iterator, NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from postgrad.cli.main import app
+from postgrad.spec import load_task
 
 ROOT = Path(__file__).resolve().parent.parent
 NANOLM = ROOT / "examples" / "nanolm"
@@ -378,3 +382,17 @@ def test_the_stand_in_prints_the_summary_of_autoresearch(tmp_path: Path) -> None
         "program.md",
         "pyproject.toml",
     }
+
+
+def test_init_writes_a_task_of_the_stand_in(tmp_path: Path) -> None:
+    """For an untouched clone of the layout, with nothing asked and nothing edited."""
+    shutil.copytree(STAND_IN, tmp_path / "clone", ignore=shutil.ignore_patterns("__pycache__"))
+    task = tmp_path / "task.yaml"
+    done = CliRunner().invoke(app, ["init", "--script", str(tmp_path / "clone"), "--output", str(task), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["autoresearch"]
+    script = load_task(task).script
+    assert script is not None
+    assert (script.editable, script.run) == (("train.py",), ("python", "train.py"))
+    assert (script.printed, script.direction, script.time_s) == ("val_bpb", "min", 2.0)
+    assert not script.trusted, "the number is what the script prints"

@@ -40,7 +40,9 @@ def init_script(
     ]
     for key, value in {**found.fields, "source": source}.items():
         lines += textwrap.wrap(SCRIPT_HELP[key], COLUMNS, initial_indent="  # ", subsequent_indent="  # ")
-        lines.append(textwrap.indent(yaml.safe_dump({key: value}, default_flow_style=None).strip(), "  "))
+        # PyYAML writes {key: value} around a single plain value, and only lists are to stand in one line.
+        style = None if isinstance(value, list | tuple | dict) else False
+        lines.append(textwrap.indent(yaml.safe_dump({key: value}, default_flow_style=style).strip(), "  "))
     lines.append(f"budget: {budget or '20 experiments'}")
     try:
         output.write_text("\n".join(lines) + "\n", encoding="utf-8")
