@@ -278,6 +278,9 @@ def test_arithmetic_on_literals(text: str, value: float | None) -> None:
         ("torch.manual_seed(SEED)", "torch.manual_seed(SEED + 1)"),
         ("torch.manual_seed(SEED)", "torch.manual_seed(SEED)\nimport random\nrandom.seed(3)"),
         ("torch.manual_seed(SEED)", "torch.manual_seed(SEED)\ntorch.rand(5)"),
+        ("torch.manual_seed(SEED)", "torch.manual_seed(SEED)\nfor _ in range(3):\n    torch.rand(5)"),
+        ("torch.manual_seed(SEED)", "torch.manual_seed(SEED)\n_ = torch.rand(5)"),
+        ("@dataclass\n", 'os.environ["POSTGRAD_SEED"] = "7"\n@dataclass\n'),
         ("torch.manual_seed(SEED)\n", "# nothing\n"),
     ],
 )

@@ -62,11 +62,23 @@ class _Masked(ast.NodeTransformer):
             if is_seed(last_name(call.func)):
                 self.found.append(ast.dump(call))
                 return None
-            if last_name(call.func) in DRAWS and _root(call.func) in DRAWERS:
+            if _draws(call):
                 return None
         return self.generic_visit(node)
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+    def visit_For(self, node: ast.For) -> ast.AST | None:
+        """A loop that does nothing but throw numbers away goes with them."""
+        self.generic_visit(node)
+        return node if node.body else None
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        if _draws(node.value) and all(last_name(target) == "_" for target in node.targets):
+            return None
+        for target in node.targets:
+            key = target.slice if isinstance(target, ast.Subscript) else None
+            if isinstance(key, ast.Constant) and isinstance(key.value, str) and is_seed(key.value):
+                self.found.append(ast.dump(node.value))
+                return None
         if any(is_seed(last_name(target)) for target in node.targets):
             node.value = self._masked(node.value)
         return self.generic_visit(node)
@@ -131,6 +143,11 @@ class _Imports(ast.NodeTransformer):
     def _kept(self, node: ast.Import | ast.ImportFrom) -> ast.AST | None:
         node.names = [n for n in node.names if n.name == "*" or (n.asname or n.name).split(".")[0] in self.used]
         return node if node.names else None
+
+
+def _draws(node: ast.expr) -> bool:
+    """Whether a value is a draw of random numbers by a library."""
+    return isinstance(node, ast.Call) and last_name(node.func) in DRAWS and _root(node.func) in DRAWERS
 
 
 def _root(node: ast.expr) -> str:
