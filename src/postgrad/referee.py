@@ -40,6 +40,7 @@ from postgrad.records import (
 )
 from postgrad.research import edit
 from postgrad.research.references import reference_recipes
+from postgrad.scripts.session import ScriptSession
 from postgrad.search import legal
 from postgrad.session import START_UP_S, Session
 from postgrad.tree import Experiment, Tree
@@ -54,6 +55,8 @@ JUDGED = ("keep", "discard", "retest", "tie", "better", "worse")
 FEWEST, MOST, GUESS = 10, 1000, 60
 # A recipe that costs twice as much has to gain this share of the smallest effect that matters.
 PRICE_OF_DOUBLE = 0.1
+# Twice as many changed lines have to gain so much, in the run's unit.
+PRICE_OF_LINES = 0.002
 # As so many items that agree counts a number that was measured as one.
 ALONE = 10_000
 
@@ -212,7 +215,10 @@ class Referee:
         return self.judge.leader
 
     def _price(self, node: Experiment, rival: Experiment) -> float:
-        """The gain that a dearer recipe has to show: equal within noise, the cheaper one wins."""
+        """The gain that a dearer recipe has to show: equal within noise, the cheaper one wins. Of a script's files, the
+        larger difference is the dearer one; a smaller one may lead although it is that much worse."""
+        if isinstance(self.session, ScriptSession):
+            return PRICE_OF_LINES * self.judge.unit * self.session.larger(node, rival)
         ratio = max(node.proposed.nominal_s, 1e-9) / max(rival.proposed.nominal_s, 1e-9)
         return max(0.0, PRICE_OF_DOUBLE * self.session.task.min_effect * log2(ratio))
 

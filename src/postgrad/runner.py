@@ -112,6 +112,7 @@ def opened(
     scratch = store.folder / "scratch"
     with closing(store):
         task = run_started(store).task
+        same_machine(store)
         with closing(engine or engine_of(task)) as used:
             wanted = task.engine.model_copy(update={"sandbox": "none"}) if unsandboxed else task.engine
             used.open(wanted)
@@ -120,6 +121,24 @@ def opened(
             yield session
         if scratch.exists() and not any(scratch.iterdir()):
             scratch.rmdir()
+
+
+def same_machine(store: SqliteStore) -> None:
+    """Within a fixed time, another machine trains more or less: its scores are not compared.
+
+    Raises:
+        UserError: experiments of a script would go on on another machine.
+    """
+    events = store.events()
+    began, here = run_started(store, events), machine()
+    differs = [name for name in ("system", "machine", "cores") if began.machine.get(name) != here[name]]
+    if began.task.script is None or not differs or not any(isinstance(e.body, JobFinished) for e in events):
+        return
+    told = ", ".join(f"{name} {began.machine.get(name)} there, {here[name]} here" for name in differs)
+    raise UserError(
+        f"The run '{store.folder.name}' began on another machine ({told}). A script trains for a fixed time, so its "
+        "scores on different machines say nothing of each other. Go on where it began, or start a new run here."
+    )
 
 
 def engine_of(task: TaskSpec) -> Engine:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -44,6 +45,8 @@ class RunningScript(RunningJob):
         self._result: JobResult | None = None
         self._ran: Exit | None = None
         self._known: Mapping[str, str] = {}
+        # What else the machine did: within a fixed time, a busy machine trains less.
+        self._beside = {"load_at_start": round(os.getloadavg()[0], 2)}
         self._handle: Handle = self._begin()
 
     def poll(self, timeout: float) -> JobResult | None:
@@ -83,6 +86,7 @@ class RunningScript(RunningJob):
     def _ended(self, ended: Exit) -> JobResult | None:
         """What is wrong with how the script ended; None where the referee is asked now."""
         self._ran = ended
+        self._beside["load_at_end"] = round(os.getloadavg()[0], 2)
         folder = self._folder / "run"
         failure = self._wrong(ended, folder / "log.txt")
         if failure is not None and failure.kind == "crash":
@@ -186,7 +190,7 @@ class RunningScript(RunningJob):
         if numbers is not None:
             unit = self.spec.units[0].name
             outputs = self._of.artifacts.put_bytes(stored(numbers))
-            units = (UnitResult(name=unit, outputs=outputs, wall_s=self._ran.usage.wall_s),)
+            units = (UnitResult(name=unit, outputs=outputs, wall_s=self._ran.usage.wall_s, measured=self._beside),)
             model = self._kept() if self.spec.save_model else None
         if failure is not None and not failure.evidence:
             failure = failure.model_copy(update={"evidence": _tail(log)})

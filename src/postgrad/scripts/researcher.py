@@ -8,18 +8,26 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Iterator, Mapping
 
 from postgrad.records import Choice, Move, Proposal, Recipe, Stage, TaskSpec
 from postgrad.research.base import Context
 from postgrad.research.learning import Belief, effect_of
 from postgrad.scripts.constants import constants, values_of
+from postgrad.scripts.edits import edits_for
 from postgrad.scripts.paths import EditRefused
 from postgrad.scripts.session import ScriptSession
 from postgrad.scripts.tuning import Tried, Values, applied, next_setting
 from postgrad.tree import Experiment, State, Tree
 
-CONSTANT, EDIT, DELETE, SAME = "constant", "edit", "delete", "replicate.seed"
+CONSTANT, EDIT, ABLATE, SAME, CONTROL = "constant", "edit", "ablate", "replicate.seed", "replicate.control"
+WHY_AGAIN = {
+    SAME: "Nothing new is left to change.",
+    CONTROL: "Experiments that share a machine disturb each other: what leads is measured among them again.",
+}
+# With several workers, one experiment of so many is such a control.
+EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Idea:
     change: str
     why: str
     refuted_by: str
-    files: Mapping[str, bytes]
+    files: Mapping[str, bytes | None]
     gain: float = 0.0
 
 
@@ -52,14 +60,28 @@ class ScriptResearcher:
         Where nothing new is left, the same files once more with another seed.
         """
         base = self._base(choice, context.tree)
-        for idea in self._ideas(base, context):
+        if self._control_is_due(context):
+            return self._again(task, choice, context.tree.leader() or base, context, CONTROL)
+        first = self._without(base) if choice.move is Move.ABLATE else ()
+        for idea in chain(first, self._ideas(base, context)):
             recipe = self._recipe(base, idea, context)
             if recipe is not None and context.admit(recipe) is not None:
                 return self._proposal(task, choice, base, idea, recipe)
-        again = Idea(SAME, "the same files with another seed", "Nothing new is left to change.", "nothing", {})
+        return self._again(task, choice, base, context, SAME)
+
+    def _control_is_due(self, context: Context) -> bool:
+        """Where several experiments share the machine, each takes something from the others, and not always the same:
+        now and then what leads is run once more among them."""
+        slots = self.session.executor.engine.slots
+        return slots > 1 and context.index % EVERY == EVERY - 1
+
+    def _again(self, task: TaskSpec, choice: Choice, base: Experiment, context: Context, kind: str) -> Proposal:
+        why = WHY_AGAIN[kind]
+        idea = Idea(kind, "the same files with another seed", why, "nothing: it measures", {})
+        made = self._proposal(task, choice, base, idea, base.proposed.proposal.recipe)
+        carried = Choice(parent=base.id, move=Move.REPLICATE, reason=choice.reason)
         seed = 1 + max(node.proposed.proposal.seed for node in context.tree.all())
-        found = self._proposal(task, choice, base, again, base.proposed.proposal.recipe)
-        return found.model_copy(update={"seed": seed})
+        return made.model_copy(update={"seed": seed, "carried_out": carried})
 
     def _base(self, choice: Choice, tree: Tree) -> Experiment:
         """What is changed: never a failed experiment, whose own parent ran."""
@@ -67,6 +89,24 @@ class ScriptResearcher:
         while node.score is None and node.parent is not None:
             node = tree[node.parent]
         return node
+
+    def _without(self, base: Experiment) -> Iterator[Idea]:
+        """An experiment less one change of those that led to it: a stack of kept changes holds some that do nothing."""
+        workspace, tree = self.session.workspace, self.session.tree
+        steps = [node for node in tree.path(base.id) if node.parent is not None]
+        for node in reversed(steps[:-1]):
+            assert node.parent is not None
+            before, after = self.commit_of(tree[node.parent]), self.commit_of(node)
+            if before == after:
+                continue
+            with suppress(EditRefused):
+                yield Idea(
+                    kind=f"{ABLATE}.{node.id}",
+                    change=f"without the change of {node.id}: {node.proposed.proposal.change}",
+                    why="A change that does nothing makes the files larger; equal within noise, the smaller ones win.",
+                    refuted_by="the score is worse without it",
+                    files=workspace.apply(self.commit_of(base), workspace.diff(after, before)),
+                )
 
     # --- ideas ------------------------------------------------------------------------------------------------------
 
@@ -112,8 +152,12 @@ class ScriptResearcher:
                     yield path, workspace.read(commit, path).decode("utf-8")
 
     def _edits(self, base: Experiment, context: Context) -> Iterator[Idea]:
-        """Small safe edits that apply to the files as they are."""
-        yield from ()
+        """Small safe edits that apply to the files as they are, in their usual order, those that did harm last."""
+        harm = {node.proposed.proposal.kind for node in context.tree.all() if _harmed(node, context.tree)}
+        found = [(path, source, edit) for path, source in self._sources(base) for edit in edits_for(source)]
+        for path, source, edit in sorted(found, key=lambda each: each[2].kind in harm):
+            if edit.applies(source):
+                yield Idea(edit.kind, edit.words, edit.why, edit.refuted_by, {path: edit.apply(source).encode()})
 
     def _recipe(self, base: Experiment, idea: Idea, context: Context) -> Recipe | None:
         """The files with an idea as a commit; None where they were tried, or it changes nothing."""
@@ -151,6 +195,11 @@ class ScriptResearcher:
         )
 
 
+def _harmed(node: Experiment, tree: Tree) -> bool:
+    seen = effect_of(node, tree)
+    return seen is not None and seen[0] < 0
+
+
 def _belief(group: str, tree: Tree) -> Belief:
     """What a change of this group brings, in units of the spread of all effects of the run."""
     effects = [(node.proposed.proposal.kind, effect_of(node, tree)) for node in tree.all()]
@@ -158,6 +207,6 @@ def _belief(group: str, tree: Tree) -> Belief:
     scale = max((abs(value) for _, value in seen), default=0.0) or 1.0
     found = Belief(0.0, 0.3)
     for kind, value in seen:
-        if kind.partition(".")[0] == group:
+        if (kind.partition(".")[0] == CONSTANT) == (group == CONSTANT):
             found = found.updated(value / scale, 0.25)
     return found

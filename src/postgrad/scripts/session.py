@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from math import log2
 from typing import Callable, Mapping, Sequence
 
 from postgrad.evaluate.graded import UnitTexts, read_texts
@@ -18,6 +19,7 @@ from postgrad.scripts.seeds import unseeded
 from postgrad.scripts.workspace import Workspace
 from postgrad.session import Inputs, Job, Session
 from postgrad.store.base import Store
+from postgrad.tree import Experiment
 
 # What a script may leave on the disk, in MB, and how long it may be silent beyond the time that it is told.
 DISK_MB, SILENT_S = 4_000, 60.0
@@ -37,6 +39,7 @@ class ScriptSession(Session):
         self.scripts = executor
         self._refused: dict[str, Failure | None] = {}
         self._plain: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
         super().__init__(store, executor, listener)  # The executor runs what this session asks of it, and nothing else.
         prepared = self.prepared
         if prepared is not None and prepared.script is not None:
@@ -84,6 +87,18 @@ class ScriptSession(Session):
     def texts(self, artefact: str) -> UnitTexts:
         """The numbers of a unit, as texts."""
         return read_texts(self.store.artifacts.read(artefact))
+
+    def larger(self, node: Experiment, rival: Experiment) -> float:
+        """How much larger the difference of one experiment to the source is than that of another, in doublings of the
+        changed lines."""
+        mine, theirs = (self._lines(tree_of(each.proposed.proposal.recipe)) for each in (node, rival))
+        return log2((1 + mine) / (1 + theirs))
+
+    def _lines(self, tree: str) -> int:
+        if tree not in self._sizes:
+            workspace = self.workspace
+            self._sizes[tree] = workspace.size(workspace.tree_of(workspace.baseline), tree) if tree else 0
+        return self._sizes[tree]
 
     # --- costs ------------------------------------------------------------------------------------------------------
 
