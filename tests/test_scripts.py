@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
 import pytest
 
+from postgrad import runner
 from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event
 from postgrad.records import Choice, Failure, Move, Proposal, Recipe, Stage, TaskSpec
@@ -22,6 +25,7 @@ from postgrad.scripts.workspace import Workspace
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Tree
+from test_end_to_end import postgrad
 
 PREPARE = "SCALE = 0.05\n"
 TRAIN = """
@@ -337,3 +341,57 @@ def test_a_source_without_an_editable_file(tmp_path: Path) -> None:
     task = task.model_copy(update={"script": task.script.model_copy(update={"editable": ("model/*.py",)})})
     with pytest.raises(UserError, match="may be edited"):
         driven(run_of(tmp_path, task))
+
+
+# --- the other commands -----------------------------------------------------------------------------------------------
+
+
+def test_the_other_commands_know_scripts(tmp_path: Path) -> None:
+    """One run, and every command that reads it."""
+    task_of(tmp_path, budget="5 experiments", more={"unused.tmp": ""})
+    checked = postgrad("check", "task.yaml", cwd=tmp_path)
+    assert checked["ok"] and checked["editable"] == ["train.py"]
+    assert any(line.startswith("LEARNING_RATE") for line in checked["constants"])
+    run = postgrad("run", "task.yaml", cwd=tmp_path)
+    assert run["experiments"] == 5
+    first = postgrad("show", "tiny-001", "e0001", cwd=tmp_path)
+    assert "+LEARNING_RATE = 0.02" in first["diff"] and first["recipe_hash"]
+    assert postgrad("show", "tiny-001", "e0000", cwd=tmp_path)["diff"] == ""
+    assert postgrad("replay", "tiny-001", cwd=tmp_path)
+    postgrad("export", "tiny-001", "out-folder", cwd=tmp_path)
+    kept = tmp_path / "out-folder"
+    assert (kept / "out" / "model.json").is_file() and (kept / "REPORT.md").is_file()
+    source = tmp_path / "src"
+    if patch := (kept / "changes.patch").read_text():
+        subprocess.run(["git", "apply", "-"], input=patch.encode(), cwd=source, check=True)
+    assert (source / "train.py").read_text() == (kept / "train.py").read_text(), "the patch makes the champion's files"
+    refused = postgrad("audit", "tiny-001", cwd=tmp_path, code=2)
+    assert "its own affair" in json.dumps(refused)
+    page = (tmp_path / "runs" / "tiny-001" / "report.html").read_text()
+    assert "McNemar" not in page and "hidden data" in page
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"editable": "[model.py]"}, "no file matches model.py"),
+        ({"run": "python trainer.py"}, "no file trainer.py"),
+        ({"editable": '["*.py"]'}, "experiments may edit it"),
+    ],
+)
+def test_check_says_what_is_wrong_with_the_files(tmp_path: Path, more: dict[str, str], said: str) -> None:
+    task_of(tmp_path)
+    path = tmp_path / "task.yaml"
+    text = path.read_text()
+    for key, value in more.items():
+        text = re.sub(rf"^  {key}: .*$", f"  {key}: {value}", text, flags=re.MULTILINE)
+    path.write_text(text)
+    assert said in json.dumps(postgrad("check", "task.yaml", cwd=tmp_path, code=2))
+
+
+def test_a_run_of_a_script_does_not_go_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_of(tmp_path, task_of(tmp_path, budget="2 experiments"))
+    driven(folder)
+    monkeypatch.setattr(runner, "machine", lambda: {"system": "Linux", "machine": "riscv64", "cores": "512"})
+    with pytest.raises(UserError, match="another machine"):
+        driven(folder)

@@ -37,8 +37,15 @@ def command(
     """
     from postgrad.audit import audit_run
     from postgrad.cli.runs import open_run
+    from postgrad.errors import UserError
+    from postgrad.session import run_started
 
     with open_run(runs_dir, run) as store:
+        if run_started(store).task.script is not None:
+            raise UserError(
+                "An audit follows rows from the data to the weights, and what a script trains on is its own affair. "
+                f"`postgrad show {run} champion` shows what was changed, and `postgrad replay {run}` runs it again."
+            )
         found = audit_run(store, encoder=encoder)
     if as_json:
         print_json(found)

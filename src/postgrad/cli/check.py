@@ -28,12 +28,16 @@ def command(
 
     Exit code 2 when the task cannot be run.
     """
+    from postgrad.cli.check_script import check_script
     from postgrad.cli.outlook import outlook
     from postgrad.errors import UserError
     from postgrad.spec import load_task
 
     try:
-        found = outlook(load_task(task, {"budget": budget} if budget else None), runs_dir)
+        spec = load_task(task, {"budget": budget} if budget else None)
+        if spec.script is not None:
+            raise typer.Exit(0 if check_script(spec, task, as_json) else UserError.exit_code)
+        found = outlook(spec, runs_dir)
     except UserError as problem:
         if not as_json:
             raise

@@ -163,7 +163,7 @@ def _bad_cases(reading: Reading, node: Experiment) -> Iterator[RenderableType]:
     if is_script(node.proposed.proposal.recipe):
         yield Text("\nItems of the search split with the worst numbers", style="bold")
         for case in cases[:BAD_CASES_SHOWN]:
-            yield Text(f"  {case.predicted[:9]:>9}  {', '.join(case.texts)}")
+            yield Text(f"  {case.predicted[:9]:>9}  {case.truth}")
         return
     yield Text("\nBad cases on the search split: what was right → what was answered", style="bold")
     for case in cases[:BAD_CASES_SHOWN]:

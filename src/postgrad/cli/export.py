@@ -26,4 +26,7 @@ def command(
     if as_json:
         print_json({"run": run, "folder": folder, "files": files})
     else:
-        console().print(f'Exported {len(files)} files. Try it: python {folder}/predict.py "your text"', markup=False)
+        what = f'Try it: python {folder}/predict.py "your text"'
+        if "changes.patch" in files:
+            what = f"What was changed: {folder}/changes.patch"
+        console().print(f"Exported {len(files)} files. {what}", markup=False)

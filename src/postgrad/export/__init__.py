@@ -10,8 +10,10 @@ from pathlib import Path
 from postgrad.data.text import visible
 from postgrad.errors import UserError
 from postgrad.events import Certified, current
-from postgrad.report import read_view
+from postgrad.report import TEXT, read_view, write_report
 from postgrad.report.card import model_card
+from postgrad.scripts.history import patch_of
+from postgrad.session import run_started
 from postgrad.store.sqlite import SqliteStore
 
 REQUIREMENTS = {
@@ -24,6 +26,8 @@ REQUIREMENTS = {
     "soup": ("numpy", "safetensors", "torch", "transformers", "sentence-transformers"),
 }
 
+# What lies beside the files of a script.
+CHANGES, REPORT = "changes.patch", "REPORT.md"
 LOADING = """\
 import sys
 
@@ -59,6 +63,8 @@ def export_champion(store: SqliteStore, folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"The folder {folder} is not empty. Name a new one, so that nothing is overwritten.")
     shutil.copytree(model, folder, dirs_exist_ok=True)
+    if run_started(store).task.script is not None:
+        return _with_changes(store, folder, certified.champion)
     facts = json.loads((model / "postgrad.json").read_text(encoding="utf-8"))
     facts |= {"threshold": certified.threshold, "run": store.folder.name, "experiment": certified.champion}
     (folder / "postgrad.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -66,6 +72,15 @@ def export_champion(store: SqliteStore, folder: Path) -> Path:
         shutil.copy(Path(__file__).with_name(name), folder / name)
     (folder / "README.md").write_text(visible(model_card(read_view(store), LOADING)), encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join(requirements(facts["recipe"]["stage"])) + "\n")
+    return folder
+
+
+def _with_changes(store: SqliteStore, folder: Path, champion: str) -> Path:
+    """The files of a script with what they left, the difference to the source, and the report in short."""
+    view = read_view(store)
+    recipe = view.tree[champion].proposed.proposal.recipe
+    (folder / CHANGES).write_text(patch_of(store.folder, store.folder.name, None, recipe), encoding="utf-8")
+    shutil.copy(write_report(view, store.folder).with_name(TEXT), folder / REPORT)
     return folder
 
 

@@ -182,7 +182,13 @@ def _path(view: RunView) -> tuple[StepToChampion, ...]:
 
 
 def _contamination(view: RunView) -> Check:
-    return Check("contamination", True if view.plan else None, view.contamination.words)
+    script = view.task.script
+    if script is None:
+        return Check("contamination", True if view.plan else None, view.contamination.words)
+    if not script.hidden:
+        return Check("hidden data", None, "The script may have seen everything that it is measured on.")
+    names = " and ".join(sorted(set(script.hidden.values())))
+    return Check("hidden data", True, f"{names}: in no folder that a script has run in, and outside its sandbox.")
 
 
 def _size(view: RunView) -> tuple[Check, ...]:

@@ -32,9 +32,10 @@ def result_facts(view: RunView) -> tuple[tuple[str, str], ...]:
 
 def _facts(view: RunView, read: SealedRead) -> Iterator[tuple[str, str]]:
     gap = read.difference
+    kind = "bootstrap interval" if view.task.script is None else "interval over items and training seeds"
     yield (
         "champion minus baseline",
-        f"{wording.difference(gap)} on the same rows ({wording.percent(read.confidence)} bootstrap interval, "
+        f"{wording.difference(gap)} on the same rows ({wording.percent(read.confidence)} {kind}, "
         f"{wording.p_value(gap.p)}). The task asked for at least {view.task.min_effect:g}: {_asked(view, read)}.",
     )
     others = [(score.role, score.gap) for score in read.scores[2:] if score.gap is not None]
@@ -47,7 +48,8 @@ def _facts(view: RunView, read: SealedRead) -> Iterator[tuple[str, str]]:
     test, about = ("exact McNemar test", "right against wrong answers")
     if view.task.kind == "generation":
         test, about = "exact sign test", "which of the two answered better, item by item"
-    yield test, f"{wording.p_value(read.mcnemar_p)}, on {about}."
+    if view.task.script is None:
+        yield test, f"{wording.p_value(read.mcnemar_p)}, on {about}."
     if view.optimism_gap is not None:
         yield "optimism gap", f"{wording.signed(view.optimism_gap)}, search minus sealed score of the champion."
     looks = view.looks

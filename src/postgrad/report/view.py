@@ -354,7 +354,12 @@ def _reigns(events: Sequence[Event], tree: Tree) -> tuple[Reign, ...]:
 def _reference(tree: Tree) -> Experiment | None:
     """What the baseline will be: the cheapest classic model."""
     return next(
-        (node for node in tree.all() if node.proposed.proposal.kind in ("reference.classic", "reference.nearest")), None
+        (
+            node
+            for node in tree.all()
+            if node.proposed.proposal.kind in ("reference.classic", "reference.nearest", "reference.script")
+        ),
+        None,
     )
 
 
@@ -384,8 +389,8 @@ def _lineage(events: Sequence[Event], champion: Experiment | None) -> Lineage:
     if champion is None:
         return Lineage(None, None, None)
     base = champion.proposed.proposal.recipe.base_model
-    for event in reversed(events):
-        body = event.body
-        if isinstance(body, JobFinished) and body.purpose == "sealed" and body.experiment == champion.id:
-            return Lineage(base, body.job, body.result.model)
-    return Lineage(base, None, None)
+    jobs = [event.body for event in events if isinstance(event.body, JobFinished) and event.body.purpose == "sealed"]
+    own = [body for body in jobs if body.experiment == champion.id]
+    # A script is trained several times at the end, and handed over once.
+    last = next((body for body in reversed(own) if body.result.model), own[-1] if own else None)
+    return Lineage(base, last.job, last.result.model) if last is not None else Lineage(base, None, None)

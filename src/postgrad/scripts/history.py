@@ -18,7 +18,7 @@ def is_script(recipe: Recipe) -> bool:
 
 
 def diff_of(folder: Path, run: str, before: Recipe | None, after: Recipe) -> str:
-    """The difference as a unified diff whose control characters are escaped; "" where the files are the same.
+    """The difference for a screen: its control characters are escaped, and it is cut; "" where the files are the same.
 
     Args:
         folder: of the run.
@@ -27,8 +27,17 @@ def diff_of(folder: Path, run: str, before: Recipe | None, after: Recipe) -> str
     Raises:
         UserError: the run has no repository, or git is missing.
     """
+    lines = patch_of(folder, run, before, after).splitlines()
+    return "\n".join(escaped(line) for line in lines)[:LONGEST]
+
+
+def patch_of(folder: Path, run: str, before: Recipe | None, after: Recipe) -> str:
+    """The same as `git apply` takes it.
+
+    Raises:
+        UserError: as `diff_of`.
+    """
     workspace = Workspace.open(folder.resolve(), run)
     old = (tree_of(before) if before is not None else "") or workspace.baseline
     new = tree_of(after) or workspace.baseline
-    lines = workspace.diff(workspace.tree_of(old), workspace.tree_of(new)).splitlines()
-    return "\n".join(escaped(line) for line in lines)[:LONGEST]
+    return workspace.diff(workspace.tree_of(old), workspace.tree_of(new))

@@ -81,7 +81,8 @@ class ScriptSession(Session):
         for body in self.finished.values():
             if body.purpose == part:
                 for unit in body.result.units:
-                    found |= {name: Row(name, name, "") for name in self.texts(unit.outputs).ids if name not in found}
+                    names = self.texts(unit.outputs).ids
+                    found |= {name: Row(name, name, name) for name in names if name not in found}
         return found
 
     def texts(self, artefact: str) -> UnitTexts:

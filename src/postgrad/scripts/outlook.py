@@ -1,0 +1,86 @@
+"""What a run of a script would do, and every problem of its files. Runs nothing and writes nothing of the person's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from postgrad.errors import UserError
+from postgrad.records import Record, ScriptSpec, TaskSpec
+from postgrad.scripts.constants import constants, tunable
+from postgrad.scripts.edits import edits_for
+from postgrad.scripts.protect import Rules
+from postgrad.scripts.workspace import Workspace
+
+
+class ScriptOutlook(Record):
+    """The files of a script as a run would take them.
+
+    Attributes:
+        constants: "NAME = value" of those that may be tuned, what usually matters first.
+        edits: kinds of the small edits that apply.
+        left_out: what of the source is not taken, and why.
+    """
+
+    task: TaskSpec
+    editable: tuple[str, ...] = ()
+    protected: int = 0
+    constants: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def script_outlook(task: TaskSpec) -> ScriptOutlook:
+    """Import the source into a folder that is thrown away, and look at it."""
+    script = task.script
+    assert script is not None, "a task of kind `script` has one"
+    with TemporaryDirectory() as folder:
+        try:
+            hidden = {str(split): name for split, name in script.hidden.items()}
+            workspace = Workspace.create(Path(folder).resolve(), "check", Path(script.source), hidden)
+        except UserError as problem:
+            return ScriptOutlook(task=task, problems=(str(problem),))
+        return _looked(task, script, workspace)
+
+
+def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptOutlook:
+    rules, files = Rules(script.editable, script.protected), workspace.files(workspace.baseline)
+    editable = tuple(sorted(path for path in files if rules.allowed(path)))
+    problems, names, edits = [], [], []
+    if not editable:
+        shown = ", ".join(sorted(files)[:10])
+        problems.append(f"script.editable: no file matches {', '.join(script.editable)}. The source has: {shown}.")
+    for path in editable:
+        if path.endswith(".py"):
+            source = workspace.read(workspace.baseline, path).decode("utf-8", "replace")
+            names += [f"{one.name} = {one.text}" for one in tunable(constants(path, source))]
+            edits += [edit.kind for edit in edits_for(source)]
+    for what, command in (("run", script.run), ("referee", script.referee)):
+        problems += [
+            f"script.{what}: there is no file {word} in the source."
+            for word in command
+            if word.endswith(".py") and word not in files
+        ]
+    warnings = []
+    if any(word in editable for word in script.referee):
+        problems.append("script.referee: experiments may edit it. Take it out of script.editable.")
+    if not script.trusted:
+        warnings.append("The number is what the script prints, its own word: nothing will be certified.")
+    elif not script.hidden:
+        warnings.append("Nothing is hidden: the script may train on everything that it is measured on.")
+    if not names and not edits:
+        warnings.append(
+            "No constant and no small edit was recognised: without a language model there is nothing to try."
+        )
+    return ScriptOutlook(
+        task=task,
+        editable=editable,
+        protected=len(files) - len(editable),
+        constants=tuple(names),
+        edits=tuple(dict.fromkeys(edits)),
+        left_out=workspace.left_out,
+        warnings=tuple(warnings),
+        problems=tuple(problems),
+    )
