@@ -45,6 +45,8 @@ def verdict_of(view: RunView) -> Verdict:
         count = view.sealed.texts if view.sealed.texts is not None else view.sealed.n
         texts = "1 sealed text is" if count == 1 else f"{count:,} sealed texts are"
         claim = f"Not certified, {texts} too few to show even a large difference"
+        if view.task.script is not None:
+            claim = "Not certified, the script itself says its number"
         return Verdict("refused", claim, _figures(metric, champion, baseline, view.sealed), _remarks(view))
     if champion.experiment == baseline.experiment:
         figures = f"{metric} {wording.estimate(champion.estimate, 2)} on {wording.plural(view.sealed.n, 'sealed item')}"

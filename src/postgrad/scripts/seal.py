@@ -12,15 +12,13 @@ from postgrad.errors import PostgradError
 from postgrad.evaluate.sealed import confidence_of
 from postgrad.events import SealedDone
 from postgrad.records import Difference, Estimate, SealedRead, SealedScore
-from postgrad.scripts.session import ScriptSession
+from postgrad.scripts.session import TRAININGS, ScriptSession
 from postgrad.session import Job
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Trainings of each side, the one whose files are handed over included.
-TRAININGS = 3
 FURTHER_SEEDS = 1_000
 PRINTED = "the number is what the script printed, which nobody checked: it is the script's own word"
 

@@ -21,6 +21,8 @@ from postgrad.session import Inputs, Job, Session
 from postgrad.store.base import Store
 from postgrad.tree import Experiment
 
+#: Trainings of champion and baseline at the end, each with a seed of its own.
+TRAININGS = 3
 # What a script may leave on the disk, in MB, and how long it may be silent beyond the time that it is told.
 DISK_MB, SILENT_S = 4_000, 60.0
 
@@ -157,9 +159,14 @@ class ScriptSession(Session):
     def nominal_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
         return 0.0 if self.refusal(recipe) is not None else self.script.time_s * len(units)
 
+    def forecast_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
+        """Of the end of a run, all trainings with fresh seeds."""
+        often = TRAININGS if any(unit.name == self.sealed_unit.name for unit in units) else 1
+        return often * super().forecast_s(recipe, units)
+
     @property
     def final_share(self) -> float:
-        return 1.0
+        return float(TRAININGS)
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
