@@ -26,6 +26,8 @@ WHY_AGAIN = {
     SAME: "Nothing new is left to change.",
     CONTROL: "Experiments that share a machine disturb each other: what leads is measured among them again.",
 }
+# Of a repository's other files, so many are looked at for words.
+MOST_BESIDE = 20
 # With several workers, one experiment of so many is such a control.
 EVERY = 10
 
@@ -119,9 +121,10 @@ class ScriptResearcher:
 
     def _constants(self, base: Experiment, context: Context) -> Iterator[Idea]:
         """The next numbers of each editable Python file, by what all experiments scored with theirs."""
-        for path, source in self._sources(base):
-            found = constants(path, source)
-            tried = [self._tried(node, path) for node in context.tree.all() if node.id != base.id or node.score]
+        sources = dict(self._sources(base))
+        for path, source in sources.items():
+            found = constants(path, source, self._beside(base, path))
+            tried = [self._tried(node, path) for node in context.tree.all() if _moves_numbers(node)]
             setting = next_setting(found, tried, "max", context.rng.getrandbits(31))
             if setting is not None:
                 yield Idea(
@@ -137,9 +140,15 @@ class ScriptResearcher:
         if recipe.hash not in self._values:
             with suppress(EditRefused):
                 text = self.session.workspace.read(self.commit_of(node), path).decode("utf-8", "replace")
-                self._values[recipe.hash] = values_of(constants(path, text))
+                self._values[recipe.hash] = values_of(constants(path, text, self._beside(node, path)))
         known = self._values.get(recipe.hash, {})
         return Tried(values=known, score=node.score, pending=node.state is State.PENDING)
+
+    def _beside(self, base: Experiment, path: str) -> tuple[str, ...]:
+        """The other Python files of an experiment: they say which words a constant may be."""
+        workspace, commit = self.session.workspace, self.commit_of(base)
+        others = [name for name in sorted(workspace.files(commit)) if name.endswith(".py") and name != path]
+        return tuple(workspace.read(commit, name).decode("utf-8", "replace") for name in others[:MOST_BESIDE])
 
     def _sources(self, base: Experiment) -> Iterator[tuple[str, str]]:
         """The editable Python files of an experiment."""
@@ -193,6 +202,11 @@ class ScriptResearcher:
             seed=task.seed,
             carried_out=Choice(parent=base.id, move=Move.IMPROVE, reason=choice.reason, kinds=(idea.kind,)),
         )
+
+
+def _moves_numbers(node: Experiment) -> bool:
+    """True for the source and for experiments that moved its numbers: edits make it another script."""
+    return node.parent is None or node.proposed.proposal.kind.startswith(f"{CONSTANT}.")
 
 
 def _harmed(node: Experiment, tree: Tree) -> bool:
