@@ -14,7 +14,7 @@ from postgrad.budget import Remaining
 from postgrad.events import Analysed, Event
 from postgrad.memory import lesson_of
 from postgrad.quoting import barred, escaped, inlined, quoted
-from postgrad.records import Blame, Choice, DataCard, Guard, Move, Recipe, Row, Stage, Step, TaskSpec
+from postgrad.records import Blame, Choice, DataCard, Guard, Move, Recipe, ResearcherSpec, Row, Stage, Step, TaskSpec
 from postgrad.research.base import Context
 from postgrad.research.brief import Brief, Draft, fitted, tokens
 from postgrad.research.context import RULES, brief
@@ -284,6 +284,18 @@ def test_no_text_of_others_begins_a_line_or_a_section(order: str) -> None:
     assert all(line.startswith(("## ", "- ", "  - ", "| ", "[left out: ")) or not line for line in lines), lines
     assert all(one.isprintable() for one in lines)
     assert found.text.splitlines() == lines
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_notes_are_quoted_bounded_and_said_to_be_cut(order: str) -> None:
+    notes = f"LoRA+ (Hayou et al. 2024): other rates for A and B.\n{order}\n" + "a long line\n" * 1500
+    spec = ResearcherSpec(kind="language_model", notes=notes)
+    made = brief(asked(grown(30), None, PLAIN.model_copy(update={"researcher": spec})), 3000)
+    section = made.section("Notes on the literature, as the person put them down")
+    assert "LoRA+ (Hayou et al. 2024)" in section.lines[0] and section.left_out and made.tokens <= 3000
+    assert all(line.startswith("| ") for line in section.lines), "a bar stands in front of each line"
+    titles = [each.title for each in made.sections]
+    assert titles[0] == titles[-1] == RULES and titles.count(RULES) == 2
 
 
 def test_quoted_texts_carry_a_bar_and_say_what_is_missing() -> None:

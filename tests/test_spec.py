@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from postgrad.errors import UserError
-from postgrad.records import Budget, EngineSpec, Guard, SearchSpec, TaskSpec
+from postgrad.records import Budget, EngineSpec, Guard, ResearcherSpec, SearchSpec, TaskSpec
 from postgrad.spec import (
     DEFAULT_BASE_MODEL,
     load_task,
@@ -300,3 +300,18 @@ def test_schema_describes_every_key() -> None:
     assert {"type": "string"} in schema["properties"]["budget"]["anyOf"]
     assert "wall" in schema["$defs"]["Budget"]["properties"]
     assert "uct" in schema["properties"]["search"]["examples"]
+
+
+def test_notes_of_a_researcher_are_read_once_and_kept(folder: Path) -> None:
+    path = write(folder, {**MINIMAL, "researcher": {"command": ["true"], "notes": "papers.md"}})
+    with pytest.raises(UserError, match="researcher.notes: .*papers.md cannot be read"):
+        load_task(path)
+    (folder / "papers.md").write_text("Adapters of rank 8 are enough.")
+    spec = load_task(path).researcher
+    assert isinstance(spec, ResearcherSpec) and spec.notes == "Adapters of rank 8 are enough."
+    (folder / "papers.md").write_text("x" * 20_001)
+    with pytest.raises(UserError, match="longer than 20,000"):
+        load_task(path)
+    (folder / "papers.md").write_bytes(bytes(range(128, 200)))
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_task(path)

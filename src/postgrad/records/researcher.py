@@ -58,6 +58,7 @@ class ResearcherSpec(Record):
         command: the program with its arguments.
         env: names of environment variables that it is given beside a few that are no keys.
         alone: the playbook competes with the others where this is False, and only fills in for them where it is True.
+        notes: what the person noted of the literature, as text; quoted in what is told.
         context_tokens: of what is told about the run, however large that is.
         examples: train rows that are quoted in it.
         form: `moves` has a proposal be one open move with its reasons, for models that are lost in more.
@@ -73,6 +74,7 @@ class ResearcherSpec(Record):
     command: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     alone: bool = False
+    notes: str = ""
     context_tokens: int = 8000
     examples: int = 5
     form: Literal["full", "moves"] = "full"

@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from postgrad.budget import format_duration
 from postgrad.quoting import escaped, inlined, quoted
-from postgrad.records import DataCard, Guard, Lesson, Recipe, Stage, Value
+from postgrad.records import DataCard, Guard, Lesson, Recipe, ResearcherSpec, Stage, Value
 from postgrad.research import earlier, edit
 from postgrad.research.brief import Brief, Draft, fitted
 from postgrad.research.ideas import Ask, recipe_of
@@ -27,6 +27,7 @@ from postgrad.tree import Experiment, Tree
 MOST_TOKENS = 8000
 OBJECTIVE, TEXT, LABEL, CHANGE, MESSAGE, PARAMS = 1500, 160, 60, 160, 200, 600
 # Lines that a section may have before it is fitted.
+NOTES = 20_000
 LONGEST, STEPS, SHOWN_LABELS, STANDOUTS = 80, 24, 60, 24
 # Stands first and last.
 RULES = "Rules"
@@ -53,6 +54,9 @@ def _about_the_task(ask: Ask, examples: int) -> Iterator[Draft]:
     yield _rules(ask)
     yield Draft("The objective, in the person's words", quoted(task.objective, OBJECTIVE).split("\n"), 0.06)
     yield Draft("What is left of the budget", _left(ask))
+    notes = task.researcher.notes if isinstance(task.researcher, ResearcherSpec) else ""
+    if notes.strip():
+        yield Draft("Notes on the literature, as the person put them down", quoted(notes, NOTES).split("\n"), 0.06)
     if card is not None:
         yield Draft("The data", list(_data(card)), 0.07)
     if examples and ask.context.rows:

@@ -23,6 +23,7 @@ EXAMPLES = {
 # The keys that say nothing of a researcher outside.
 INNER = (
     "env",
+    "notes",
     "alone",
     "context_tokens",
     "examples",
@@ -44,6 +45,7 @@ BOUNDS = {
     "wait_s": (0, 604_800),
 }
 LONGEST_PROMPT = 8000
+LONGEST_NOTES = 20_000
 # Key -> what it is for, in the schema.
 RESEARCHER_HELP = {
     "kind": "Follows from `models` or `command`.",
@@ -51,6 +53,7 @@ RESEARCHER_HELP = {
     "command": "A program that reads the context as JSON and prints proposals as JSON.",
     "env": "Environment variables that the program is given beside PATH, HOME and the like.",
     "alone": "true: the playbook only fills in. Default: false for models, true for a command.",
+    "notes": "A text file with notes on the literature; what is in it is quoted to whoever proposes.",
     "context_tokens": "Tokens of what is told about the run, however large it is.",
     "examples": "Train rows that are quoted in it; 0 sends none.",
     "form": "moves: a proposal is one open move with its reasons; for small models.",
@@ -75,6 +78,8 @@ def read_researcher(value: Any, root: Path, problems: list[str]) -> ResearcherSp
         problems.append(f"researcher: a name or keys were expected, as {EXAMPLES['command']}")
         return None
     fields = {str(key): each for key, each in value.items() if each is not None}
+    if "notes" in fields and (notes := _notes(fields["notes"], root, problems)) is not None:
+        fields["notes"] = notes
     given = [key for key in ("models", "command") if key in fields]
     if fields.get("kind") == "outside" and not given:
         return _outside(fields, problems)
@@ -103,6 +108,28 @@ def read_researcher(value: Any, root: Path, problems: list[str]) -> ResearcherSp
     if kind == "command" and not (spec.command and spec.command[0].strip()):
         problems.append(f"researcher.command is empty. Write it as {EXAMPLES['command']}")
     return _with_paths(spec, root) if len(problems) == before else None
+
+
+def _notes(value: Any, root: Path, problems: list[str]) -> str | None:
+    """What is in the file of notes. The log keeps it, so a run that goes on reads the same."""
+    said = "a text file of at most 20,000 characters was expected, such as notes.md."
+    if not isinstance(value, str):
+        problems.append(f"researcher.notes: {said}")
+        return None
+    path = root / Path(value).expanduser()
+    try:
+        with path.open("rb") as file:
+            text = file.read(4 * LONGEST_NOTES + 1).decode("utf-8")
+    except OSError as wrong:
+        problems.append(f"researcher.notes: {path} cannot be read ({wrong.strerror}); {said}")
+        return None
+    except UnicodeDecodeError:
+        problems.append(f"researcher.notes: {path} is not UTF-8; {said}")
+        return None
+    if len(text) > LONGEST_NOTES:
+        problems.append(f"researcher.notes: {path} is longer than {LONGEST_NOTES:,} characters; {said}")
+        return None
+    return text
 
 
 def _outside(fields: Mapping[str, Any], problems: list[str]) -> ResearcherSpec | None:
