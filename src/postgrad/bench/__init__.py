@@ -18,6 +18,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "record": "postgrad.bench.record:Record",
         "researchers": "postgrad.bench.researchers:Researchers",
         "scale": "postgrad.bench.scale:Scale",
+        "scripts": "postgrad.bench.scripts:Scripts",
         "search": "postgrad.bench.search:Search",
         "stages": "postgrad.bench.stages:Stages",
         "throughput": "postgrad.bench.throughput:Throughput",

@@ -7,6 +7,7 @@ A night affords some tens of tries, so a proposal moves one to three constants, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from math import exp, isfinite, log
 from random import Random
 from typing import Any, Iterator, Mapping, Sequence
@@ -70,7 +71,7 @@ def next_setting(
         for name, value in _one_by_one(ordered, tried):
             if _key({**here, name: value}) not in known:
                 return _setting(ordered, {name: value}, "one number at a time, in the order of what usually matters")
-    for values, why in (*_estimated(ordered, tried, direction, rng), *_drawn(ordered, rng)):
+    for values, why in chain(_estimated(ordered, tried, direction, rng), _drawn(ordered, rng)):
         changed = {name: value for name, value in values.items() if value != here[name]}
         if changed and _key({**here, **changed}) not in known:
             return _setting(ordered, changed, why)
