@@ -51,11 +51,11 @@ def task_rows(
                 "baseline": round(sign * first.value, 5),
                 "baseline_low": round(min(sign * first.low, sign * first.high), 5),
                 "baseline_high": round(max(sign * first.low, sign * first.high), 5),
-                "gain": _three(gain.value, gain.low, gain.high),
+                **_named("gain", gain.value, gain.low, gain.high),
                 "claimed": round(out.claimed, 5),
                 "searched": round(out.searched, 5),
                 "claimed_less_true": round(out.claimed - gain.value, 5),
-                "ahead": _three(ahead.value, ahead.low, ahead.high),
+                **_named("ahead", ahead.value, ahead.low, ahead.high),
                 "experiments": out.experiments,
                 "trainings": out.trainings,
                 "failures": out.failures,
@@ -87,12 +87,12 @@ def planted_rows(noise: float, lines: Sequence[Mapping[str, Any]]) -> list[Row]:
                 "noise": noise,
                 "runs": len(lines),
                 "effect": round(fmean(line["effect"] for line in lines), 5),
-                "gain": list(_mean(one["gain"] for one in mine)),
+                **_mean("gain", [one["gain"] for one in mine]),
                 "best": round(fmean(one["best"] for one in mine), 5),
                 "claimed": round(fmean(one["claimed"] for one in mine), 5),
                 "searched": round(fmean(one["searched"] for one in mine), 5),
-                "claimed_less_true": list(_mean(less)),
-                "ahead": list(_mean(ahead)),
+                **_mean("claimed_less_true", less),
+                **_mean("ahead", ahead),
                 **totals,
                 "runs_with_false_keeps": sum(one["false_kept"] > 0 for one in mine),
                 "trainings": round(fmean(one["trainings"] for one in mine), 1),
@@ -103,20 +103,18 @@ def planted_rows(noise: float, lines: Sequence[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
-def _mean(values: Any) -> tuple[float, float, float]:
-    """(mean, low, high): Student's t interval; of one value it has no width."""
+def _mean(key: str, values: Sequence[float]) -> Row:
+    """The mean with Student's t interval; of one value it has no width."""
     from scipy.stats import t
 
-    found = list(values)
-    mean = fmean(found)
-    if len(found) < 2:
-        return _three(mean, mean, mean)
-    half = float(t.ppf(0.975, len(found) - 1)) * stdev(found) / len(found) ** 0.5
-    return _three(mean, mean - half, mean + half)
+    mean, half = fmean(values), 0.0
+    if len(values) > 1:
+        half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return _named(key, mean, mean - half, mean + half)
 
 
-def _three(value: float, low: float, high: float) -> tuple[float, float, float]:
-    return round(value, 5), round(low, 5), round(high, 5)
+def _named(key: str, value: float, low: float, high: float) -> Row:
+    return {key: round(value, 5), f"{key}_low": round(low, 5), f"{key}_high": round(high, 5)}
 
 
 # --- markdown ---------------------------------------------------------------------------------------------------------
@@ -161,10 +159,10 @@ def _own(row: Row) -> list[str]:
         row["task"],
         row["rule"],
         f"{row['quality']:.4f} [{row['low']:.4f}, {row['high']:.4f}]",
-        _between(row["gain"], 1, 4),
+        _between(row, "gain", 1, 4),
         f"{row['claimed']:+.4f}",
         f"{row['claimed_less_true']:+.4f}",
-        _between(row["ahead"], 1, 4),
+        _between(row, "ahead", 1, 4),
         str(row["experiments"]),
         str(row["trainings"]),
         str(row["failures"]),
@@ -180,10 +178,10 @@ def _stand_in(row: Row) -> list[str]:
     return [
         f"{row['noise']:g}",
         row["rule"],
-        _between(row["gain"], 1000, 1),
+        _between(row, "gain", 1000, 1),
         f"{1000 * row['claimed']:+.1f}",
-        _between(row["claimed_less_true"], 1000, 1),
-        _between(row["ahead"], 1000, 1),
+        _between(row, "claimed_less_true", 1000, 1),
+        _between(row, "ahead", 1000, 1),
         f"{row['built']}, {row['false_built']}",
         f"{row['kept']}, {row['false_kept']}",
         f"{row['runs_with_false_keeps']}",
@@ -192,6 +190,6 @@ def _stand_in(row: Row) -> list[str]:
     ]
 
 
-def _between(three: Sequence[float], times: float, digits: int) -> str:
-    value, low, high = (f"{times * one:+.{digits}f}" for one in three)
+def _between(row: Row, key: str, times: float, digits: int) -> str:
+    value, low, high = (f"{times * row[name]:+.{digits}f}" for name in (key, f"{key}_low", f"{key}_high"))
     return f"{value} [{low}, {high}]"
