@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import numpy as np
 import pytest
@@ -21,12 +21,16 @@ from postgrad.search.autoresearch import incumbent
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Tree
 
+NO_OPTIONS: Mapping[str, str] = {}
+
 
 def quiet(line: str) -> None:
     """Nobody reads what is said."""
 
 
-def result(folder: Path, say: Callable[[str], None] = quiet, *, quick: bool = True, **options: str) -> dict[str, Any]:
+def result(
+    folder: Path, say: Callable[[str], None] = quiet, quick: bool = True, options: Mapping[str, str] = NO_OPTIONS
+) -> dict[str, Any]:
     defaults = {key: default for key, (default, _) in Scripts.options.items()}
     return Scripts().run(BenchSpec(quick=quick, folder=folder, command="x", options={**defaults, **options}), say)
 
@@ -149,5 +153,5 @@ def test_what_cannot_be_played_is_said(
 ) -> None:
     monkeypatch.chdir(Path(__file__).resolve().parent.parent)
     with pytest.raises(UserError) as wrong:
-        result(tmp_path, quick=False, **options)
+        result(tmp_path, quick=False, options=options)
     assert said in str(wrong.value)
