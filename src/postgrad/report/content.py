@@ -214,6 +214,9 @@ def _guards(view: RunView) -> tuple[Check, ...]:
 
 def _lineage(view: RunView) -> Check:
     base = view.lineage.base_model
+    if view.task.script is not None and view.lineage.model is not None:
+        words = f"What the champion left ({view.lineage.model[:12]}) was made by the logged job {view.lineage.job}."
+        return Check("lineage", True, words)
     start = f"from {base}" if base else "from training data alone, without a base model"
     if view.lineage.model is not None:
         words = f"The final weights ({view.lineage.model[:12]}) were made {start} by the logged job {view.lineage.job}."
