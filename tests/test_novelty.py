@@ -194,9 +194,8 @@ def test_replicates_are_not_held_back() -> None:
 
 def test_settings_steps_and_bases_that_are_ruled_out_are_not_listed(tmp_path: Path) -> None:
     from postgrad.records import ModelSpec, ResearcherSpec
-    from postgrad.research.asking import Question
-    from postgrad.research.command import context_of
     from postgrad.research.context import brief
+    from postgrad.research.recipe_question import RecipeQuestion
 
     ruled_out = {"set.C", "data.typos", "base.next"}
     ask = Ask(PLAIN, ON, context(barred=ruled_out.__contains__))
@@ -206,14 +205,14 @@ def test_settings_steps_and_bases_that_are_ruled_out_are_not_listed(tmp_path: Pa
     assert text and not any(line.startswith("- C =") for line in text)
     assert not any(line.startswith("- typos:") for line in told.section("Data steps that may be added").lines)
     assert not told.section("Base models of the task").lines
-    question = Question(ask=ask, brief=told, menu=(), slot="e0003 s", most=3, usd=None)
-    sent = json.loads(json.dumps(context_of(question, spec), default=dict))
+    question = RecipeQuestion(ask=ask, brief=told, menu=(), slot="e0003 s", most=3, usd=None)
+    sent = json.loads(json.dumps(question.context(spec), default=dict))
     assert "C" not in {one["name"] for one in sent["settings"]} and sent["settings"]
     assert "typos" not in sent["data_steps"] and sent["data_steps"] and sent["base_models"] == []
     assert '"typos"' not in json.dumps(sent["schema"])
     nothing = Ask(PLAIN, ON, context(barred=lambda kind: kind.startswith("data.")))
-    asked = Question(ask=nothing, brief=told, menu=(), slot="e0003 s", most=3, usd=None)
-    assert "add_steps" not in json.dumps(context_of(asked, spec)["schema"])
+    asked = RecipeQuestion(ask=nothing, brief=told, menu=(), slot="e0003 s", most=3, usd=None)
+    assert "add_steps" not in json.dumps(asked.context(spec)["schema"])
 
 
 def test_a_number_that_is_ruled_out_is_not_left_to_the_tuner_either() -> None:

@@ -38,8 +38,9 @@ from postgrad.records import (
 )
 from postgrad.report import read_view, write_report
 from postgrad.research import edit
-from postgrad.research.asking import Asking, Question
+from postgrad.research.asking import Asking
 from postgrad.research.base import Context
+from postgrad.research.questions import Question
 from postgrad.search import legal
 from postgrad.store.sqlite import SqliteStore
 from postgrad.testing.researcher import PLAIN

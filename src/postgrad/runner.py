@@ -24,9 +24,9 @@ from postgrad.recall import new_name, remember
 from postgrad.records import Budget, TaskSpec
 from postgrad.research.assemble import ready
 from postgrad.research.base import Researcher
+from postgrad.scripts.asking import editor_of
 from postgrad.scripts.executor import COMMAND as SCRIPT_WORKER
 from postgrad.scripts.executor import ScriptExecutor
-from postgrad.scripts.researcher import ScriptResearcher
 from postgrad.scripts.session import ScriptSession
 from postgrad.session import Session, run_started
 from postgrad.store.sqlite import SqliteStore, new_run_folder
@@ -174,10 +174,10 @@ def drive(
         PostgradError: there is no champion, or the final training failed.
         UserError: the data cannot be used.
     """
-    if researcher is None and isinstance(session, ScriptSession):
-        researcher = ScriptResearcher(session)
     if researcher is None and session.search_ended is None:
         ready(session.task)
+        if isinstance(session, ScriptSession):
+            researcher = editor_of(session)
     Loop(session, control or Control(), tick, researcher).run()
     publish_model(session, session.store.folder / "model")
     session.executor.clear()

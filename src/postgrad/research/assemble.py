@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Sequence
 
 from postgrad.errors import UserError
 from postgrad.llm.base import Patience, Price, Provider, Settings
@@ -11,9 +12,9 @@ from postgrad.llm.keys import Keys
 from postgrad.llm.presets import connect
 from postgrad.records import ModelSpec, ResearcherSpec, TaskSpec
 from postgrad.research import RESEARCHERS
-from postgrad.research.asking import Asking
+from postgrad.research.asking import Asking, Proposer
 from postgrad.research.base import Researcher
-from postgrad.research.command import NAME, Command
+from postgrad.research.command import NAME, Command, Program
 from postgrad.research.language_model import LanguageModel, patient
 from postgrad.research.proposers import PLAYBOOK
 
@@ -36,13 +37,22 @@ def researcher_of(task: TaskSpec, folder: Path) -> Researcher:
         return RESEARCHERS.get(spec)
     if spec.kind == OUTSIDE:
         return RESEARCHERS.get(PLAYBOOK)  # For what nobody put an idea in.
-    wait = timeout_s(task, spec)
+    program = Program(spec.command, folder / SCRATCH, timeout_s(task, spec), spec.env)
+    return Asking(proposers_of(task, spec, folder, program), spec)
+
+
+def proposers_of(task: TaskSpec, spec: ResearcherSpec, folder: Path, program: Program) -> Sequence[Proposer]:
+    """Who is asked in a run in this folder: models, or this program where the task names one.
+
+    Raises:
+        UserError: a key, a library, a price or a program is missing.
+    """
     record = folder / RECORD
     if spec.kind == NAME:
         ready(task)
-        return Asking([Command(spec, folder / SCRATCH, record, wait)], spec)
-    models = zip(spec.models, providers(task, spec), strict=True)
-    return Asking([LanguageModel(model, spec, provider, record, patient(wait)) for model, provider in models], spec)
+        return [Command(spec, program, record)]
+    models, rules = zip(spec.models, providers(task, spec), strict=True), patient(timeout_s(task, spec))
+    return [LanguageModel(model, spec, provider, record, rules) for model, provider in models]
 
 
 def ready(task: TaskSpec) -> None:

@@ -16,24 +16,20 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 from postgrad.llm.base import Message, Price, Reply, Request, Usage
 from postgrad.llm.errors import BadReply, Outage, ProviderError
 from postgrad.llm.retry import Retry
 from postgrad.quoting import escaped
 from postgrad.records import ModelSpec, ResearcherSpec
-from postgrad.research.asking import Question
-from postgrad.research.ideas import recipe_of
 from postgrad.research.language_model import LanguageModel
-from postgrad.research.menu import open_bases, open_settings, open_steps
-from postgrad.research.schema import schema_of
+from postgrad.research.questions import Question
 
 NAME = "command"
-# The version of what is sent; it goes up when a field goes away or changes its meaning.
-FORMAT = 1
 # Of the controller's environment, what a program gets: nothing that is a key.
 PASSED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE")
+# Where it finds what it is given, for who does not read its standard input.
+CONTEXT = "POSTGRAD_CONTEXT"
 MOST_BYTES, TOLD_BYTES = 200_000, 2_000
 # After the program has ended, a child of it that holds its output open is waited for so long.
 LINGER_S = 0.2
@@ -45,14 +41,18 @@ class Program:
     """A program as a provider of text. What it costs is for its owner to know.
 
     Attributes:
-        folder: it works there; made where it is not there.
+        folder: what it is given lies there, as `context.json`; made where it is not there.
         passed: further names of the environment.
+        inside: the folder within that it works in.
+        silent: it need not print anything.
     """
 
     command: tuple[str, ...]
     folder: Path
     timeout_s: float
     passed: tuple[str, ...] = ()
+    inside: str = ""
+    silent: bool = False
 
     @property
     def model(self) -> str:
@@ -74,6 +74,7 @@ class Program:
     def _output(self, stdin: bytes) -> str:
         kept = {name: os.environ[name] for name in (*PASSED, *self.passed) if name in os.environ}
         given = self.folder / "context.json"
+        kept |= {CONTEXT: str(given.resolve())}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             given.write_bytes(stdin)
@@ -83,7 +84,7 @@ class Program:
                     stdin=file,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    cwd=self.folder,
+                    cwd=self.folder / self.inside,
                     env=kept,
                     start_new_session=True,
                 )
@@ -110,7 +111,7 @@ class Program:
             wrong = Outage("timeout", f"The program had not ended after {self.timeout_s:g} s.{because}")
         elif code != 0:
             wrong = BadReply("shape", f"The program ended with code {code}.{because}")
-        elif not out.strip():
+        elif not out.strip() and not self.silent:
             wrong = BadReply("empty", f"The program printed nothing.{because}")
         if wrong is not None:
             raise wrong
@@ -159,43 +160,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 class Command(LanguageModel):
     """The proposer."""
 
-    def __init__(self, spec: ResearcherSpec, folder: Path, record: Path, timeout_s: float) -> None:
-        program = Program(spec.command, folder, timeout_s, spec.env)
+    def __init__(self, spec: ResearcherSpec, program: Program, record: Path) -> None:
         told = ModelSpec(name=NAME, provider=NAME)
         super().__init__(told, spec, program, record, Retry(attempts=1, bad_replies=1), repairs=1)
 
     def _request(self, question: Question) -> Request:
         """The context as JSON, in one message."""
-        return Request(messages=(Message("user", json.dumps(context_of(question, self._spec), ensure_ascii=False)),))
-
-
-def context_of(question: Question, spec: ResearcherSpec) -> dict[str, object]:
-    """What a program gets: the brief, and as data what may be chosen from."""
-    parent = question.ask.parent
-    menu: Sequence[dict[str, object]] = [
-        {
-            "move": item.name,
-            "change": item.change,
-            "why": item.why,
-            "believed_effect": round(item.effect.mean, 4),
-            "believed_sd": round(item.effect.sd, 4),
-            "nominal_s": round(item.nominal_s, 1),
-        }
-        for item in question.menu
-    ]
-    return {
-        "format": FORMAT,
-        "question": question.slot,
-        "task": {"name": question.ask.task.name, "metric": question.ask.task.metric},
-        "parent": None
-        if parent is None
-        else {"id": parent.id, "score": parent.score, "recipe": recipe_of(parent).model_dump(mode="json")},
-        "text": question.brief.text,
-        "brief": question.brief.model_dump(mode="json"),
-        "moves": menu,
-        "settings": [{"name": one.name, "value": one.value, "legal": one.legal} for one in open_settings(question.ask)],
-        "data_steps": open_steps(question.ask),
-        "base_models": open_bases(question.ask),
-        "proposals": question.most,
-        "schema": schema_of(question, spec),
-    }
+        return Request(messages=(Message("user", json.dumps(question.context(self._spec), ensure_ascii=False)),))

@@ -8,7 +8,6 @@ program stands quoted.
 from __future__ import annotations
 
 import json
-import re
 from typing import Iterator, Mapping, Sequence
 
 from pydantic_core import to_jsonable_python
@@ -21,17 +20,17 @@ from postgrad.research.brief import Brief, Draft, fitted
 from postgrad.research.ideas import Ask, recipe_of
 from postgrad.research.menu import Item, Setting, moves, open_bases, open_settings, open_steps
 from postgrad.research.tally import NAMED, Fact, Sum, Tally, sums, tally
+from postgrad.research.telling import CHANGE, LABEL, scored, step, word
 from postgrad.train import BACKENDS
 from postgrad.tree import Experiment, Tree
 
 MOST_TOKENS = 8000
-OBJECTIVE, TEXT, LABEL, CHANGE, MESSAGE, PARAMS = 1500, 160, 60, 160, 200, 600
+OBJECTIVE, TEXT, MESSAGE, PARAMS = 1500, 160, 200, 600
 # Lines that a section may have before it is fitted.
 NOTES = 20_000
 LONGEST, STEPS, SHOWN_LABELS, STANDOUTS = 80, 24, 60, 24
 # Stands first and last.
 RULES = "Rules"
-_PLAIN = re.compile(r"[A-Za-z0-9_.@/:+-]{1,120}")
 
 
 def brief(ask: Ask, most_tokens: int = MOST_TOKENS, examples: int = 0) -> Brief:
@@ -52,17 +51,23 @@ def brief(ask: Ask, most_tokens: int = MOST_TOKENS, examples: int = 0) -> Brief:
 def _about_the_task(ask: Ask, examples: int) -> Iterator[Draft]:
     task, card = ask.task, ask.context.card
     yield _rules(ask)
-    yield Draft("The objective, in the person's words", quoted(task.objective, OBJECTIVE).split("\n"), 0.06)
-    yield Draft("What is left of the budget", _left(ask))
-    notes = task.researcher.notes if isinstance(task.researcher, ResearcherSpec) else ""
-    if notes.strip():
-        yield Draft("Notes on the literature, as the person put them down", quoted(notes, NOTES).split("\n"), 0.06)
+    yield from asked_for(ask)
     if card is not None:
         yield Draft("The data", list(_data(card)), 0.07)
     if examples and ask.context.rows:
         rows = ask.context.rows[:: -(-len(ask.context.rows) // examples)]
         lines = [f"- {inlined(row.text, TEXT)} -> {inlined(row.label, LABEL)}" for row in rows]
         yield Draft("Some train rows, quoted", lines, 0.04)
+
+
+def asked_for(ask: Ask) -> Iterator[Draft]:
+    """What the person wants, in words and notes, and what may be spent on it."""
+    task = ask.task
+    yield Draft("The objective, in the person's words", quoted(task.objective, OBJECTIVE).split("\n"), 0.06)
+    yield Draft("What is left of the budget", _left(ask))
+    notes = task.researcher.notes if isinstance(task.researcher, ResearcherSpec) else ""
+    if notes.strip():
+        yield Draft("Notes on the literature, as the person put them down", quoted(notes, NOTES).split("\n"), 0.06)
 
 
 def _rules(ask: Ask) -> Draft:
@@ -136,7 +141,7 @@ def _about_the_tree(ask: Ask, seen: Tally) -> Iterator[Draft]:
     if parent is not None:
         yield _path(f"The recipe to be changed, that of {parent.id}", parent, tree, 0.12)
         blamed = parent.analysis.blamed if parent.analysis else ()
-        lines = [f"- {_word(one.cause)}: {one.share:.1%} of the search items" for one in blamed]
+        lines = [f"- {word(one.cause)}: {one.share:.1%} of the search items" for one in blamed]
         yield Draft(f"What {parent.id} gets wrong, by cause", lines, 0.03)
         yield _tried(f"Tried on {parent.id}, by kind of change", tree.children(parent.id), tree, 0.14)
         beside = tree.siblings(parent.id)
@@ -156,7 +161,7 @@ def _about_the_tree(ask: Ask, seen: Tally) -> Iterator[Draft]:
 
 
 def _named(facts: Sequence[Fact], tree: Tree) -> list[str]:
-    return [f"- {fact.effect:+.4f}: {_step(tree[fact.id])}" for fact in facts]
+    return [f"- {fact.effect:+.4f}: {step(tree[fact.id])}" for fact in facts]
 
 
 def _state(tree: Tree) -> Iterator[str]:
@@ -164,13 +169,13 @@ def _state(tree: Tree) -> Iterator[str]:
     yield f"- {len(tree):,} experiments: {len(tree.scored()):,} with a score, {failed:,} failed, {pending:,} under way"
     leader = tree.leader()
     if leader is not None:
-        yield f"- the champion is {leader.id} with {_score(leader)}"
+        yield f"- the champion is {leader.id} with {scored(leader)}"
 
 
 def _path(title: str, node: Experiment, tree: Tree, share: float) -> Draft:
     """A recipe and how it came about, the last step first."""
     steps = tree.path(node.id)
-    lines = [*_recipe(recipe_of(node)), *(f"- {_step(each)}" for each in reversed(steps[-STEPS:]))]
+    lines = [*_recipe(recipe_of(node)), *(f"- {step(each)}" for each in reversed(steps[-STEPS:]))]
     return Draft(title, lines, share, len(steps) - min(len(steps), STEPS))
 
 
@@ -178,14 +183,14 @@ def _recipe(recipe: Recipe) -> Iterator[str]:
     """A recipe part by part, without what is at its default."""
     if recipe.base_model is not None:
         yield f"- base model {inlined(recipe.base_model, CHANGE)}"
-    for step in recipe.data:
-        yield f"- data step {_word(step.op)} {_params(step.params)}"
+    for operator in recipe.data:
+        yield f"- data step {word(operator.op)} {_params(operator.params)}"
     for member in edit.members(recipe) if edit.valid(recipe) else []:
         stage = Stage.model_validate(member["stage"])
         fields = BACKENDS.get(stage.backend).Params.model_fields
         told = {key: value for key, value in stage.params.items() if value != fields[key].default}
         weight = "" if member["weight"] == member["score_weight"] == 1.0 else f", weight {member['weight']:g}"
-        yield f"- stage {_word(stage.backend)}{weight} {_params(told)}"
+        yield f"- stage {word(stage.backend)}{weight} {_params(told)}"
     if recipe.inference:
         yield f"- inference {_params(recipe.inference)}"
 
@@ -193,36 +198,6 @@ def _recipe(recipe: Recipe) -> Iterator[str]:
 def _params(params: Mapping[str, Value]) -> str:
     text = escaped(json.dumps(to_jsonable_python(params), ensure_ascii=False))
     return text if len(text) <= PARAMS else f"{text[:PARAMS]}..."
-
-
-def _word(name: str) -> str:
-    """A name as it is where it is a plain word, else quoted: plug-ins and other programs choose theirs."""
-    return name if _PLAIN.fullmatch(name) else inlined(name, LABEL)
-
-
-def _score(node: Experiment) -> str:
-    if node.score is None or node.evaluation is None:
-        return f"no score ({node.state.value})"
-    said = node.evaluation.estimate
-    return f"{said.value:.4f} [{said.low:.4f}, {said.high:.4f}]"
-
-
-def _step(node: Experiment) -> str:
-    proposal, parent = node.proposed.proposal, node.parent
-    on = f" on {parent}" if parent else ""
-    return f"{node.id}{on}: {_word(proposal.kind)}, {inlined(proposal.change, CHANGE)}: {_outcome(node)}"
-
-
-def _outcome(node: Experiment) -> str:
-    said = node.analysis
-    if said is None:
-        return "under way"
-    if said.verdict == "failed":
-        failure = node.failure
-        return f"failed ({_word(f'{failure.boundary}/{failure.kind}')})" if failure else "failed"
-    gap = said.difference
-    against = f", {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] to {said.against}" if gap and said.against else ""
-    return f"{_score(node)}{against}, {node.verdict}"
 
 
 def _tried(title: str, nodes: Sequence[Experiment], tree: Tree, share: float) -> Draft:
@@ -250,7 +225,7 @@ def _sum(one: Sum) -> str:
     parts += [f"{one.pending:,} under way"] if one.pending else []
     parts += [f"{one.rejected:,} rejected by the person"] if one.rejected else []
     parts += [f"{one.together:,} times with other changes"] if one.together else []
-    return f"- {_word(one.kind)}: {', '.join(parts)}; last: {', '.join(one.last)}"
+    return f"- {word(one.kind)}: {', '.join(parts)}; last: {', '.join(one.last)}"
 
 
 # --- what was learnt --------------------------------------------------------------------------------------------------
@@ -267,7 +242,7 @@ def lessons(seen: Tally) -> list[str]:
         most, least = (helped, hurt) if len(helped) >= len(hurt) else (hurt, helped)
         strongest = max(most, key=lambda one: abs(one[1].effect.value))
         verb = "helped" if most is helped else "did harm"
-        said = f"- {_word(kind)} {verb}, {strongest[1].effect.value:+.4f} at most; evidence {_evidence(most)}"
+        said = f"- {word(kind)} {verb}, {strongest[1].effect.value:+.4f} at most; evidence {_evidence(most)}"
         doubt = f"; CONTRADICTED by {_evidence(least)}: do not rely on it" if least else ""
         lines.append((bool(least), -len(most), said + doubt))
     return [line for _, _, line in sorted(lines)]
@@ -284,7 +259,7 @@ def _failures(seen: Tally, tree: Tree) -> list[str]:
     for kind, names in sorted(seen.failures.items(), key=lambda pair: -len(pair[1])):
         failure = tree[names[-1]].failure
         said = inlined(failure.message, MESSAGE) if failure else ""
-        lines.append(f"- {_word(kind)}: {len(names):,} times, last {', '.join(names[-NAMED:])}: {said}")
+        lines.append(f"- {word(kind)}: {len(names):,} times, last {', '.join(names[-NAMED:])}: {said}")
     return lines
 
 
@@ -316,4 +291,4 @@ def _settable(setting: Setting) -> str:
 
 def _move(item: Item) -> str:
     believed = f"believed to bring {item.effect.mean:+.3f} +- {item.effect.sd:.3f}"
-    return f"- {_word(item.name)}: {item.change}. {item.why} {believed}, {item.nominal_s:.0f} nominal seconds"
+    return f"- {word(item.name)}: {item.change}. {item.why} {believed}, {item.nominal_s:.0f} nominal seconds"

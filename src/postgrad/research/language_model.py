@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Sequence
 
 from postgrad.llm.base import Message, Price, Provider, Reply, Request, Usage
 from postgrad.llm.counting import dearest
 from postgrad.llm.errors import ProviderError, Refused
 from postgrad.llm.recorded import Recording
 from postgrad.llm.retry import Retry, Retrying
-from postgrad.llm.structured import ask
 from postgrad.quoting import escaped
-from postgrad.records import Asked, ModelSpec, ResearcherSpec, Sketch
-from postgrad.research import proposing
-from postgrad.research.asking import NOTE, Question, noted
-from postgrad.research.schema import schema_of
+from postgrad.records import Asked, ModelSpec, ResearcherSpec
+from postgrad.research.asking import NOTE, noted
+from postgrad.research.questions import Question
 
 REPAIRS = 2
 # What the schema and a wrong reply may add to a prompt, in tokens, before it is known.
 BESIDE = 2000
-SYSTEM = """You are the researcher of Postgrad, which tunes a small model on a person's task by experiments. You are \
-told what was tried and what came of it, and you propose what to try next. A referee that you cannot reach trains, \
-measures and decides.
-
-Reply with one JSON object: {{"proposals": [...]}}, {most} of them, the best first. Each is one idea: a move of the \
-list by its name, or settings, data steps or a base model to change, or a move with some of these. Say why it should \
-help, what change of the metric you expect, what would refute it, and which experiments speak for it. Prefer what was \
-not tried on this recipe. Where you are unsure of a number, leave it to the tuner with a range in `tune`."""
 
 
 class Gate:
@@ -110,13 +99,12 @@ class LanguageModel:
             slot=question.slot,
             key=request.key(self._gate.model),
         )
-        reading = _Reading(question)
+        reading = question.reading()
         provider = self._record.at(question.slot)
         self._gate.left = question.usd
         self._gate.spend(provider.spent)
         try:
-            found = ask(provider, request, proposing.Reply, self._repairs, reading)
-            usage: Usage | None = found.usage
+            usage: Usage | None = reading.ask(provider, request, self._repairs)
             failed = None
         except ProviderError as error:
             usage, failed = error.usage, None if reading.sketches else why(error)
@@ -126,41 +114,20 @@ class LanguageModel:
                 "rounds": provider.rounds,
                 "seconds": round(provider.seconds, 3),
                 "failed": failed,
-                "sketches": tuple(reading.sketches[: proposing.MOST]),
+                "sketches": tuple(reading.sketches),
                 "notes": noted(reading.problems),
             }
         )
 
     def _request(self, question: Question) -> Request:
-        most = f"1 to {question.most}" if question.most > 1 else "one"
-        system = SYSTEM.format(most=most)
         own = f"\n\nThe person adds:\n{self._told.prompt}" if self._told.prompt.strip() else ""
         return Request(
-            messages=(Message("system", system + own), Message("user", question.brief.text)),
+            messages=(Message("system", question.system + own), Message("user", question.brief.text)),
             max_tokens=self._spec.max_tokens,
             temperature=self._spec.temperature,
-            schema=schema_of(question, self._spec),
-            seed=question.ask.context.index,
+            schema=question.schema(self._spec),
+            seed=question.number,
         )
-
-
-class _Reading:
-    """Checks replies, and keeps what can be used of the last one in which anything could be."""
-
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self._rounds = 0
-        self.sketches: list[Sketch] = []
-        self.problems: list[str] = []
-
-    def __call__(self, reply: proposing.Reply) -> Sequence[str]:
-        """What goes back to the model. A second reply of which something can be used is good enough."""
-        self._rounds += 1
-        found = proposing.checked(reply, self._question.ask, self._question.menu)
-        self.problems = found.problems
-        if found.sketches:
-            self.sketches = found.sketches
-        return () if self.sketches and self._rounds > 1 else found.problems
 
 
 def why(error: ProviderError) -> str:

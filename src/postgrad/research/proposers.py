@@ -61,8 +61,12 @@ class Record:
         return self.streak > 1 and self.since < min(LONGEST_REST, 2 ** (self.streak - 1))
 
 
-def records(tree: Tree, names: Sequence[str]) -> dict[str, Record]:
-    """Proposer -> what it did, the playbook too: what a policy names by itself counts as its."""
+def records(tree: Tree, names: Sequence[str], unit: float = 1.0) -> dict[str, Record]:
+    """Proposer -> what it did, the playbook too: what a policy names by itself counts as its.
+
+    Args:
+        unit: what an effect of 1 is, in what scores are counted in.
+    """
     found = {name: Record() for name in (*names, PLAYBOOK)}
     for node in tree.all():
         asked = node.proposed.proposal.asked
@@ -75,7 +79,7 @@ def records(tree: Tree, names: Sequence[str]) -> dict[str, Record]:
                 one.seen.append((FAILED_EFFECT, BETWEEN_PARENTS**2))
         name = _proposer(node, found)
         if name is not None:
-            _count(found[name], node, tree)
+            _count(found[name], node, tree, unit)
     playbook = found[PLAYBOOK]
     playbook.belief = _believed(playbook, DRAFT_PRIOR)
     start = Belief(playbook.belief.mean - BEHIND, UNSURE)
@@ -98,11 +102,18 @@ def _proposer(node: Experiment, names: dict[str, Record]) -> str | None:
     return PLAYBOOK if counts else None
 
 
-def _count(record: Record, node: Experiment, tree: Tree) -> None:
+def _count(record: Record, node: Experiment, tree: Tree, unit: float) -> None:
     record.experiments += 1
     record.cost_s += OVERHEAD_S + node.proposed.nominal_s
     if (seen := _gain(node) or effect_of(node, tree)) is not None:
-        record.seen.append(seen)
+        record.seen.append(_in_units(seen, unit))
+
+
+def _in_units(seen: tuple[float, float], unit: float) -> tuple[float, float]:
+    """An effect and its variance, of which what other parents would make of it stays as it is."""
+    if unit == 1.0 or seen == (FAILED_EFFECT, BETWEEN_PARENTS**2):
+        return seen
+    return seen[0] / unit, max(0.0, seen[1] - BETWEEN_PARENTS**2) / unit**2 + BETWEEN_PARENTS**2
 
 
 def _gain(node: Experiment) -> tuple[float, float] | None:

@@ -14,6 +14,7 @@ from typing import Iterator, Mapping
 from postgrad.records import Choice, Move, Proposal, Recipe, Stage, TaskSpec
 from postgrad.research.base import Context
 from postgrad.research.learning import Belief, effect_of
+from postgrad.research.proposers import PLAYBOOK
 from postgrad.scripts.constants import constants, values_of
 from postgrad.scripts.edits import edits_for
 from postgrad.scripts.paths import EditRefused
@@ -61,8 +62,8 @@ class ScriptResearcher:
 
         Where nothing new is left, the same files once more with another seed.
         """
-        base = self._base(choice, context.tree)
-        if self._control_is_due(context):
+        base = self.base(choice, context.tree)
+        if self.control_is_due(context):
             return self._again(task, choice, context.tree.leader() or base, context, CONTROL)
         first = self._without(base) if choice.move is Move.ABLATE else ()
         for idea in chain(first, self._ideas(base, context)):
@@ -71,7 +72,7 @@ class ScriptResearcher:
                 return self._proposal(task, choice, base, idea, recipe)
         return self._again(task, choice, base, context, SAME)
 
-    def _control_is_due(self, context: Context) -> bool:
+    def control_is_due(self, context: Context) -> bool:
         """Where several experiments share the machine, each takes something from the others, and not always the same:
         now and then what leads is run once more among them."""
         slots = self.session.executor.engine.slots
@@ -85,7 +86,7 @@ class ScriptResearcher:
         seed = 1 + max(node.proposed.proposal.seed for node in context.tree.all())
         return made.model_copy(update={"seed": seed, "carried_out": carried})
 
-    def _base(self, choice: Choice, tree: Tree) -> Experiment:
+    def base(self, choice: Choice, tree: Tree) -> Experiment:
         """What is changed: never a failed experiment, whose own parent ran."""
         node = tree.experiments.get(choice.parent or "") or tree.leader() or tree.all()[0]
         while node.score is None and node.parent is not None:
@@ -198,7 +199,7 @@ class ScriptResearcher:
             change=idea.change,
             expected_effect=idea.gain,
             refuted_by=idea.refuted_by,
-            proposer="playbook",
+            proposer=PLAYBOOK,
             seed=task.seed,
             carried_out=Choice(parent=base.id, move=Move.IMPROVE, reason=choice.reason, kinds=(idea.kind,)),
         )
@@ -216,7 +217,8 @@ def _harmed(node: Experiment, tree: Tree) -> bool:
 
 def _belief(group: str, tree: Tree) -> Belief:
     """What a change of this group brings, in units of the spread of all effects of the run."""
-    effects = [(node.proposed.proposal.kind, effect_of(node, tree)) for node in tree.all()]
+    nodes = [node for node in tree.all() if node.proposed.proposal.proposer == PLAYBOOK]
+    effects = [(node.proposed.proposal.kind, effect_of(node, tree)) for node in nodes]
     seen = [(kind, effect[0]) for kind, effect in effects if effect is not None]
     scale = max((abs(value) for _, value in seen), default=0.0) or 1.0
     found = Belief(0.0, 0.3)

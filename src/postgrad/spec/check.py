@@ -225,7 +225,7 @@ def _check_researcher(sections: Mapping[str, Any], problems: list[str]) -> None:
 
 
 def _check_script(sections: Mapping[str, Any], problems: list[str]) -> None:
-    """What a script cannot have yet: policies that name recipes of ours, and researchers that edit no files."""
+    """What a script cannot have yet: policies and researchers that name recipes of ours."""
     if sections.get("kind") != "script":
         return
     policy = sections["search"].policy if "search" in sections else "uct"
@@ -235,10 +235,11 @@ def _check_script(sections: Mapping[str, Any], problems: list[str]) -> None:
         problems.append(
             f"search: the policy '{policy}' names recipes, and a script has none. Take one of: {', '.join(names)}."
         )
-    if sections.get("researcher", "playbook") != "playbook":
+    researcher = sections.get("researcher", "playbook")
+    if researcher != "playbook" and getattr(researcher, "kind", "") not in ("language_model", "command"):
         problems.append(
-            "researcher: in a task of kind 'script' the playbook edits the files; models and programs do not yet. "
-            "Remove it."
+            "researcher: in a task of kind 'script' files are edited by the playbook, by models or by a command. Write "
+            "{models: [...]} or {command: [...]}, or remove it."
         )
 
 
