@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from postgrad.errors import UserError
 from postgrad.records import Record, ScriptSpec, TaskSpec
+from postgrad.research.assemble import ready
 from postgrad.scripts.constants import constants, tunable
 from postgrad.scripts.edits import edits_for
 from postgrad.scripts.protect import Rules
@@ -63,6 +64,7 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
             for word in command
             if word.endswith(".py") and word not in files
         ]
+    problems += _lacking(task)
     warnings = []
     if any(word in editable for word in script.referee):
         problems.append("script.referee: experiments may edit it. Take it out of script.editable.")
@@ -70,7 +72,7 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
         warnings.append("The number is what the script prints, its own word: nothing will be certified.")
     elif not script.hidden:
         warnings.append("Nothing is hidden: the script may train on everything that it is measured on.")
-    if not names and not edits:
+    if not names and not edits and task.researcher == "playbook":
         warnings.append(
             "No constant and no small edit was recognised: without a language model there is nothing to try."
         )
@@ -84,3 +86,12 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
         warnings=tuple(warnings),
         problems=tuple(problems),
     )
+
+
+def _lacking(task: TaskSpec) -> list[str]:
+    """What whoever edits lacks. Nobody is asked anything."""
+    try:
+        ready(task)
+    except UserError as problem:
+        return [f"researcher: {problem}"]
+    return []

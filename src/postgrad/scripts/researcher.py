@@ -29,6 +29,8 @@ WHY_AGAIN = {
 }
 # Of a repository's other files, so many are looked at for words.
 MOST_BESIDE = 20
+# Settings of one file that are looked at for one that was not tried.
+ONWARDS = 4
 # With several workers, one experiment of so many is such a control.
 EVERY = 10
 
@@ -126,8 +128,10 @@ class ScriptResearcher:
         for path, source in sources.items():
             found = constants(path, source, self._beside(base, path))
             tried = [self._tried(node, path) for node in context.tree.all() if _moves_numbers(node)]
-            setting = next_setting(found, tried, "max", context.rng.getrandbits(31))
-            if setting is not None:
+            for _ in range(ONWARDS):
+                setting = next_setting(found, tried, "max", context.rng.getrandbits(31))
+                if setting is None:
+                    break
                 yield Idea(
                     kind=f"{CONSTANT}.{next(iter(setting.values))}",
                     change=setting.words,
@@ -135,6 +139,8 @@ class ScriptResearcher:
                     refuted_by="the score is no better than before",
                     files={path: applied(source, found, setting).encode()},
                 )
+                # Somebody else than the tuner tried these files: on to its next numbers.
+                tried = [*tried, Tried(values={**values_of(found), **setting.values}, pending=True)]
 
     def _tried(self, node: Experiment, path: str) -> Tried:
         recipe = node.proposed.proposal.recipe
