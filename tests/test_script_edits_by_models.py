@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from difflib import unified_diff
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Callable, Iterator
@@ -362,7 +363,7 @@ def test_a_killed_run_asks_nothing_twice(tmp_path: Path, server: Server) -> None
         server.behaviour.asked.clear()
         place = tmp_path / f"killed-{number}"
         folder = run_of(place, with_researcher(task_of(place, budget="4 experiments"), served(server)))
-        assert in_child(lambda folder=folder, number=number: dying(folder, number)) == -signal.SIGKILL
+        assert in_child(partial(dying, folder, number)) == -signal.SIGKILL
         assert len(server.behaviour.asked) == number == len((folder / RECORD).read_text().splitlines())
         driven(folder)
         assert len(server.behaviour.asked) == questions, "a question was asked twice"

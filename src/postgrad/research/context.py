@@ -49,7 +49,7 @@ def brief(ask: Ask, most_tokens: int = MOST_TOKENS, examples: int = 0) -> Brief:
 
 
 def _about_the_task(ask: Ask, examples: int) -> Iterator[Draft]:
-    task, card = ask.task, ask.context.card
+    card = ask.context.card
     yield _rules(ask)
     yield from asked_for(ask)
     if card is not None:

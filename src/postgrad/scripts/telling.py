@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterator, Sequence
 
-from postgrad.quoting import BAR, escaped, inlined, quoted
+from postgrad.quoting import BAR, escaped, inlined
 from postgrad.records import ScriptSpec
 from postgrad.research.brief import Brief, Draft, fitted
-from postgrad.research.context import OBJECTIVE, RULES, budget_left
+from postgrad.research.context import RULES, asked_for
 from postgrad.research.ideas import Ask
 from postgrad.research.telling import scored, step
 from postgrad.scripts.paths import EditRefused
@@ -56,8 +56,7 @@ def brief(ask: Ask, subject: Subject, workspace: Workspace, most_tokens: int) ->
     return fitted(
         [
             rules,
-            Draft("The objective, in the person's words", quoted(ask.task.objective, OBJECTIVE).split("\n"), 0.05),
-            Draft("What is left of the budget", budget_left(ask)),
+            *asked_for(ask),
             *_files(subject, workspace),
             *_about_the_run(ask.tree, subject, workspace),
             rules,
