@@ -37,7 +37,7 @@ LARGE = 0.1
 _FIXABLE = re.compile(
     r"^(?:[\w.]+\.)?(?:SyntaxError|IndentationError|TabError|NameError|UnboundLocalError|TypeError|AttributeError|"
     r"ImportError|ModuleNotFoundError|KeyError|IndexError|ValueError|AssertionError|ZeroDivisionError|RuntimeError|"
-    r"UnicodeDecodeError|UnicodeEncodeError|FileNotFoundError|FileExistsError|NotImplementedError)\b",
+    r"UnicodeDecodeError|UnicodeEncodeError|FileNotFoundError|FileExistsError)\b",
     re.MULTILINE,
 )
 SYSTEM = """You are the researcher of Postgrad, which improves a training script by experiments. You are told the \
