@@ -24,13 +24,17 @@ from postgrad.llm.scripted import Line, Scripted
 from postgrad.records import Asked, Choice, Failure, ModelSpec, Move, Proposal, Rates, ResearcherSpec, TaskSpec
 from postgrad.research.assemble import RECORD, SCRATCH
 from postgrad.research.base import Context
+from postgrad.research.ideas import Ask
 from postgrad.research.language_model import LanguageModel, patient
 from postgrad.runner import drive, opened
 from postgrad.scripts.asking import ScriptAsking, editor_of, fixable
+from postgrad.scripts.outlook import script_outlook
 from postgrad.scripts.researcher import ScriptResearcher
 from postgrad.scripts.session import ScriptSession
+from postgrad.scripts.telling import Subject, brief
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
+from postgrad.testing.trees import Node, tree_of
 from postgrad.tree import Tree
 from provider_server import Server
 from test_scripts import PREPARE, TRAIN, driven, in_child, outline, run_of, task_of
@@ -216,13 +220,44 @@ def test_the_brief_has_rules_files_and_results_in_the_metrics_own_sign(measured:
     assert scores and "with 1.0" in scores[0] and "-1.0" not in scores[0]
 
 
-@pytest.mark.parametrize("most", [1200, 2000, 8000])
-def test_it_is_bounded_and_says_what_it_leaves_out(measured: Bench, most: int) -> None:
+@pytest.mark.parametrize(("most", "is_cut"), [(1200, True), (20_000, False)])
+def test_it_is_bounded_and_says_what_it_leaves_out(measured: Bench, most: int, is_cut: bool) -> None:
     text = told(measured, most)
-    assert len(text.encode()) / 3 <= most
-    assert text.startswith("## Rules") and ("[left out: " in text) == (most < 2000 or "[left out: " in text)
-    if most == 1200:
-        assert "[left out: " in text
+    assert len(text.encode()) / 3 <= most and text.startswith("## Rules")
+    assert ("[left out: " in text) == is_cut
+
+
+def test_it_is_no_longer_for_a_long_run(measured: Bench) -> None:
+    session = measured.session
+    assert session.prepared is not None and session.prepared.script is not None
+    sizes = []
+    for count in (300, 3000):
+        nodes = [Node("e0000", score=-1.0)]
+        nodes += [
+            Node(f"e{n:04d}", "e0000", -1.0 + n / 1e5, "failed" if n % 9 == 8 else "done", kind="patch.train.py")
+            for n in range(1, count)
+        ]
+        tree = tree_of(nodes)
+        leader, baseline = tree.leader(), session.workspace.baseline
+        assert leader is not None
+        subject = Subject(
+            node=tree["e0000"],
+            commit=baseline,
+            leader=(leader, baseline),
+            script=session.script,
+            sign=-1.0,
+            editable=session.prepared.script.editable,
+            mends=False,
+        )
+        context = Context(tree, Random(0), count, None, lambda recipe: 1.0)
+        ask = Ask(session.task, Choice(parent="e0000", move=Move.IMPROVE), context)
+        made = brief(ask, subject, session.workspace, 4000)
+        assert made.tokens <= 4000 and made.sections[0] == made.sections[-1]
+        sizes.append(made.tokens)
+        tried = made.section("Tried on e0000, the last first")
+        shown = int(tried.left_out.split()[0].replace(",", "")) + len(tried.lines)
+        assert shown == count - 1, "what is left out is counted"
+    assert sizes[1] <= 1.1 * sizes[0]
 
 
 def test_nothing_that_is_quoted_gives_orders(tmp_path: Path) -> None:
@@ -342,6 +377,19 @@ def test_a_run_is_driven_by_a_model(tmp_path: Path, server: Server) -> None:
     best = tree.leader()
     assert best is not None and best.proposed.proposal.proposer == "openai_compatible/m"
     assert (tmp_path / "src" / "train.py").read_text() == TRAIN
+
+
+def test_beside_the_playbook_a_model_is_on_trial(tmp_path: Path, server: Server) -> None:
+    task = with_researcher(task_of(tmp_path, budget="6 experiments"), served(server, alone=False))
+    tree = Tree.from_events(driven(run_of(tmp_path, task)))
+    proposers = [node.proposed.proposal.proposer for node in tree.all()]
+    assert "playbook" in proposers and len(asked_of(tree)) <= 2
+
+
+def test_a_control_among_workers_is_never_asked_for(measured: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScriptResearcher, "control_is_due", lambda self, context: True)
+    made = measured.propose(diff(rate("0.03")))
+    assert made.kind == "replicate.control" and not measured.script.asked
 
 
 @pytest.mark.parametrize("way", ["status", "many"])
@@ -524,3 +572,9 @@ def test_who_may_edit_in_a_task_file(tmp_path: Path, written: str, fine: bool) -
         return
     with pytest.raises(UserError, match="edited by the playbook, by models or by a command"):
         load_task(path)
+
+
+def test_check_names_what_an_editor_lacks(tmp_path: Path) -> None:
+    task = with_researcher(task_of(tmp_path), ResearcherSpec(kind="command", command=("no-such-agent",)))
+    problems = script_outlook(task).problems
+    assert len(problems) == 1 and "no-such-agent" in problems[0] and problems[0].startswith("researcher: ")

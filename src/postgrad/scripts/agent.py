@@ -15,9 +15,10 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Iterator
 
+from postgrad.errors import PostgradError
 from postgrad.execute.files import Refused, read_regular, remove_tree
 from postgrad.llm.base import Reply, Request
-from postgrad.llm.errors import BadReply
+from postgrad.llm.errors import BadReply, Outage
 from postgrad.llm.structured import found_json
 from postgrad.metrics.reading import read_json
 from postgrad.research.command import Program
@@ -55,10 +56,13 @@ class Agent(Program):
         """
         commit = str(json.loads(request.messages[0].text)["parent"]["commit"])
         work = self.folder / CHECKOUT
-        remove_tree(work)
-        self.session.workspace.checkout(commit, work)
-        if len(request.messages) > 1:
-            self._again(work, request.messages[-2].text)
+        try:
+            remove_tree(work)
+            self.session.workspace.checkout(commit, work)
+            if len(request.messages) > 1:
+                self._again(work, request.messages[-2].text)
+        except (OSError, PostgradError) as error:  # What an agent of an earlier question left is no end of a run.
+            raise Outage("connection", f"The agent's checkout cannot be made: {error}") from None
         reply = super().complete(request)
         left = {**_said(reply.text), **self._left(work, commit)}
         return Reply(text=json.dumps(left), usage=reply.usage, model="", finish="stop", latency_s=reply.latency_s)
@@ -69,9 +73,11 @@ class Agent(Program):
         files = told.get("files", []) if isinstance(told, dict) else []
         for one in files:
             path = work / one["path"]
+            if not self.rules.allowed(one["path"]):
+                continue
             if one["content"] is None:
                 path.unlink(missing_ok=True)
-            elif self.rules.allowed(one["path"]):
+            else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(one["content"].encode())
 
