@@ -44,7 +44,7 @@ class RunningScript(RunningJob):
         self._tree = str(spec.recipe.stage.params.get("tree", "")) or executor.workspace.baseline
         self._result: JobResult | None = None
         self._ran: Exit | None = None
-        self._known: Mapping[str, str] = {}
+        self._known: Mapping[str, tuple[int, str]] = {}
         # What else the machine did: within a fixed time, a busy machine trains less.
         self._beside = {"load_at_start": round(os.getloadavg()[0], 2)}
         self._handle: Handle = self._begin()
@@ -256,16 +256,27 @@ def _remove(place: Path) -> None:
         remove_tree(place)
 
 
-def _hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """Path -> sha256 of the protected files of a checkout."""
-    there = (name for name in names if (folder / name).is_file() and not (folder / name).is_symlink())
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in there}
+def _hashes(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Path -> size and sha256 of the protected files of a checkout."""
+    there = (folder / name for name in names if (folder / name).is_file() and not (folder / name).is_symlink())
+    return {path.relative_to(folder).as_posix(): (path.stat().st_size, _digest(path)) for path in there}
 
 
-def _changed(folder: Path, known: Mapping[str, str]) -> str:
-    """The first protected file that is not what it was; "" where all are."""
-    for name, digest in known.items():
+def _changed(folder: Path, known: Mapping[str, tuple[int, str]]) -> str:
+    """The first protected file that is not what it was; "" where all are. Only one of the right size is read: a script
+    can make a file of any size."""
+    for name, (size, digest) in known.items():
         path = folder / name
-        if path.is_symlink() or not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        try:
+            plain = path.is_file() and not path.is_symlink() and path.stat().st_size == size
+            same = plain and _digest(path) == digest
+        except OSError:
+            same = False
+        if not same:
             return name
     return ""
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

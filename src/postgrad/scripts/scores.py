@@ -12,6 +12,7 @@ MOST_ITEMS = 100_000
 # How far the value may be from the mean of its items.
 TOLERANCE = 1e-6
 WHOLE = "score"
+_SPACE = r"[^\S\n]*+"
 _NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf|-inf)"
 
 
@@ -29,13 +30,14 @@ def written(data: bytes, sign: float) -> dict[str, float]:
         found = json.loads(data)
         value, items = float(found["value"]), found.get("items") or {WHOLE: found["value"]}
         numbers = {str(name): float(number) for name, number in items.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as wrong:
+        "".join(numbers).encode()  # A name with half a character cannot be written down.
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as wrong:
         raise BadScore(f'score.json is not {{"value": number, "items": {{...}}}} ({type(wrong).__name__})') from wrong
     if len(numbers) > MOST_ITEMS:
         raise BadScore(f"score.json has {len(numbers):,} items, and at most {MOST_ITEMS:,} are taken")
     if not all(map(math.isfinite, (value, *numbers.values()))):
         raise BadScore("score.json holds a value that is no finite number")
-    mean = math.fsum(numbers.values()) / len(numbers)
+    mean = math.fsum(number / len(numbers) for number in numbers.values())
     if abs(mean - value) > TOLERANCE * max(1.0, abs(value)):
         raise BadScore(f"the value {value:g} is not the mean of the items, {mean:g}")
     return {name: sign * number for name, number in numbers.items()}
@@ -47,7 +49,8 @@ def printed(text: str, key: str, sign: float) -> dict[str, float]:
     Raises:
         BadScore: there is no such line, or its value is no finite number.
     """
-    lines = re.findall(rf"^\s*{re.escape(key)}\s*[:=]\s*{_NUMBER}\s*$", text, re.MULTILINE)
+    # Within its line: a pattern that runs on through empty ones takes the square of their number.
+    lines = re.findall(rf"^{_SPACE}{re.escape(key)}{_SPACE}[:=]{_SPACE}{_NUMBER}{_SPACE}$", text, re.MULTILINE)
     if not lines:
         raise BadScore(f"no line '{key}: NUMBER' was printed")
     value = float(lines[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from pathlib import Path
 from typing import Any, Mapping
@@ -15,6 +16,7 @@ from postgrad.records import ScriptSpec
 COMMANDS = ("run", "referee")
 TIMES = {"time": "time_s", "kill": "kill_s"}
 KEYS = tuple(next((short for short, full in TIMES.items() if full == key), key) for key in ScriptSpec.model_fields)
+SCORE = "score.json"
 SPLITS = ("search", "select", "sealed")
 # What an experiment may take beyond the time that the script is told, for its start and its end.
 KILL_FACTOR, KILL_MORE_S = 2.0, 30.0
@@ -101,6 +103,20 @@ def _seconds(key: str, value: Any, problems: list[str]) -> float:
     return found or DEFAULT_TIME_S
 
 
+def _bad_leaf(leaf: str, spec: ScriptSpec) -> str | None:
+    """Why a script may not leave a file or folder: what lies in its place is removed before each experiment."""
+    parts = leaf.removesuffix("/").split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return "which is, or leads out of, the folder of the experiment"
+    words = {word: key for key in COMMANDS for word in getattr(spec, key) if (Path(spec.source) / word).is_file()}
+    used = {word: f"which script.{key} needs" for word, key in words.items()} | {SCORE: "which the referee writes"}
+    for name, why in used.items():
+        place = posixpath.normpath(name)
+        if place.split("/")[: len(parts)] == parts:
+            return why if place == "/".join(parts) else f"and {name}, {why}, lies in it"
+    return None
+
+
 def _check(spec: ScriptSpec, problems: list[str]) -> None:
     if not Path(spec.source).is_dir():
         problems.append(f"script.source: there is no folder {spec.source}.")
@@ -110,6 +126,9 @@ def _check(spec: ScriptSpec, problems: list[str]) -> None:
     if spec.kill_s < spec.time_s:
         told = format_duration(spec.time_s)
         problems.append(f"script.kill is {format_duration(spec.kill_s)}, and the script is told to train for {told}.")
+    for leaf in spec.leaves:
+        if (wrong := _bad_leaf(leaf, spec)) is not None:
+            problems.append(f"script.leaves names {leaf!r}, {wrong}. Name a file or folder of its own: [out].")
     if spec.referee and not spec.leaves:
         problems.append("script.leaves is missing: there is nothing that the referee could read.")
     if spec.referee and spec.printed:
