@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from postgrad.errors import UserError
+from postgrad.people.ideas import edited, injected
+from postgrad.records import Edit, Inject, Order, Recipe, Stage
 from postgrad.scripts import executor
 from postgrad.scripts.left import hand_over
 from postgrad.scripts.scores import BadScore, printed, written
 from postgrad.scripts.seal import difference_of, estimate_of
 from postgrad.spec import load_task
+from postgrad.tree import Tree
+from test_people_gate import composed
 from test_scripts import MEASURED, driven, run_of, task_of
 
 # --- what is left -----------------------------------------------------------------------------------------------------
@@ -138,3 +142,24 @@ def test_a_champion_that_is_the_source_is_trained_once_for_each_seed(tmp_path: P
     jobs = [event.body for event in events if event.body.type == "job_finished" and event.body.purpose == "sealed"]
     assert len(jobs) == len({job.job for job in jobs}) == 3
     assert events[-1].body.type == "run_ended"
+
+
+# --- people -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Inject(recipe=Recipe(stage=Stage(backend="classic"))),
+        Inject(kind="draft.classic"),
+        Inject(recipe=Recipe(stage=Stage(backend="script", params={"tree": "0" * 40})), asks=True),
+        Edit(experiment="e0001", changes={"backend": "classic"}),
+    ],
+)
+def test_a_recipe_is_no_idea_for_a_script(tmp_path: Path, wish: Inject | Edit) -> None:
+    task, order = task_of(tmp_path), Order(id="0" * 16, by="somebody", at=0.0, wish=wish)
+    with pytest.raises(UserError, match="versions of a script's files"):
+        if isinstance(wish, Inject):
+            injected(wish, order, task, Tree.from_events(()), {})
+        else:
+            edited(composed("constant"), wish, order, task, Tree.from_events(()), {})

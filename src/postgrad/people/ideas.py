@@ -52,6 +52,7 @@ def edited(proposal: Proposal, wish: Edit, order: Order, task: TaskSpec, tree: T
     Raises:
         UserError: a setting that a recipe does not have, or a recipe that cannot be tried.
     """
+    _no_script(task)
     if not wish.changes:
         raise UserError("No setting was given. Name what to change, as: stage.lr=1e-4")
     recipe = with_settings(proposal.recipe, wish.changes)
@@ -132,6 +133,7 @@ def injected(wish: Inject, order: Order, task: TaskSpec, tree: Tree, ideas: Idea
         UserError: neither or both of a recipe and a kind, a kind that does not apply, a recipe that cannot be tried,
             was tried, or is about to be.
     """
+    _no_script(task)
     if (wish.recipe is None) == (wish.kind is None):
         raise UserError("An idea is a recipe, or a kind of change on an experiment: give one of the two.")
     kind, change, why, recipe = _named(wish, task, tree, ideas) if wish.kind else (RECIPE, "a recipe", "", wish.recipe)
@@ -207,6 +209,16 @@ def _named(wish: Inject, task: TaskSpec, tree: Tree, ideas: Ideas) -> tuple[str,
     if after is None or after.hash == base.hash:
         raise UserError(f"The change {kind} does not apply to the recipe of {wish.experiment}.")
     return kind, plays[kind].change, plays[kind].hypothesis, after
+
+
+def _no_script(task: TaskSpec) -> None:
+    """Of a script, a recipe is a version of its files: a recipe or a change of the playbook would fail for sure."""
+    if task.script is not None:
+        raise UserError(
+            "The experiments of this run are versions of a script's files, and have no recipe that could be written or "
+            "changed here. Change the files in the source, and start a new run from there; or order: approve, reject, "
+            "pin, ban."
+        )
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
