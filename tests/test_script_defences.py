@@ -137,7 +137,11 @@ def test_a_side_with_one_training_has_the_seed_noise_of_the_other() -> None:
 
 
 def test_a_champion_that_is_the_source_is_trained_once_for_each_seed(tmp_path: Path) -> None:
-    folder = run_of(tmp_path, task_of(tmp_path, budget="1 experiments", workers=3))
+    """Links of the source to folders, and to nothing, are no reason for the end of a run to fail."""
+    task = task_of(tmp_path, budget="1 experiments", workers=3, more={"lib/a.txt": "a"})
+    (tmp_path / "src" / "library").symlink_to("lib")
+    (tmp_path / "src" / "latest").symlink_to("lib/nowhere")
+    folder = run_of(tmp_path, task)
     events = driven(folder)
     jobs = [event.body for event in events if event.body.type == "job_finished" and event.body.purpose == "sealed"]
     assert len(jobs) == len({job.job for job in jobs}) == 3

@@ -204,6 +204,9 @@ class RunningScript(RunningJob):
         for leaf in self._of.script.leaves:
             _remove(folder / leaf)
         hand_over(self._folder / "run" / CHECKOUT, self._of.script.leaves, folder)
+        for place in list(folder.rglob("*")):  # The store keeps files, and a link only as the file that it leads to.
+            if place.is_symlink() and not place.is_file():
+                place.unlink()
         return self._of.artifacts.put_folder(folder)
 
 
