@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 
 from postgrad.errors import UserError
 from postgrad.people.ideas import edited, injected
-from postgrad.records import Edit, Inject, Order, Recipe, Stage
+from postgrad.records import Choice, Edit, Inject, Move, Order, Recipe, Stage
+from postgrad.research.base import Context
+from postgrad.runner import opened
 from postgrad.scripts import executor
 from postgrad.scripts.left import hand_over
+from postgrad.scripts.researcher import ScriptResearcher
 from postgrad.scripts.scores import BadScore, printed, written
 from postgrad.scripts.seal import difference_of, estimate_of
+from postgrad.scripts.session import ScriptSession
 from postgrad.spec import load_task
+from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Tree
 from test_people_gate import composed
 from test_scripts import MEASURED, driven, run_of, task_of
@@ -167,3 +173,21 @@ def test_a_recipe_is_no_idea_for_a_script(tmp_path: Path, wish: Inject | Edit) -
             injected(wish, order, task, Tree.from_events(()), {})
         else:
             edited(composed("constant"), wish, order, task, Tree.from_events(()), {})
+
+
+def test_a_number_that_people_closed_keeps_no_other_from_being_tried(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, task_of(tmp_path, budget="1 experiments"))
+    driven(folder)
+    with opened(SqliteStore.open(folder, write=True)) as session:
+        assert isinstance(session, ScriptSession)
+        choice, closed = Choice(parent="e0000", move=Move.IMPROVE, reason="r"), {"constant.LEARNING_RATE"}
+        context = Context(
+            tree=session.tree,
+            rng=Random(0),
+            index=1,
+            affordable_s=None,
+            nominal_s=lambda recipe: 1.0,
+            barred=closed.__contains__,
+        )
+        found = ScriptResearcher(session).propose(session.task, choice, context)
+    assert found.kind == "constant.BATCH_SIZE"

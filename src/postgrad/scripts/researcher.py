@@ -127,9 +127,11 @@ class ScriptResearcher:
         sources = dict(self._sources(base))
         for path, source in sources.items():
             found = constants(path, source, self._beside(base, path))
+            # What people closed is not moved, alone or beside others.
+            free = [one for one in found if not context.barred(f"{CONSTANT}.{one.name}")]
             tried = [self._tried(node, path) for node in context.tree.all() if _moves_numbers(node)]
             for _ in range(ONWARDS):
-                setting = next_setting(found, tried, "max", context.rng.getrandbits(31))
+                setting = next_setting(free, tried, "max", context.rng.getrandbits(31))
                 if setting is None:
                     break
                 yield Idea(
