@@ -19,5 +19,6 @@ places = list(
 )
 place = places[number // 2 % len(places)]
 value = float(place[1]) * (2 if number % 2 else 0.5)
+value = value if set(place[1]) & set(".e") else max(1, int(value))
 path.write_text(text[: place.start(1)] + f"{value:g}" + text[place.end(1) :])
 print(json.dumps({"hypothesis": f"{place[0]} may be better as {value:g}.", "expected_effect": 0.0}))

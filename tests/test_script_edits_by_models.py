@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -454,9 +455,10 @@ def agent_of(folder: Path, program: str, **changes: Any) -> ResearcherSpec:
     return ResearcherSpec(kind="command", alone=True, command=command, **{"timeout_s": 20.0, **changes})
 
 
-def proposed(measured: Bench, folder: Path, program: str, **changes: Any) -> Proposal:
+def proposed(measured: Bench, folder: Path, program: str, *, resumed: bool = False, **changes: Any) -> Proposal:
     session, tree = measured.session, measured.session.tree
-    (session.store.folder / RECORD).unlink(missing_ok=True)
+    if not resumed:
+        (session.store.folder / RECORD).unlink(missing_ok=True)
     before = session.task
     session.task = with_researcher(before, agent_of(folder, program, **changes))
     try:
@@ -495,6 +497,16 @@ def test_what_an_agent_changed_is_what_it_proposes(measured: Bench, tmp_path: Pa
     assert set(measured.session.workspace.files(str(made.recipe.stage.params["tree"]))) == set(
         measured.session.workspace.files(measured.session.workspace.baseline)
     )
+
+
+def test_a_resumed_run_takes_an_agents_recorded_answer(measured: Bench, tmp_path: Path) -> None:
+    """Without the agent, and without the folder that it left."""
+    count = tmp_path / "count"
+    program = EDITED + f"open({str(count)!r}, 'a').write('x')\n"
+    first = proposed(measured, tmp_path, program)
+    shutil.rmtree(measured.session.store.folder / SCRATCH)
+    again = proposed(measured, tmp_path, program, resumed=True)
+    assert first.proposer == "command" and first.recipe == again.recipe and count.read_text() == "x"
 
 
 def test_a_protected_file_goes_back_once_and_is_put_back(measured: Bench, tmp_path: Path) -> None:
