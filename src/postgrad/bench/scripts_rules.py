@@ -96,7 +96,7 @@ def play(
         if rule == PLAIN:
             Plain(session).play()
         elif "run_ended" not in session.bodies:
-            drive(session)
+            drive(session, researcher=ScriptResearcher(session))  # Whoever the task names: both rules have the same.
         return played(rule, session, first)
 
 
