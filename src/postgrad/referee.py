@@ -19,6 +19,7 @@ from postgrad.evaluate.statistics.influence import contributions, group_values
 from postgrad.evaluate.statistics.intervals import widened
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement, item_variance
+from postgrad.evaluate.statistics.seeds import PRIOR_SHIFT, SCRIPT_SHIFT
 from postgrad.events import Analysed, Event, Pared, Tested
 from postgrad.metrics import is_given, metric_of
 from postgrad.metrics.base import Graded
@@ -79,7 +80,8 @@ class Referee:
     def __init__(self, session: Session, events: Iterable[Event]) -> None:
         self.session = session
         self.metric = metric_of(session.task.metric)
-        self.judge = Judge(horizon=horizon_of(session.task, session), seedless=frozenset({SEEDLESS}))
+        shift = SCRIPT_SHIFT if isinstance(session, ScriptSession) else PRIOR_SHIFT
+        self.judge = Judge(horizon_of(session.task, session), seedless=frozenset({SEEDLESS}), prior_shift=shift)
         self.paring = Paring(
             self.judge,
             session.task,

@@ -25,7 +25,7 @@ from postgrad.evaluate.statistics.effects import Belief, Effects, expected_gain
 from postgrad.evaluate.statistics.finalists import combined
 from postgrad.evaluate.statistics.known import Decision, Judgement, Known, item_variance, mean_of
 from postgrad.evaluate.statistics.merits import Merits
-from postgrad.evaluate.statistics.seeds import PRIOR_REPLICATES, SeedNoise
+from postgrad.evaluate.statistics.seeds import PRIOR_REPLICATES, PRIOR_SHIFT, SeedNoise
 from postgrad.evaluate.statistics.unit import Unit
 
 if TYPE_CHECKING:
@@ -55,11 +55,14 @@ class Judge:
         horizon: how many trainings are planned.
         alpha: the bound on the share of false keeps.
         seedless: families whose trainings do not depend on a seed.
+        prior_shift: by how much a whole score differs between seeds before any recipe was trained twice, in the run's
+            unit.
     """
 
     horizon: int
     alpha: float = ALPHA
     seedless: frozenset[str] = frozenset()
+    prior_shift: float = PRIOR_SHIFT
     leader: str | None = None
     kept: str | None = None
     _nodes: dict[str, Known] = field(default_factory=dict)
@@ -355,7 +358,7 @@ class Judge:
     def _pool(self, family: str) -> SeedNoise:
         if family not in self._seeds:
             known = family in self.seedless
-            self._seeds[family] = SeedNoise.none() if known else SeedNoise.before_any(self.unit)
+            self._seeds[family] = SeedNoise.none() if known else SeedNoise.before_any(self.unit, self.prior_shift)
         return self._seeds[family]
 
     def _items(self, node: Known, rival: Known) -> float:
