@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from postgrad.errors import UserError
+from postgrad.engines.local import LocalEngine
+from postgrad.errors import PostgradError, UserError
 from postgrad.people.ideas import edited, injected
 from postgrad.records import Choice, Edit, Inject, Move, Order, Recipe, Stage
 from postgrad.research.base import Context
@@ -21,6 +23,7 @@ from postgrad.scripts.researcher import ScriptResearcher
 from postgrad.scripts.scores import BadScore, printed, written
 from postgrad.scripts.seal import difference_of, estimate_of
 from postgrad.scripts.session import ScriptSession
+from postgrad.scripts.workspace import Workspace
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Tree
@@ -191,3 +194,24 @@ def test_a_number_that_people_closed_keeps_no_other_from_being_tried(tmp_path: P
         )
         found = ScriptResearcher(session).propose(session.task, choice, context)
     assert found.kind == "constant.BATCH_SIZE"
+
+
+def test_a_hidden_file_that_every_job_may_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the source is a package that was installed as it lies there."""
+    monkeypatch.setattr(LocalEngine, "reads", property(lambda self: (tmp_path.resolve() / "src",)))
+    with pytest.raises(UserError, match="every job may read"):
+        driven(run_of(tmp_path, task_of(tmp_path, budget="1 experiments")))
+
+
+def test_a_machine_that_refuses_is_no_failure_of_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_of(tmp_path, task_of(tmp_path, budget="2 experiments"))
+
+    def full(self: Workspace, commit: str, place: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Workspace, "checkout", full)
+        with pytest.raises(PostgradError, match="No space left on device"):
+            driven(folder)
+    tree = Tree.from_events(driven(folder))
+    assert len(tree) == 2 and all(node.score is not None for node in tree.all()), "it goes on where there is room again"

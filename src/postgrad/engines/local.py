@@ -72,6 +72,11 @@ class LocalEngine:
         return self._sandbox.name
 
     @property
+    def reads(self) -> tuple[Path, ...]:
+        """What every job may read of this machine. Known once the engine is open."""
+        return self._places.reads
+
+    @property
     def slots(self) -> int:
         return self._slots
 

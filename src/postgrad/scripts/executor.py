@@ -12,8 +12,9 @@ import os
 import re
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Iterator, Mapping, Sequence
 
 from postgrad.engines.base import Engine, Exit, Handle
 from postgrad.errors import PostgradError
@@ -47,16 +48,18 @@ class RunningScript(RunningJob):
         self._known: Mapping[str, tuple[int, str]] = {}
         # What else the machine did: within a fixed time, a busy machine trains less.
         self._beside = {"load_at_start": round(os.getloadavg()[0], 2)}
-        self._handle: Handle = self._begin()
+        with _explained(spec.job):
+            self._handle: Handle = self._begin()
 
     def poll(self, timeout: float) -> JobResult | None:
         """The result once both have ended, None while one runs after `timeout` seconds."""
-        if self._result is None:
-            ended = self._handle.wait(timeout)
-            if ended is not None:
-                self._result = self._measured(ended) if self._ran else self._ended(ended)
-            if self._result is not None:
-                remove_tree(self._folder)
+        with _explained(self.spec.job):
+            if self._result is None:
+                ended = self._handle.wait(timeout)
+                if ended is not None:
+                    self._result = self._measured(ended) if self._ran else self._ended(ended)
+                if self._result is not None:
+                    remove_tree(self._folder)
         return self._result
 
     def stop(self) -> None:
@@ -167,13 +170,7 @@ class RunningScript(RunningJob):
         }
         (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
         limits = self.spec.limits.model_copy(update={"wall_s": limit_s}) if limit_s else self.spec.limits
-        try:
-            return self._of.engine.start(folder.resolve(), limits)
-        except OSError as error:
-            raise PostgradError(
-                f"Cannot start job {self.spec.job}: {error.strerror or error}. Nothing is lost: put that right, then "
-                "go on with `postgrad resume`."
-            ) from error
+        return self._of.engine.start(folder.resolve(), limits)
 
     def _wrong(self, ended: Exit, log: Path) -> Failure | None:
         for kind, what in ended.refused:
@@ -246,6 +243,18 @@ class ScriptExecutor(Executor):
             PostgradError: the folder cannot be written, or the engine cannot start a process.
         """
         return RunningScript(spec, self)
+
+
+@contextmanager
+def _explained(job: str) -> Iterator[None]:
+    """A machine that refuses, such as a full disk, is no fault of the experiment, and no traceback."""
+    try:
+        yield
+    except OSError as error:
+        raise PostgradError(
+            f"Job {job} cannot go on: {error.strerror or error}. Nothing is lost: put that right, then go on with "
+            "`postgrad resume`."
+        ) from error
 
 
 def _tail(log: Path) -> str:
