@@ -391,7 +391,7 @@ def test_a_recipe_that_may_not_be_tried_fails_and_the_run_goes_on(tmp_path: Path
     task = simulated_task(tmp_path, 6).model_copy(update={"budget": Budget(experiments=6)})
     with opened(start_run(task, tmp_path / "runs"), engine=SimulatedEngine()) as session:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("postgrad.loop.POLICIES.get", lambda name: Wild())
+            patch.setattr("postgrad.chooser.POLICIES.get", lambda name: Wild())
             drive(session)
         failed = session.tree.failed()
     assert [node.failure.boundary for node in failed if node.failure] == ["recipe"] * 3

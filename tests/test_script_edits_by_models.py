@@ -18,6 +18,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from postgrad.errors import UserError
+from postgrad.evaluate.statistics.seeds import PRIOR_SHIFT
 from postgrad.events import Event, Proposed
 from postgrad.llm.base import Price
 from postgrad.llm.errors import Outage
@@ -106,8 +107,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     task = task_of(folder, budget="3 experiments", more=more)
     run = run_of(folder, task)
     lines: list[Line] = [diff(rate("0.02")), whole(broken)]
-    with opened(SqliteStore.open(run, write=True)) as session:
+    with opened(SqliteStore.open(run, write=True)) as session, pytest.MonkeyPatch.context() as patched:
         assert isinstance(session, ScriptSession)
+        patched.setattr("postgrad.referee.SCRIPT_SHIFT", PRIOR_SHIFT)  # No replicate in between.
         drive(session, researcher=scripted(session, lines))
         yield Bench(session)
 

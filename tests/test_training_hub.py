@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # -I: nothing of Postgrad's path may be needed inside.
     program = f"import sys; sys.path.insert(0, {str(modules)!r}); import runpy; sys.argv = sys.argv[1:]"
     python.write_text(
-        f'#!/bin/sh\nshift\nexec {sys.executable} -I -c "{program}; '
+        f'#!/bin/sh\nshift\nexec {shlex.quote(sys.executable)} -I -c "{program}; '
         'runpy.run_path(sys.argv[0], run_name=\'__main__\')" "$@"\n'
     )
     python.chmod(0o755)

@@ -9,9 +9,8 @@ A keep is shown on fresh ground. The search climbs on its own items, so whatever
 them would find it again. When the leader is far enough ahead for a test to succeed, it is trained with a fresh seed and
 asked the select items, and compared there with what was kept before.
 
-Scores. `q` is what a recipe scores on these items, averaged over training seeds; a training shows it with noise. An
-incumbent was picked for a high score, so its own luck is estimated from how all its rivals fared against it (a
-normal filter) and does not become the bar for the next.
+Scores. `q` is what a recipe scores on these items, averaged over seeds; a training shows it with noise. An incumbent
+was picked for a high score: its luck is estimated from how its rivals fared (a normal filter), and is no bar for them.
 """
 
 from __future__ import annotations
@@ -48,15 +47,13 @@ LEAST_ITEM_SHARE = 0.1
 
 @dataclass
 class Judge:
-    """The state of the rule over a run: a fold over its experiments in index order, so it is rebuilt by weighing them
-    again.
+    """The state of the rule over a run: a fold over its experiments in index order.
 
     Args:
         horizon: how many trainings are planned.
         alpha: the bound on the share of false keeps.
         seedless: families whose trainings do not depend on a seed.
-        prior_shift: by how much a whole score differs between seeds before any recipe was trained twice, in the run's
-            unit.
+        prior_shift: of seed noise, in the run's unit.
     """
 
     horizon: int
