@@ -16,6 +16,7 @@ from postgrad.bench.scripts_planted import START, Beside, World, planted, truth
 from postgrad.bench.scripts_rules import BASELINE, PLAIN, play
 from postgrad.bench.scripts_table import planted_rows
 from postgrad.errors import UserError
+from postgrad.records import Budget
 from postgrad.scripts.seal import difference_of
 from postgrad.search.autoresearch import incumbent
 from postgrad.store.sqlite import SqliteStore
@@ -105,6 +106,15 @@ def test_the_plain_rule_keeps_what_is_strictly_better_and_extends_nothing_else(t
     assert shorter.delivered == tree["e0003"].champion
 
 
+def test_the_plain_rule_begins_nothing_that_would_end_after_its_time(tmp_path: Path) -> None:
+    task = planted(tmp_path, 3, 1.0, 8)
+    timed = task.model_copy(update={"budget": Budget(wall_s=1.5)})
+    out = play(PLAIN, timed, tmp_path / "runs", lambda event: None, Beside())
+    assert out.experiments >= 1 and out.wall_s * (out.experiments + 1) / out.experiments > 1.5
+    both = task.model_copy(update={"budget": Budget(wall_s=600.0, experiments=3)})
+    assert play(PLAIN, both, tmp_path / "both", lambda event: None, Beside()).experiments == 3
+
+
 def test_the_truth_is_that_of_the_constants_and_no_noise_is_in_it(tmp_path: Path) -> None:
     world = World.drawn(5)
     assert world.effect > 0 and sum(weight == 0 for weight in world.weight.values()) == 2
@@ -144,6 +154,7 @@ def test_intervals_of_fresh_trainings_hold_the_noise_of_seeds() -> None:
     [
         ({"experiments": "1"}, "--experiments is 1"),
         ({"task": "none", "noise": "loud"}, "--noise is 'loud'"),
+        ({"budget": "$5"}, "--budget is '$5'"),
         ({"seconds": "soon"}, "Cannot read"),
         ({"task": "examples/maison/task.yaml"}, "no task of kind 'script'"),
     ],

@@ -1,5 +1,5 @@
 """`postgrad bench scripts`: a script under Postgrad's rule and under that of autoresearch, from the same proposers, the
-same seeds and the same number of experiments; then the true quality of both deliveries.
+same seeds and the same number of experiments, or the same time; then the true quality of both deliveries.
 
 On a task of yours truth is what fresh trainings score on the sealed file. On planted stand-ins it is known. Everything
 is kept in the work folder, so the benchmark goes on where it stopped.
@@ -23,7 +23,7 @@ from postgrad.bench.search import kept
 from postgrad.budget import parse_budget
 from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event
-from postgrad.records import TaskSpec
+from postgrad.records import Budget, TaskSpec
 from postgrad.records.base import content_hash
 from postgrad.runner import machine
 from postgrad.spec import load_task
@@ -41,6 +41,7 @@ class Scripts:
     options = {
         "task": ("examples/nanolm/task.yaml", "a task of kind script; none for planted stand-ins alone"),
         "experiments": ("30", "experiments of each rule"),
+        "budget": ("", "what each rule may spend on the task, such as 40m, in place of --experiments"),
         "seconds": ("task", "what the script is told to train for, in place of the task's time"),
         "seeds": ("5", "fresh trainings of each version that is measured again"),
         "keeps": ("3", "keeps of each rule, drawn by chance, that are measured again"),
@@ -57,7 +58,7 @@ class Scripts:
         count = whole_number(options, "experiments")
         if count < LEAST_EXPERIMENTS:
             raise UserError(f"--experiments is {count}; {LEAST_EXPERIMENTS} or more are needed to compare anything.")
-        rows, told = [], {"experiments": count}
+        rows, told = [], {"experiments": count, "budget": options["budget"]}
         if spec.quick:
             task = planted(spec.folder / "stand-in", 0, QUICK_NOISE, count)
             rows += self._compared(task, spec.folder / "stand-in", options, say, known=True)
@@ -182,8 +183,11 @@ def _shown(line: Mapping[str, Any]) -> str:
 def _task(options: dict[str, str]) -> TaskSpec:
     """The task with the budget, the workers and the time of the benchmark."""
     experiments, workers = whole_number(options, "experiments"), whole_number(options, "workers")
-    wanted = {"budget": f"{experiments} experiments", "engine": {"workers": workers}}
-    task = load_task(Path(options["task"]), wanted)
+    budget = parse_budget(options["budget"]) if options["budget"] else Budget(experiments=experiments)
+    if budget.experiments is None and budget.wall_s is None:
+        raise UserError(f"--budget is '{options['budget']}'; expected a time or a number of experiments, such as 40m.")
+    task = load_task(Path(options["task"]), {"engine": {"workers": workers}})
+    task = task.model_copy(update={"budget": budget})  # In place of the task's own, whatever that limits.
     if task.script is None:
         raise UserError(f"{options['task']} is no task of kind 'script', and this benchmark plays nothing else.")
     if not task.script.trusted:

@@ -174,7 +174,7 @@ class Plain:
         self.researcher = ScriptResearcher(session)
 
     def play(self) -> None:
-        """Play to the end of the budget of experiments.
+        """Play to the end of the budget of experiments or of time: no training is begun that would end after it.
 
         Raises:
             PostgradError: the baseline gave no number.
@@ -182,9 +182,7 @@ class Plain:
         session = self.session
         if session.prepared is None:
             prepare(session)
-        most = session.task.budget.experiments
-        assert most is not None, "the benchmark grants experiments"
-        while session.tree.pending() or len(session.tree) < most:
+        while session.tree.pending() or self._may_go_on():
             if not session.tree.pending():
                 self._propose(len(session.tree))
             node = session.tree.pending()[0]
@@ -193,8 +191,18 @@ class Plain:
         if "run_ended" not in session.bodies:
             best = incumbent(session.tree)
             assert best is not None, "the baseline has a score"
-            session.append(SearchEnded(reason="the budget of experiments is spent", finalists=(best.id,)))
+            session.append(SearchEnded(reason="the budget is spent", finalists=(best.id,)))
             session.append(RunEnded(reason="finished", wall_s=session.store.clock()))
+
+    def _may_go_on(self) -> bool:
+        """One more experiment, as long as those before it took, is within the budget."""
+        session, budget = self.session, self.session.task.budget
+        count = len(session.tree)
+        if budget.experiments is not None and count >= budget.experiments:
+            return False
+        if budget.wall_s is None or count == 0:
+            return True
+        return session.store.clock() * (count + 1) / count <= budget.wall_s
 
     def _propose(self, index: int) -> None:
         session, task = self.session, self.session.task

@@ -124,7 +124,8 @@ def markdown(rows: Sequence[Row], told: Mapping[str, Any]) -> str:
     """Both tables, those that have rows."""
     own = [row for row in rows if row["task"] != "planted" or "noise" not in row]
     stand_ins = [row for row in rows if "noise" in row]
-    parts = [f"{told['experiments']} experiments of each rule, from the same proposers and the same seeds."]
+    each = told.get("budget") if own and told.get("budget") else f"{told['experiments']} experiments"
+    parts = [f"{each} for each rule, from the same proposers and the same seeds."]
     if own:
         first = own[0]
         parts.append(
