@@ -45,6 +45,8 @@ class ScriptSession(Session):
         super().__init__(store, executor, listener)  # The executor runs what this session asks of it, and nothing else.
         prepared = self.prepared
         if prepared is not None and prepared.script is not None:
+            # A session is the run's one writer: locks that lie there are those of a git that was killed.
+            self.workspace.repair()
             executor.attach(self.workspace, prepared.script.protected)
 
     @property
