@@ -189,9 +189,10 @@ class Killed:
         repository = self.run / "repo"
         if not repository.exists():
             return
-        number = len(list((repository / "refs" / "heads" / "postgrad" / RUN).iterdir()))
-        for number in range(number, number + 3):
-            (repository / "refs" / "heads" / "postgrad" / RUN / f"e{number:04d}.lock").write_text("half")
+        branches = repository / "refs" / "heads" / "postgrad" / RUN
+        first = len(list(branches.iterdir()))
+        for number in range(first, first + 3):
+            (branches / f"e{number:04d}.lock").write_text("half")
         (repository / "packed-refs.lock").touch()
         (repository / "objects" / "tmp_obj_half").touch()
 

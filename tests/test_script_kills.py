@@ -3,13 +3,24 @@ and delivers, ends as if it had not been: the same log, one commit for each expe
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from postgrad.records import Choice, Proposal, TaskSpec
+from postgrad.research.base import Context
+from postgrad.runner import drive, opened
+from postgrad.scripts.researcher import SAME, ScriptResearcher
+from postgrad.scripts.session import ScriptSession
+from postgrad.scripts.workspace import Workspace
+from postgrad.store.artifacts import Artifacts
+from postgrad.store.sqlite import SqliteStore
 from script_kills import Killed, moments
+from test_scripts import driven, in_child, run_of, task_of
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +56,51 @@ def test_killed_at_each_kind_of_moment(tmp_path: Path, whole: tuple[Killed, floa
 
 def test_killed_at_any_moment(tmp_path: Path, whole: tuple[Killed, float]) -> None:
     killed, rng = Killed.made(tmp_path), Random(11)
-    for seconds in moments(rng, 5, whole[1]):
+    for seconds in moments(rng, 4, whole[1]):
         killed.killed_after(seconds)
     same(killed, whole[0])
+
+
+def test_killed_while_it_delivers_the_model_is_whole(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, task_of(tmp_path, budget="2 experiments"))
+
+    class Half(Artifacts):
+        def restore_folder(self, digest: str, folder: Path) -> None:
+            super().restore_folder(digest, folder)
+            (folder / "train.py").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        store = SqliteStore.open(folder, write=True)
+        with opened(store) as session:
+            store.artifacts = Half(store.artifacts.folder)
+            drive(session)
+
+    assert in_child(work) == -signal.SIGKILL
+    assert not (folder / "model").exists(), "half of it is not delivered"
+    driven(folder)
+    assert {path.name for path in (folder / "model").iterdir()} == {"train.py", "prepare.py", "referee.py", "out"}
+    assert not (folder / "model.part").exists()
+
+
+def test_a_commit_that_became_no_experiment_is_none(tmp_path: Path) -> None:
+    """Somebody thought of an edit, committed it, and proposed another training of the source."""
+    folder = run_of(tmp_path, task_of(tmp_path, budget="3 experiments"))
+
+    class Wavering(ScriptResearcher):
+        def propose(self, task: TaskSpec, choice: Choice, context: Context) -> Proposal:
+            workspace, base = self.session.workspace, context.tree["e0000"]
+            for index in (context.index, context.index + 1):
+                workspace.commit(f"e{index:04d}", workspace.baseline, {"train.py": b"%d" % index}, "an idea")
+            return self._again(task, choice, base, context, SAME)
+
+    with opened(SqliteStore.open(folder, write=True)) as session:
+        assert isinstance(session, ScriptSession)
+        drive(session, researcher=Wavering(session))
+    workspace = Workspace.open(folder, folder.name)
+    assert workspace.commits() == {}
+    kept = workspace.git.run("for-each-ref", "--format=%(refname)", "refs/postgrad/replaced/").decode().split()
+    assert len(kept) >= 3, "nothing is lost"
 
 
 @pytest.mark.slow

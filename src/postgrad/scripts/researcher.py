@@ -69,6 +69,8 @@ class ScriptResearcher:
             return self._again(task, choice, context.tree.leader() or base, context, CONTROL)
         first = self._without(base) if choice.move is Move.ABLATE else ()
         for idea in chain(first, self._ideas(base, context)):
+            if context.barred(idea.kind):  # Turned away one by one, the ideas of a closed group would use up all tries.
+                continue
             recipe = self._recipe(base, idea, context)
             if recipe is not None and context.admit(recipe) is not None:
                 return self._proposal(task, choice, base, idea, recipe)

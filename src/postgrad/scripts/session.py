@@ -8,7 +8,7 @@ from typing import Callable, Mapping, Sequence
 
 from postgrad.evaluate.graded import UnitTexts, read_texts
 from postgrad.evaluate.splits import SplitPlan, UnitPlan
-from postgrad.events import Event
+from postgrad.events import Body, Event, SearchEnded
 from postgrad.execute.executor import Executor
 from postgrad.records import Failure, JobSpec, Limits, Recipe, Row, ScriptSpec, Unit
 from postgrad.records.base import content_hash
@@ -47,7 +47,25 @@ class ScriptSession(Session):
         if prepared is not None and prepared.script is not None:
             # A session is the run's one writer: locks that lie there are those of a git that was killed.
             self.workspace.repair()
+            self._set_aside()
             executor.attach(self.workspace, prepared.script.protected)
+
+    def append(self, body: Body) -> None:
+        """Store an event, then derive from it; at the end of the search, no commit stays that became no experiment."""
+        super().append(body)
+        if isinstance(body, SearchEnded):
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        """Commits of what was thought of and not proposed, or proposed as another one, are no experiments."""
+        there, seen = self.workspace.trees(), {""}
+        for node in self.tree.all():
+            tree = tree_of(node.proposed.proposal.recipe)
+            if tree not in seen and there.get(node.id) == tree:
+                del there[node.id]
+            seen.add(tree)
+        for name in there:
+            self.workspace.set_aside(name)
 
     @property
     def script(self) -> ScriptSpec:

@@ -260,6 +260,19 @@ class Workspace:
         named = {name.removeprefix(self.branches): commit for commit, name in (line.split(" ") for line in lines)}
         return {name: commit for name, commit in named.items() if name != BASELINE}
 
+    def trees(self) -> dict[str, str]:
+        """Experiment -> hash of the files of its commit, as `tree_of` gives it; without the baseline."""
+        lines = self.git.run("for-each-ref", "--format=%(tree) %(refname)", self.branches).decode("ascii").splitlines()
+        named = {name.removeprefix(self.branches): tree for tree, name in (line.split(" ") for line in lines)}
+        return {name: tree for name, tree in named.items() if name != BASELINE}
+
+    def set_aside(self, experiment: str) -> None:
+        """Keep an experiment's commit under refs/postgrad/replaced/ alone: it is not what the experiment became."""
+        old = self.commits()[_checked(experiment)]
+        told = f"update refs/postgrad/replaced/{experiment}/{old} {old}\ndelete {self.branches}{experiment} {old}\n"
+        with self.git.lock(alone=False) as number:
+            self.git.run("update-ref", "--stdin", stdin=told.encode(), keep_open=[number])
+
     def repair(self) -> None:
         """Remove what killed processes left half done: locks, temporary files. Commits and references stay."""
         with self.git.lock(alone=True):
