@@ -8,7 +8,7 @@ from typing import Callable, Mapping, Sequence
 
 from postgrad.evaluate.graded import UnitTexts, read_texts
 from postgrad.evaluate.splits import SplitPlan, UnitPlan
-from postgrad.events import Body, Event, SearchEnded
+from postgrad.events import Body, Event, JobFinished, SearchEnded
 from postgrad.execute.executor import Executor
 from postgrad.records import Failure, JobSpec, Limits, Recipe, Row, ScriptSpec, Unit
 from postgrad.records.base import content_hash
@@ -42,6 +42,8 @@ class ScriptSession(Session):
         self._refused: dict[str, Failure | None] = {}
         self._plain: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
+        self._named: dict[str, dict[str, Row]] = {}
+        self._unread: dict[str, list[str]] = {}
         super().__init__(store, executor, listener)  # The executor runs what this session asks of it, and nothing else.
         prepared = self.prepared
         if prepared is not None and prepared.script is not None:
@@ -99,13 +101,17 @@ class ScriptSession(Session):
 
     def rows(self, part: str) -> Mapping[str, Row]:
         """The items that the referee has named of a split so far: what is in them is the referee's."""
-        found: dict[str, Row] = {}
-        for body in self.finished.values():
-            if body.purpose == part:
-                for unit in body.result.units:
-                    names = self.texts(unit.outputs).ids
-                    found |= {name: Row(name, name, name) for name in names if name not in found}
+        found, unread = self._named.setdefault(part, {}), self._unread.setdefault(part, [])
+        while unread:
+            names = self.texts(unread[0]).ids
+            found |= {name: Row(name, name, name) for name in names if name not in found}
+            del unread[0]
         return found
+
+    def _fold(self, event: Event) -> None:
+        super()._fold(event)
+        if isinstance(body := event.body, JobFinished):
+            self._unread.setdefault(body.purpose, []).extend(unit.outputs for unit in body.result.units)
 
     def texts(self, artefact: str) -> UnitTexts:
         """The numbers of a unit, as texts."""
