@@ -13,7 +13,7 @@ import pytest
 
 from postgrad.errors import UserError
 from postgrad.scripts import source as sources
-from postgrad.scripts.protect import Rules, changed, hashes, tampered
+from postgrad.scripts.protect import Rules, hashes, tampered
 from postgrad.scripts.workspace import Workspace
 from script_sources import FILES, HIDDEN, git, write_source
 
@@ -265,12 +265,12 @@ def test_changes_that_may_not_be_are_listed(source: Path, tmp_path: Path) -> Non
     workspace = create(source, tmp_path / "run")
     edit = {"train.py": b"x\n", "prepare.py": b"VALUE = 2\n", "lib/model.py": None, "new.py": b"x\n"}
     commit = workspace.commit("e0002", workspace.baseline, edit, "x")
-    assert changed(workspace, workspace.baseline, commit, Rules(("train.py",))) == [
+    assert Rules(("train.py",)).refused(workspace.differing(workspace.baseline, commit)) == [
         "lib/model.py",
         "new.py",
         "prepare.py",
     ]
-    assert changed(workspace, workspace.baseline, commit, Rules(("*.py",))) == []
+    assert Rules(("*.py",)).refused(workspace.differing(workspace.baseline, commit)) == []
 
 
 def test_what_was_tampered_with_is_named(source: Path, tmp_path: Path) -> None:

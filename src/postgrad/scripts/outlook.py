@@ -53,11 +53,12 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
     if not editable:
         shown = ", ".join(sorted(files)[:10])
         problems.append(f"script.editable: no file matches {', '.join(script.editable)}. The source has: {shown}.")
-    for path in editable:
-        if path.endswith(".py"):
-            source = workspace.read(workspace.baseline, path).decode("utf-8", "replace")
-            names += [f"{one.name} = {one.text}" for one in tunable(constants(path, source))]
-            edits += [edit.kind for edit in edits_for(source)]
+    plain = workspace.files(workspace.baseline, links=False)
+    programs = [path for path in editable if path.endswith(".py") and path in plain]
+    for path, data in zip(programs, workspace.contents([files[path] for path in programs]), strict=True):
+        source = data.decode("utf-8", "replace")
+        names += [f"{one.name} = {one.text}" for one in tunable(constants(path, source))]
+        edits += [edit.kind for edit in edits_for(source)]
     for what, command in (("run", script.run), ("referee", script.referee)):
         problems += [
             f"script.{what}: there is no file {word} in the source."

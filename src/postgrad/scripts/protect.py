@@ -19,7 +19,6 @@ from pathspec import GitIgnoreSpec
 
 from postgrad.errors import UserError
 from postgrad.scripts.paths import fault
-from postgrad.scripts.workspace import Workspace
 
 MISSING, NOT_A_FILE, A_LINK = "missing", "not a file", "a link"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -57,6 +56,10 @@ class Rules:
         """True where the script may not change the file while it runs."""
         return not self.allowed(path) and (not self.protected or self._protected.match_file(path))
 
+    def refused(self, paths: Iterable[str]) -> list[str]:
+        """Those that an experiment may not change, in order."""
+        return sorted(path for path in paths if not self.allowed(path))
+
     @cached_property
     def _editable(self) -> GitIgnoreSpec:
         return spec(self.editable)
@@ -80,13 +83,6 @@ def spec(patterns: Sequence[str]) -> GitIgnoreSpec:
 
 def _plain(patterns: Iterable[str]) -> set[str]:
     return {pattern.removeprefix("/") for pattern in patterns}
-
-
-def changed(workspace: Workspace, old: str, new: str, rules: Rules) -> list[str]:
-    """Files that differ between two commits and may not, in order."""
-    before, after = workspace.files(old), workspace.files(new)
-    differing = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    return sorted(path for path in differing if not rules.allowed(path))
 
 
 def hashes(folder: Path, paths: Iterable[str]) -> dict[str, str]:

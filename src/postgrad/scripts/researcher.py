@@ -18,7 +18,7 @@ from postgrad.research.proposers import PLAYBOOK
 from postgrad.scripts.constants import constants, values_of
 from postgrad.scripts.edits import edits_for
 from postgrad.scripts.paths import EditRefused
-from postgrad.scripts.session import ScriptSession
+from postgrad.scripts.session import ScriptSession, tree_of
 from postgrad.scripts.tuning import Tried, Values, applied, next_setting
 from postgrad.tree import Experiment, State, Tree
 
@@ -27,8 +27,6 @@ WHY_AGAIN = {
     SAME: "Nothing new is left to change.",
     CONTROL: "Experiments that share a machine disturb each other: what leads is measured among them again.",
 }
-# Of a repository's other files, so many are looked at for words.
-MOST_BESIDE = 20
 # Settings of one file that are looked at for one that was not tried.
 ONWARDS = 4
 # With several workers, one experiment of so many is such a control.
@@ -57,7 +55,7 @@ class ScriptResearcher:
 
     def __init__(self, session: ScriptSession) -> None:
         self.session = session
-        self._values: dict[str, Values] = {}
+        self._values: dict[tuple[str, ...], Values] = {}
 
     def propose(self, task: TaskSpec, choice: Choice, context: Context) -> Proposal:
         """A change of the experiment that the choice names, or of what leads; of the source where there is neither.
@@ -128,7 +126,8 @@ class ScriptResearcher:
         """The next numbers of each editable Python file, by what all experiments scored with theirs."""
         sources = dict(self._sources(base))
         for path, source in sources.items():
-            found = constants(path, source, self._beside(base, path))
+            versions = self.session.versions
+            found = constants(path, source, tuple(versions.texts(versions.beside(_tree(base), path)[1:])))
             # What people closed is not moved, alone or beside others.
             free = [one for one in found if not context.barred(f"{CONSTANT}.{one.name}")]
             tried = [self._tried(node, path) for node in context.tree.all() if _moves_numbers(node)]
@@ -147,29 +146,29 @@ class ScriptResearcher:
                 tried = [*tried, Tried(values={**values_of(found), **setting.values}, pending=True)]
 
     def _tried(self, node: Experiment, path: str) -> Tried:
-        recipe = node.proposed.proposal.recipe
-        if recipe.hash not in self._values:
-            with suppress(EditRefused):
-                text = self.session.workspace.read(self.commit_of(node), path).decode("utf-8", "replace")
-                self._values[recipe.hash] = values_of(constants(path, text, self._beside(node, path)))
-        known = self._values.get(recipe.hash, {})
+        """What its numbers of a file were, and what it scored. The same text beside the same texts is read once."""
+        versions = self.session.versions
+        blobs = versions.beside(_tree(node), path)
+        if blobs and (path, *blobs) not in self._values:
+            text, *others = versions.texts(blobs)
+            self._values[path, *blobs] = values_of(constants(path, text, tuple(others)))
+        known = self._values.get((path, *blobs), {})
         return Tried(values=known, score=node.score, pending=node.state is State.PENDING)
-
-    def _beside(self, base: Experiment, path: str) -> tuple[str, ...]:
-        """The other Python files of an experiment: they say which words a constant may be."""
-        workspace, commit = self.session.workspace, self.commit_of(base)
-        others = [name for name in sorted(workspace.files(commit)) if name.endswith(".py") and name != path]
-        return tuple(workspace.read(commit, name).decode("utf-8", "replace") for name in others[:MOST_BESIDE])
 
     def _sources(self, base: Experiment) -> Iterator[tuple[str, str]]:
         """The editable Python files of an experiment."""
-        workspace, commit = self.session.workspace, self.commit_of(base)
-        prepared = self.session.prepared
+        versions, prepared = self.session.versions, self.session.prepared
         assert prepared is not None and prepared.script is not None, "the repository is there before it is changed"
-        for path in prepared.script.editable:
-            if path.endswith(".py"):
-                with suppress(EditRefused, UnicodeDecodeError):
-                    yield path, workspace.read(commit, path).decode("utf-8")
+        changes = versions.changes(_tree(base))
+        blobs = {
+            path: changes[path][1] if path in changes else versions.source.get(path, "")
+            for path in prepared.script.editable
+            if path.endswith(".py")
+        }
+        there = {path: blob for path, blob in blobs.items() if blob}
+        for path, data in zip(there, self.session.workspace.contents(list(there.values())), strict=True):
+            with suppress(UnicodeDecodeError):
+                yield path, data.decode("utf-8")
 
     def _edits(self, base: Experiment, context: Context) -> Iterator[Idea]:
         """Small safe edits that apply to the files as they are, in their usual order, those that did harm last."""
@@ -192,7 +191,7 @@ class ScriptResearcher:
     def commit_of(self, node: Experiment) -> str:
         """The commit of an experiment: its own, or that of the first one with its files."""
         commits, workspace = self.session.workspace.commits(), self.session.workspace
-        tree = str(node.proposed.proposal.recipe.stage.params.get("tree", ""))
+        tree = _tree(node)
         if not tree:
             return workspace.baseline
         if node.id in commits and workspace.tree_of(commits[node.id]) == tree:
@@ -213,6 +212,10 @@ class ScriptResearcher:
             seed=task.seed,
             carried_out=Choice(parent=base.id, move=Move.IMPROVE, reason=choice.reason, kinds=(idea.kind,)),
         )
+
+
+def _tree(node: Experiment) -> str:
+    return tree_of(node.proposed.proposal.recipe)
 
 
 def _moves_numbers(node: Experiment) -> bool:

@@ -11,11 +11,10 @@ from postgrad.evaluate.splits import SplitPlan, UnitPlan
 from postgrad.events import Body, Event, JobFinished, SearchEnded
 from postgrad.execute.executor import Executor
 from postgrad.records import Failure, JobSpec, Limits, Recipe, Row, ScriptSpec, Unit
-from postgrad.records.base import content_hash
 from postgrad.records.job import unit_seed
 from postgrad.scripts.executor import ScriptExecutor
-from postgrad.scripts.protect import Rules, changed
-from postgrad.scripts.seeds import unseeded
+from postgrad.scripts.protect import Rules
+from postgrad.scripts.versions import Versions
 from postgrad.scripts.workspace import Workspace
 from postgrad.session import Inputs, Job, Session
 from postgrad.store.base import Store
@@ -40,7 +39,6 @@ class ScriptSession(Session):
     def __init__(self, store: Store, executor: ScriptExecutor, listener: Callable[[Event], None]) -> None:
         self.scripts = executor
         self._refused: dict[str, Failure | None] = {}
-        self._plain: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
         self._named: dict[str, dict[str, Row]] = {}
         self._unread: dict[str, list[str]] = {}
@@ -78,6 +76,13 @@ class ScriptSession(Session):
     def workspace(self) -> Workspace:
         """The repository of the run, once it is prepared."""
         return Workspace.open(self.store.folder.resolve(), self.run)
+
+    @cached_property
+    def versions(self) -> Versions:
+        """What each version of the files changes."""
+        prepared = self.prepared
+        assert prepared is not None and prepared.script is not None, "the repository is there before it is changed"
+        return Versions(self.workspace, prepared.script.protected)
 
     # --- the plan: one unit for each split, whose items the referee names -------------------------------------------
 
@@ -148,7 +153,7 @@ class ScriptSession(Session):
         if not tree:
             return None
         rules = Rules(self.script.editable, self.script.protected)
-        if wrong := changed(self.workspace, self.workspace.baseline, tree, rules):
+        if wrong := rules.refused(self.versions.changes(tree)):
             names = ", ".join(wrong[:5])
             said = f"It changes {names}, which no experiment may change: only {', '.join(self.script.editable)}."
             return Failure(boundary="isolation", kind="changed_protected", message=said)
@@ -161,26 +166,13 @@ class ScriptSession(Session):
         known = {"": "the source"}
         for node in self.tree.all()[: first.index if first is not None else None]:
             known.setdefault(tree_of(node.proposed.proposal.recipe), node.id)
-        mine = self._unseeded(tree)
-        same = next((name for other, name in known.items() if other != tree and self._unseeded(other) == mine), None)
+        apart = self.versions.apart_from_seeds
+        mine = apart(tree)
+        same = next((name for other, name in known.items() if other != tree and apart(other) == mine), None)
         if same is None:
             return None
         said = f"It differs from {same} in nothing but seeds. A replicate is for the referee to ask for."
         return Failure(boundary="recipe", kind="only_the_seed", message=said)
-
-    def _unseeded(self, tree: str) -> str:
-        """A name for the editable files of a version without their seeds, comments and layout."""
-        if tree not in self._plain:
-            commit, prepared = tree or self.workspace.baseline, self.prepared
-            files = self.workspace.files(commit)
-            assert prepared is not None and prepared.script is not None, "the repository is there before it is changed"
-            parts = []
-            for path, blob in sorted(files.items()):
-                if path not in prepared.script.protected:
-                    text = self.workspace.read(commit, path).decode("utf-8", "replace") if path.endswith(".py") else ""
-                    parts.append((path, unseeded(text) or blob))
-            self._plain[tree] = content_hash(parts)
-        return self._plain[tree]
 
     def nominal_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
         return 0.0 if self.refusal(recipe) is not None else self.script.time_s * len(units)

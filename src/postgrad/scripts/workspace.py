@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, Mapping
+from typing import IO, Iterator, Mapping, Sequence
 
 from postgrad.errors import PostgradError, UserError
 from postgrad.quoting import escaped
@@ -153,9 +153,9 @@ class Workspace:
         """The hash of a commit's files: equal for equal paths, modes and contents."""
         return self.git.run("rev-parse", "--verify", f"{object_name(commit)}^{{tree}}").decode("ascii").strip()
 
-    def files(self, commit: str) -> dict[str, str]:
-        """Path -> hash of the contents (git's blob hash), of every file of a commit."""
-        return {path: entry.blob for path, entry in self._entries(commit).items()}
+    def files(self, commit: str, *, links: bool = True) -> dict[str, str]:
+        """Path -> hash of the contents (git's blob hash), of every file of a commit, with or without its links."""
+        return {path: entry.blob for path, entry in self._entries(commit).items() if links or entry.mode != LINK}
 
     def read(self, commit: str, path: str) -> bytes:
         """The contents of a file.
@@ -167,6 +167,24 @@ class Workspace:
         if entry is None or entry.mode == LINK:
             raise EditRefused(f"There is no file {escaped(path[:200])!r} in commit {commit[:12]}.")
         return next(self.git.blobs([entry.blob], MOST_BYTES))
+
+    def contents(self, blobs: Sequence[str]) -> Iterator[bytes]:
+        """The contents of files by git's names of them, one after the other, from one process.
+
+        Raises:
+            GitError: one is not there, or they are too large together.
+        """
+        return self.git.blobs(blobs, 10 * MOST_BYTES) if blobs else iter(())
+
+    def differing(self, old: str, new: str) -> dict[str, tuple[str, str]]:
+        """Path -> names of the contents in two commits or trees, "" where a file is missing, of what differs."""
+        asked = ("-r", "-z", "--raw", "--no-abbrev", "--no-renames", object_name(old), object_name(new))
+        heads = iter(self.git.run("diff-tree", *asked).split(b"\0"))
+        found = {}
+        for head in filter(None, heads):
+            _, _, before, after, _ = head.decode("ascii").split(" ")
+            found[_path(next(heads))] = ("" if set(before) == {"0"} else before, "" if set(after) == {"0"} else after)
+        return found
 
     def checkout(self, commit: str, folder: Path) -> None:
         """Write a commit's files into an empty folder, with nothing of git beside them.
@@ -303,11 +321,15 @@ def _parsed(listed: bytes, *, staged: bool) -> dict[str, Entry]:
     for line in filter(None, listed.split(b"\0")):
         head, _, path = line.partition(b"\t")
         mode, *others = head.decode("ascii").split(" ")
-        try:
-            entries[path.decode("utf-8")] = Entry(mode, others[0 if staged else 1])
-        except UnicodeDecodeError as error:
-            raise EditRefused(f"The file name {path!r} is not UTF-8.") from error
+        entries[_path(path)] = Entry(mode, others[0 if staged else 1])
     return entries
+
+
+def _path(name: bytes) -> str:
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise EditRefused(f"The file name {name!r} is not UTF-8.") from error
 
 
 def _begin(stream: IO[bytes], ref: str, parent: str | None, message: str, when: int) -> None:
