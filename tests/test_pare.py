@@ -41,6 +41,7 @@ from postgrad.report.view import build_view
 from postgrad.research import edit
 from postgrad.research.ablations import Ablation, ablations, same
 from postgrad.research.base import Context
+from postgrad.research.changes import RecipeChanges
 from postgrad.runner import drive, opened, start_run
 from postgrad.store.sqlite import SqliteStore
 from postgrad.testing.trees import Node, tree_of
@@ -285,7 +286,7 @@ def paring_over(scores: Sequence[int], *, holds: bool = True) -> Paring:
         eligible = holds or at != 2
         judge.weigh(f"e{at:04d}", f"e{at - 1:04d}", items(right), eligible=eligible, may_retest=False)
     judge.leader = "e0003"
-    return Doubting(judge, TASK, lambda recipe: 1.0)
+    return Doubting(judge, RecipeChanges(TASK, lambda recipe: 1.0), lambda recipe: 1.0)
 
 
 def test_an_equal_recipe_without_a_change_takes_the_lead() -> None:
@@ -303,7 +304,7 @@ def test_a_change_that_brings_something_stays(scores: tuple[int, ...]) -> None:
     paring = paring_over(scores)
     found = paring.decision(tree_of(TREE))
     assert found is not None and not found.dropped and found.champion == "e0003"
-    assert found.gain is not None and found.gain.value > paring.price
+    assert found.gain is not None and found.gain.value > paring.changes.price
     paring.fold(found)
     assert paring.judge.leader == "e0003"
     assert [each.what for each in paring.open(tree_of(TREE))] == ["svm"], "what was decided is not asked again"

@@ -19,11 +19,9 @@ from postgrad.budget import HOUR
 from postgrad.evaluate.statistics import interval
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.events import Pared
-from postgrad.records import Choice, Estimate, Move, Proposal, Recipe, TaskSpec
-from postgrad.research import edit
-from postgrad.research.ablations import Ablation, ablations, same
-from postgrad.research.options import PlaybookOptions
-from postgrad.search.prospects import Prospects
+from postgrad.records import Choice, Estimate, Move, Proposal, Recipe
+from postgrad.research.ablations import Ablation
+from postgrad.research.changes import Changes
 from postgrad.tree import Experiment, State, Tree
 
 if TYPE_CHECKING:
@@ -31,11 +29,6 @@ if TYPE_CHECKING:
     from postgrad.session import Session
 
 KIND = "pare."
-# A change has to bring more than this share of the smallest effect that matters: by prediction, to be left alone, and
-# by the judge's belief, to stay.
-PRICE_OF_CHANGE = 0.25
-# Standard deviation of what one part of a recipe brings, before any was tried.
-PART_SD = 0.02
 # Digits of a prediction: two that are equal stay so, whatever else is under way.
 DIGITS = 6
 # It starts while so many times what it needs are left: what is dropped leads to more to try. The search has the rest.
@@ -49,12 +42,13 @@ class Paring:
     """The state of paring in one run: a fold over its decisions.
 
     Args:
+        changes: what recipes of the run are made of.
         nominal_s: nominal seconds of a recipe; what is dearer than the champion does not take its place.
         admits: whether a recipe can be tried at all.
     """
 
     judge: Judge
-    task: TaskSpec
+    changes: Changes
     nominal_s: Callable[[Recipe], float]
     admits: Callable[[Recipe], bool] = lambda recipe: True
     decided: list[Pared] = field(default_factory=list)
@@ -67,11 +61,6 @@ class Paring:
         if body.dropped:
             self.judge.leader = body.experiment
 
-    @property
-    def price(self) -> float:
-        """What a change has to bring, on the scale of the metric."""
-        return PRICE_OF_CHANGE * self.task.min_effect
-
     # --- what to try ----------------------------------------------------------------------------------------------
 
     def open(self, tree: Tree) -> list[Ablation]:
@@ -80,7 +69,7 @@ class Paring:
             return []
         kept = {(body.brought_by, body.what) for body in self.decided if not body.dropped}
         most = DEARER * self.nominal_s(tree[tree.champion].proposed.proposal.recipe)
-        found = [each for each in ablations(tree.path(tree.champion)) if each.key not in kept]
+        found = [each for each in self.changes.ablations(tree.path(tree.champion)) if each.key not in kept]
         return [each for each in found if self.nominal_s(each.recipe) <= most and self.admits(each.recipe)]
 
     def doubtful(self, tree: Tree) -> list[Ablation]:
@@ -88,16 +77,9 @@ class Paring:
         found = self.open(tree)
         if not found or tree.champion is None:
             return []
-        options = PlaybookOptions(self.task, self.nominal_s)
-        prospects = Prospects(tree, options, PART_SD)
-
-        def believed(recipe: Recipe) -> float:
-            return prospects.believed(options.features(recipe))
-
-        own = believed(tree[tree.champion].proposed.proposal.recipe)
-        brings = [round(own - believed(each.recipe), DIGITS) for each in found]
+        brings = [round(each, DIGITS) for each in self.changes.brings(tree, found)]
         order = sorted(range(len(found)), key=brings.__getitem__)
-        return [found[at] for at in order if brings[at] <= self.price]
+        return [found[at] for at in order if brings[at] <= self.changes.price]
 
     def untried(self, tree: Tree) -> list[Ablation]:
         """The doubtful changes that are worth a training: the recipe without them is in no experiment yet."""
@@ -139,8 +121,9 @@ class Paring:
             return None
         if any(body.experiment == node.id and body.dropped for body in self.decided):
             return None
+        same = self.changes.same
         recipe = same(node.proposed.proposal.recipe)
-        found = (each for each in ablations(tree.path(node.parent)) if same(each.recipe) == recipe)
+        found = (each for each in self.changes.ablations(tree.path(node.parent)) if same(each.recipe) == recipe)
         change = next(found, None)
         return self._decided(tree, node.parent, node, change) if change else None
 
@@ -154,7 +137,7 @@ class Paring:
             mean, variance, measured = self.judge.gain(champion, node.id)
             low, high = interval(mean, variance)
             gain = Estimate(value=mean, low=low, high=high, n=node.evaluation.estimate.n if node.evaluation else 0)
-            as_good = mean <= self.price and measured < self.task.min_effect
+            as_good = mean <= self.changes.price and measured < self.changes.limit(champion, node.id)
             dropped = tree.champion == node.id or (as_good and node.id in self.judge.ranked())
         return Pared(
             experiment=node.id,
@@ -174,11 +157,10 @@ class Paring:
         """The first experiment with this recipe."""
         nodes = tree.all()
         for node in nodes[self._read :]:
-            own = node.proposed.proposal.recipe
-            if edit.valid(own):
-                self._known.setdefault(same(own), node.id)
+            if (own := self.changes.same(node.proposed.proposal.recipe)) is not None:
+                self._known.setdefault(own, node.id)
         self._read = max(self._read, len(nodes))
-        name = self._known.get(same(recipe))
+        name = self._known.get(self.changes.same(recipe) or "")
         return tree[name] if name is not None else None
 
 

@@ -37,10 +37,13 @@ from postgrad.records import (
     Move,
     Proposal,
     Race,
+    Recipe,
     TaskSpec,
 )
 from postgrad.research import edit
+from postgrad.research.changes import Changes, RecipeChanges
 from postgrad.research.references import reference_recipes
+from postgrad.scripts.paring import PRICE_OF_LINES, ScriptChanges
 from postgrad.scripts.session import ScriptSession
 from postgrad.search import legal
 from postgrad.session import START_UP_S, Session
@@ -56,8 +59,6 @@ JUDGED = ("keep", "discard", "retest", "tie", "better", "worse")
 FEWEST, MOST, GUESS = 10, 1000, 60
 # A recipe that costs twice as much has to gain this share of the smallest effect that matters.
 PRICE_OF_DOUBLE = 0.1
-# Twice as many changed lines have to gain so much, in the run's unit.
-PRICE_OF_LINES = 0.002
 # As so many items that agree counts a number that was measured as one.
 ALONE = 10_000
 
@@ -83,10 +84,7 @@ class Referee:
         shift = SCRIPT_SHIFT if isinstance(session, ScriptSession) else PRIOR_SHIFT
         self.judge = Judge(horizon_of(session.task, session), seedless=frozenset({SEEDLESS}), prior_shift=shift)
         self.paring = Paring(
-            self.judge,
-            session.task,
-            lambda recipe: session.nominal_s(recipe, session.plan.search),
-            lambda recipe: session.refusal(recipe) is None,
+            self.judge, self._changes(), self._nominal_s, lambda recipe: session.refusal(recipe) is None
         )
         self._subjects: dict[str, str] = {}
         self._trained: set[tuple[str, int]] = set()
@@ -98,6 +96,15 @@ class Referee:
                 self._test(body.experiment, failed=body.difference is None)
             elif isinstance(body, Pared):
                 self.paring.fold(body)
+
+    def _nominal_s(self, recipe: Recipe) -> float:
+        return self.session.nominal_s(recipe, self.session.plan.search)
+
+    def _changes(self) -> Changes:
+        """What recipes of this run are made of."""
+        if isinstance(self.session, ScriptSession):
+            return ScriptChanges(self.session, self.judge)
+        return RecipeChanges(self.session.task, self._nominal_s)
 
     @property
     def champion(self) -> str | None:

@@ -8,6 +8,7 @@ from postgrad.bench.simulated_parts import nominal_s
 from postgrad.pare import ROOM, Paring, is_paring
 from postgrad.records import Choice, Proposal, Recipe, SearchSpec
 from postgrad.research.ablations import Ablation
+from postgrad.research.changes import RecipeChanges
 
 if TYPE_CHECKING:
     from postgrad.bench.simulated import SimulatedRun
@@ -21,7 +22,7 @@ def paring_of(run: SimulatedRun) -> Paring:
         admitted = recipe if admit is None else admit(recipe, frozenset())
         return admitted is not None and admitted.hash == recipe.hash
 
-    return Paring(run.judge, run.task, nominal_s, admits)
+    return Paring(run.judge, RecipeChanges(run.task, nominal_s), nominal_s, admits)
 
 
 def owed(run: SimulatedRun, *, stopped: bool = False) -> tuple[Choice, Proposal] | None:

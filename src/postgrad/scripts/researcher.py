@@ -18,6 +18,7 @@ from postgrad.research.proposers import PLAYBOOK
 from postgrad.scripts.constants import constants, values_of
 from postgrad.scripts.edits import edits_for
 from postgrad.scripts.paths import EditRefused
+from postgrad.scripts.reading import constants_of, sources
 from postgrad.scripts.session import ScriptSession, tree_of
 from postgrad.scripts.tuning import Tried, Values, applied, next_setting
 from postgrad.tree import Experiment, State, Tree
@@ -126,8 +127,7 @@ class ScriptResearcher:
         """The next numbers of each editable Python file, by what all experiments scored with theirs."""
         sources = dict(self._sources(base))
         for path, source in sources.items():
-            versions = self.session.versions
-            found = constants(path, source, tuple(versions.texts(versions.beside(_tree(base), path)[1:])))
+            found = constants_of(self.session.versions, _tree(base), path, source)
             # What people closed is not moved, alone or beside others.
             free = [one for one in found if not context.barred(f"{CONSTANT}.{one.name}")]
             tried = [self._tried(node, path) for node in context.tree.all() if _moves_numbers(node)]
@@ -157,18 +157,9 @@ class ScriptResearcher:
 
     def _sources(self, base: Experiment) -> Iterator[tuple[str, str]]:
         """The editable Python files of an experiment."""
-        versions, prepared = self.session.versions, self.session.prepared
+        prepared = self.session.prepared
         assert prepared is not None and prepared.script is not None, "the repository is there before it is changed"
-        changes = versions.changes(_tree(base))
-        blobs = {
-            path: changes[path][1] if path in changes else versions.source.get(path, "")
-            for path in prepared.script.editable
-            if path.endswith(".py")
-        }
-        there = {path: blob for path, blob in blobs.items() if blob}
-        for path, data in zip(there, self.session.workspace.contents(list(there.values())), strict=True):
-            with suppress(UnicodeDecodeError):
-                yield path, data.decode("utf-8")
+        return sources(self.session.versions, _tree(base), prepared.script.editable)
 
     def _edits(self, base: Experiment, context: Context) -> Iterator[Idea]:
         """Small safe edits that apply to the files as they are, in their usual order, those that did harm last."""

@@ -8,7 +8,7 @@ from typing import Callable, Mapping, Sequence
 
 from postgrad.evaluate.graded import UnitTexts, read_texts
 from postgrad.evaluate.splits import SplitPlan, UnitPlan
-from postgrad.events import Body, Event, JobFinished, SearchEnded
+from postgrad.events import Body, Event, JobFinished, Proposed, SearchEnded
 from postgrad.execute.executor import Executor
 from postgrad.records import Failure, JobSpec, Limits, Recipe, Row, ScriptSpec, Unit
 from postgrad.records.job import unit_seed
@@ -51,7 +51,10 @@ class ScriptSession(Session):
             executor.attach(self.workspace, prepared.script.protected)
 
     def append(self, body: Body) -> None:
-        """Store an event, then derive from it; at the end of the search, no commit stays that became no experiment."""
+        """Store an event, then derive from it. The commit of a proposal is there before it; at the end of the search,
+        no commit stays that became no experiment."""
+        if isinstance(body, Proposed):
+            self._committed(body)
         super().append(body)
         if isinstance(body, SearchEnded):
             self._set_aside()
@@ -133,6 +136,18 @@ class ScriptSession(Session):
             workspace = self.workspace
             self._sizes[tree] = workspace.size(workspace.tree_of(workspace.baseline), tree) if tree else 0
         return self._sizes[tree]
+
+    def _committed(self, body: Proposed) -> None:
+        """Commit what nobody has yet, such as the champion less one change."""
+        proposal, workspace = body.proposal, self.workspace
+        tree = tree_of(proposal.recipe)
+        if not tree or self.tree.first_with(proposal.recipe) is not None:
+            return
+        commits = workspace.commits()
+        own = commits.get(body.experiment)
+        if own is None or workspace.tree_of(own) != tree:
+            parent = commits.get(body.choice.parent or "", workspace.baseline)
+            workspace.adopt(body.experiment, parent, tree, f"{proposal.kind}: {proposal.change}")
 
     # --- costs ------------------------------------------------------------------------------------------------------
 

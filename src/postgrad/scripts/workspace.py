@@ -137,6 +137,21 @@ class Workspace:
             stream.write(f'D "{quoted}"\n'.encode())
         kept = sorted((path, data) for path, data in files.items() if data is not None)
         write_import(stream, ((path, entries.get(path, Entry(REGULAR, "")).mode, data) for path, data in kept))
+        return self._kept(experiment, stream)
+
+    def adopt(self, experiment: str, parent: str, tree: str, message: str) -> str:
+        """Keep files that the repository knows already as an experiment's commit.
+
+        Args:
+            tree: what names the files, as `without` gives it.
+        """
+        stream = BytesIO()
+        _begin(stream, self.branches + _checked(experiment), parent, message, self.when)
+        stream.write(f'M 040000 {object_name(tree)} ""\n'.encode())
+        return self._kept(experiment, stream)
+
+    def _kept(self, experiment: str, stream: BytesIO) -> str:
+        """Make the commit that a stream asks for."""
         _end(stream)
         asked = stream.getvalue()
         with self.git.lock(alone=False) as number:
@@ -231,6 +246,39 @@ class Workspace:
         Raises:
             EditRefused: it does not apply, changes nothing, or names what may not be; in git's words.
         """
+        after, _ = self._patched(commit, patch)
+        return self._changed(self._entries(commit), after)
+
+    def without(self, files: str, change: tuple[str, str]) -> str | None:
+        """The tree of a commit's files less what was changed between two others; None where too much of that was
+        changed again, or nothing of it is left.
+
+        Args:
+            change: commits or trees (before, after).
+        """
+        before, after = change
+        if not (patch := self.diff(after, before)):
+            return None
+        try:
+            entries, tree = self._patched(files, patch)
+            self._changed(self._entries(files), entries)
+        except EditRefused:
+            return None
+        return tree
+
+    def tree_with(self, files: str, path: str, data: bytes) -> str:
+        """The tree of a commit's files with other contents of one of them."""
+        mode = self._entries(files)[path].mode
+        (self.git.folder / "unfinished").mkdir(exist_ok=True)
+        with self.git.lock(alone=False) as number, TemporaryDirectory(dir=self.git.folder / "unfinished") as made:
+            index, kept = Path(made) / "index", [number]
+            blob = self.git.run("hash-object", "-w", "--stdin", stdin=data, keep_open=kept).decode("ascii").strip()
+            self.git.run("read-tree", object_name(files), index=index)
+            self.git.run("update-index", "--cacheinfo", f"{mode},{blob},{path}", index=index)
+            return self.git.run("write-tree", index=index, keep_open=kept).decode("ascii").strip()
+
+    def _patched(self, commit: str, patch: str) -> tuple[dict[str, Entry], str]:
+        """The files that a patch makes of a commit's, and their tree."""
         # Where a head ends in CR LF, the ends of lines were changed on the way, and not by who wrote the patch.
         patch = patch.replace("\r\n", "\n") if _CHANGED_ENDS.search(patch) else patch
         asked = _patch_bytes(patch)
@@ -250,7 +298,8 @@ class Workspace:
             else:
                 raise EditRefused(f"The patch does not apply: {words}")
             after = _parsed(self.git.run("ls-files", "-s", "-z", index=index), staged=True)
-        return self._changed(self._entries(commit), after)
+            tree = self.git.run("write-tree", index=index, keep_open=[number]).decode("ascii").strip()
+        return after, tree
 
     def _changed(self, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> dict[str, bytes | None]:
         changed = {path: entry for path, entry in after.items() if before.get(path) != entry}

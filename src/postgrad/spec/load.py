@@ -55,7 +55,7 @@ def _of_script(fields: dict[str, Any], root: Path, problems: list[str]) -> dict[
     """The fields of a task that is a program: its number is the metric, and it has no base model of ours."""
     found = read_script(fields.get("script", {}), root, problems)
     kept = without_foreign(fields, problems)
-    search = {"policy": POLICY, "pare": 0.0, **(kept["search"] if isinstance(kept.get("search"), dict) else {})}
+    search = {"policy": POLICY, **(kept["search"] if isinstance(kept.get("search"), dict) else {})}
     metric = found.scored if found else "referee:unknown"
     return {**kept, "script": found, "metric": metric, "base_models": [], "search": search, "memory": False}
 
