@@ -324,7 +324,8 @@ def test_belief_and_measurement_both_have_to_find_little(believed: float, measur
     paring = paring_over((240, 280, 282, 282))
     judge = paring.judge
     told = Told(**{field.name: getattr(judge, field.name) for field in fields(judge)})
-    found = Doubting(told, TASK, lambda recipe: 1.0).decision(tree_of(TREE))
+    changes = RecipeChanges(TASK, lambda recipe: 1.0)
+    found = Doubting(told, changes, lambda recipe: 1.0).decision(tree_of(TREE))
     assert found is not None and found.dropped is dropped
 
 
@@ -452,6 +453,6 @@ def test_a_recipe_that_failed_says_nothing_of_a_change() -> None:
     judge.weigh("e0001", "e0000", items(280), may_retest=False)
     judge.weigh("e0003", "e0001", items(284), may_retest=False)
     failed = tree_of((*TREE[:2], Node("e0002", "e0000", recipe=Recipe(stage=SVM), state="failed"), TREE[3]))
-    found = Doubting(judge, TASK, lambda recipe: 1.0).decision(failed)
+    found = Doubting(judge, RecipeChanges(TASK, lambda recipe: 1.0), lambda recipe: 1.0).decision(failed)
     assert found is not None and not found.dropped and found.gain is None
     assert "has no full score" in wording.pared(found)

@@ -17,7 +17,7 @@ from postgrad.bench.scripts_rules import BASELINE, PLAIN, play
 from postgrad.bench.scripts_table import planted_rows
 from postgrad.errors import UserError
 from postgrad.records import Budget
-from postgrad.scripts.seal import difference_of
+from postgrad.scripts.statistics import difference_of
 from postgrad.search.autoresearch import incumbent
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Tree

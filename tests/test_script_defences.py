@@ -21,8 +21,8 @@ from postgrad.scripts import executor
 from postgrad.scripts.left import hand_over
 from postgrad.scripts.researcher import ScriptResearcher
 from postgrad.scripts.scores import BadScore, printed, written
-from postgrad.scripts.seal import difference_of, estimate_of
 from postgrad.scripts.session import ScriptSession
+from postgrad.scripts.statistics import difference_of, estimate_of
 from postgrad.scripts.workspace import Workspace
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore

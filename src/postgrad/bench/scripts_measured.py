@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Callable, Iterable, Mapping
 from postgrad.bench.search import kept
 from postgrad.errors import PostgradError
 from postgrad.records import Difference, Estimate, JobResult
-from postgrad.scripts.seal import difference_of, estimate_of
 from postgrad.scripts.session import ScriptSession, tree_of
+from postgrad.scripts.statistics import difference_of, estimate_of
 from postgrad.session import Job
 
 if TYPE_CHECKING:

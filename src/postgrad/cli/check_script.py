@@ -50,6 +50,8 @@ def _facts(found: ScriptOutlook) -> Iterator[tuple[str, str]]:
         "run",
         f"{' '.join(script.run)}, {format_duration(script.time_s)}, ended after {format_duration(script.kill_s)}",
     )
+    if script.confirm:
+        yield "in the end", f"{' '.join(script.confirm)}, {format_duration(script.confirm_time_s)}: a larger setting"
     way = "less is better" if script.direction == "min" else "more is better"
     measured = f"by {' '.join(script.referee)}" if script.trusted else f"as the script prints it ({script.printed})"
     yield "metric", f"{script.metric}, {way}, {measured}"

@@ -20,6 +20,7 @@ from postgrad.records.evaluation import (
     Race,
     SealedRead,
     SealedScore,
+    Transfer,
 )
 from postgrad.records.job import Failure, JobResult, JobSpec, Limits, StepReport, Unit, UnitResult, Usage
 from postgrad.records.orders import (
@@ -117,6 +118,7 @@ __all__ = [
     "StepReport",
     "Stop",
     "TaskSpec",
+    "Transfer",
     "Unban",
     "Unit",
     "UnitResult",

@@ -143,13 +143,32 @@ class SealedScore(Record):
     gap: Difference | None = None
 
 
+class Transfer(Record):
+    """What the changes of a script are worth in a larger setting than that of the search.
+
+    Attributes:
+        command, time_s: of the larger setting.
+        trainings: how many gave a number, of the champion and of the baseline.
+        estimates: of the champion and of the baseline on the sealed file; None, with `said`, where there is none.
+        difference: champion minus baseline.
+        said: why nothing was measured, or what went wrong.
+    """
+
+    command: tuple[str, ...]
+    time_s: float
+    trainings: tuple[int, int] = (0, 0)
+    estimates: tuple[Estimate, Estimate] | None = None
+    difference: Difference | None = None
+    said: str = ""
+
+
 class SealedRead(Record):
     """One read of the sealed split: champion and baselines together.
 
     `confidence` is that of its intervals: 0.95 for a first read, more for a later one. `texts` counts different texts
     among the `n` rows; `smallest_effect` is the difference they show four times in five, `discordant`
     the share of rows on which exactly one of champion and baseline is right. `refused` says why the result
-    is not certified; the numbers are there all the same.
+    is not certified; the numbers are there all the same. `transfer` is of scripts that name a larger setting.
     """
 
     metric: str
@@ -162,6 +181,7 @@ class SealedRead(Record):
     smallest_effect: float | None = None
     discordant: float | None = None
     refused: str | None = None
+    transfer: Transfer | None = None
 
 
 class JudgeControl(Record):

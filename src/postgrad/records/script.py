@@ -24,6 +24,8 @@ class ScriptSpec(Record):
         referee: the command that measures what was left, from a checkout of the untouched files; None where the number
             is read from what the script printed, and so is the script's own word.
         hidden: split -> a file of the source that the script never sees and the referee measures on.
+        confirm: the command of a larger setting, in which champion and baseline are trained once the search is over; ()
+            for none. `confirm_time_s` is what it is told to train for.
         printed: the key of the line `key: value` that is read where there is no referee.
     """
 
@@ -39,6 +41,8 @@ class ScriptSpec(Record):
     referee: tuple[str, ...] = ()
     hidden: dict[Literal["search", "select", "sealed"], str] = Field(default_factory=dict)
     printed: str = ""
+    confirm: tuple[str, ...] = ()
+    confirm_time_s: float = 300.0
 
     @property
     def trusted(self) -> bool:

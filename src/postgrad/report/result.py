@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Iterator
 
+from postgrad.budget import format_duration
 from postgrad.evaluate.statistics.control import ALPHA
-from postgrad.records import SealedRead
+from postgrad.quoting import escaped
+from postgrad.records import SealedRead, Transfer
 from postgrad.report import wording
 from postgrad.report.view import RunView
 
@@ -38,6 +40,8 @@ def _facts(view: RunView, read: SealedRead) -> Iterator[tuple[str, str]]:
         f"{wording.difference(gap)} on the same rows ({wording.percent(read.confidence)} {kind}, "
         f"{wording.p_value(gap.p)}). The task asked for at least {view.task.min_effect:g}: {_asked(view, read)}.",
     )
+    if read.transfer is not None:
+        yield "in a larger setting", _transfer(view, read.transfer)
     others = [(score.role, score.gap) for score in read.scores[2:] if score.gap is not None]
     if others:
         said = [f"{wording.difference(found)} over the {_lower(wording.ROLE_NAMES[role])}" for role, found in others]
@@ -69,6 +73,20 @@ def _facts(view: RunView, read: SealedRead) -> Iterator[tuple[str, str]]:
         yield "seed noise", f"a training's score varies by {view.seed_sd:.3f} (standard deviation) from seed to seed."
     if read.texts is not None and read.smallest_effect is not None:
         yield "what these rows can show", _power(read.texts, read.smallest_effect, read.discordant)
+
+
+def _transfer(view: RunView, told: Transfer) -> str:
+    """What the champion's changes are worth where the task says that they should hold as well."""
+    command = f"`{escaped(' '.join(told.command))}`, {format_duration(told.time_s)}"
+    if told.difference is None or told.estimates is None:
+        return f"not measured ({command}): {told.said}."
+    champion, baseline = (wording.estimate(each) for each in told.estimates)
+    each = f"{wording.plural(told.trainings[0], 'training')} and {told.trainings[1]} of the baseline, fresh seeds"
+    more = f" {told.said[0].upper()}{told.said[1:]}." if told.said else ""
+    return (
+        f"{wording.difference(told.difference)} over the baseline ({champion} against {baseline}), with {command}; "
+        f"{each}. Nothing was decided by it.{more}"
+    )
 
 
 def _caveat(view: RunView) -> str:

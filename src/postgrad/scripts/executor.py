@@ -24,6 +24,7 @@ from postgrad.execute.files import Refused, plain_text, read_regular, read_tail,
 from postgrad.records import Failure, JobResult, JobSpec, ScriptSpec, UnitResult, Usage
 from postgrad.scripts.left import hand_over
 from postgrad.scripts.scores import BadScore, printed, stored, written
+from postgrad.scripts.settings import setting_of
 from postgrad.scripts.worker import CHECKOUT
 from postgrad.scripts.workspace import Workspace
 from postgrad.store.artifacts import Artifacts
@@ -83,8 +84,9 @@ class RunningScript(RunningJob):
         for leaf in script.leaves:  # A result of an earlier run that lies in the source is no result of this one.
             _remove(work / leaf)
         self._known = _hashes(work, self._of.protected)
-        told = {"POSTGRAD_SEED": str(self.spec.units[0].seed), "POSTGRAD_TIME_S": f"{script.time_s:g}"}
-        return self._start(folder, script.run, told, list(self._known))
+        setting = setting_of(script, self.spec.units[0].name)
+        told = {"POSTGRAD_SEED": str(self.spec.units[0].seed), "POSTGRAD_TIME_S": f"{setting.time_s:g}"}
+        return self._start(folder, setting.command, told, list(self._known))
 
     def _ended(self, ended: Exit) -> JobResult | None:
         """What is wrong with how the script ended; None where the referee is asked now."""
@@ -129,7 +131,8 @@ class RunningScript(RunningJob):
     def _judge(self, left: Path) -> Failure | None:
         """Start the referee on what was left; what is wrong with that, if anything."""
         folder = self._folder / "referee"
-        work, script, split = folder / CHECKOUT, self._of.script, self.spec.units[0].name
+        work, script = folder / CHECKOUT, self._of.script
+        split = setting_of(script, self.spec.units[0].name).split
         self._of.workspace.checkout(self._of.workspace.baseline, work)
         for leaf in script.leaves:
             _remove(work / leaf)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from postgrad.budget import format_duration
+from postgrad.certify import RESERVE_CAP
 from postgrad.errors import UserError
 from postgrad.records import Record, ScriptSpec, TaskSpec
 from postgrad.research.assemble import ready
 from postgrad.scripts.constants import constants, tunable
 from postgrad.scripts.edits import edits_for
 from postgrad.scripts.protect import Rules
+from postgrad.scripts.session import TRAININGS
 from postgrad.scripts.workspace import Workspace
 
 
@@ -59,7 +62,7 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
         source = data.decode("utf-8", "replace")
         names += [f"{one.name} = {one.text}" for one in tunable(constants(path, source))]
         edits += [edit.kind for edit in edits_for(source)]
-    for what, command in (("run", script.run), ("referee", script.referee)):
+    for what, command in (("run", script.run), ("referee", script.referee), ("confirm", script.confirm)):
         problems += [
             f"script.{what}: there is no file {word} in the source."
             for word in command
@@ -73,6 +76,7 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
         warnings.append("The number is what the script prints, its own word: nothing will be certified.")
     elif not script.hidden:
         warnings.append("Nothing is hidden: the script may train on everything that it is measured on.")
+    warnings += _too_dear(task, script)
     if not names and not edits and task.researcher == "playbook":
         warnings.append(
             "No constant and no small edit was recognised: without a language model there is nothing to try."
@@ -87,6 +91,20 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
         warnings=tuple(warnings),
         problems=tuple(problems),
     )
+
+
+def _too_dear(task: TaskSpec, script: ScriptSpec) -> list[str]:
+    """A larger setting that the budget does not hold."""
+    wall, workers = task.budget.wall_s, task.engine.workers or 1
+    needs = 2 * TRAININGS * script.confirm_time_s / workers
+    most = RESERVE_CAP * (wall or 0.0) - 2 * TRAININGS * script.time_s / workers
+    if not script.confirm or wall is None or needs <= most:
+        return []
+    return [
+        f"script.confirm: {2 * TRAININGS} trainings in the larger setting need about {format_duration(needs)}, and of "
+        f"a budget of {format_duration(wall)} the end of a run has {format_duration(max(0.0, most))} for them: it may "
+        "be left out. Grant more, or lower script.confirm_time."
+    ]
 
 
 def _lacking(task: TaskSpec) -> list[str]:

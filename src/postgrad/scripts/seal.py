@@ -6,18 +6,16 @@ seeds. Reads once for each end of the run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Iterable, Sequence
+from typing import Callable, Sequence
 
 from postgrad.errors import PostgradError
 from postgrad.evaluate.sealed import confidence_of
 from postgrad.events import SealedDone
-from postgrad.records import Difference, Estimate, SealedRead, SealedScore
+from postgrad.records import SealedRead, SealedScore
 from postgrad.scripts.session import TRAININGS, ScriptSession
+from postgrad.scripts.statistics import difference_of, estimate_of
+from postgrad.scripts.transfer import transferred
 from postgrad.session import Job
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 FURTHER_SEEDS = 1_000
 PRINTED = "the number is what the script printed, which nobody checked: it is the script's own word"
@@ -51,6 +49,7 @@ def seal_script(session: ScriptSession, run_jobs: Callable[[Sequence[Job], str],
     }
     number = session.reads + 1
     confidence = confidence_of(number)
+    transfer = transferred(session, run_jobs, first, confidence)
     champion, baseline = grids.values()
     gap = difference_of(champion, baseline, confidence)
     refused = PRINTED if not session.script.trusted else None if max(map(len, grids.values())) > 1 else ONE_EACH
@@ -77,6 +76,7 @@ def seal_script(session: ScriptSession, run_jobs: Callable[[Sequence[Job], str],
         n=len(names),
         confidence=confidence,
         refused=refused,
+        transfer=transfer,
     )
     session.append(SealedDone(read=read, number=number, reason=session.reopened.reason if session.reopened else None))
 
@@ -101,58 +101,3 @@ def _values(session: ScriptSession, jobs: Sequence[Job]) -> list[dict[str, float
             f"{failure.message if failure else ''} `postgrad resume {session.run}` tries it once more."
         )
     return found
-
-
-def difference_of(first: NDArray[np.float64], second: NDArray[np.float64], confidence: float) -> Difference:
-    """Mean of one recipe less that of another, with the noise of items and of seeds.
-
-    Items are paired and shared by all trainings, so their variance does not shrink with seeds; the seeds of the two
-    sides are different ones. A side of which one training is left is taken to depend on seeds as the other does.
-    Welch-Satterthwaite degrees of freedom (B. L. Welch, Biometrika 34 (1947) 28-35).
-
-    Args:
-        first, second: (trainings, N) values of the same items.
-    """
-    from scipy.stats import t
-
-    value = float(first.mean() - second.mean())
-    seeds = [_seed_part(side, (first, second)) for side in (first, second)]
-    total, freedom = _whole([_item_part(first.mean(axis=0) - second.mean(axis=0)), *seeds])
-    if total <= 0:
-        return Difference(value=value, low=value, high=value, p=float(value == 0), n=first.shape[1])
-    error = total**0.5
-    half = float(t.ppf((1 + confidence) / 2, freedom)) * error
-    p = float(2 * t.sf(abs(value) / error, freedom))
-    return Difference(value=value, low=value - half, high=value + half, p=p, n=first.shape[1])
-
-
-def estimate_of(values: NDArray[np.float64], confidence: float, sides: Iterable[NDArray[np.float64]] = ()) -> Estimate:
-    """(trainings, N) values -> their mean, with the noise of items and of seeds; of seeds from all `sides` where these
-    are of one training."""
-    from scipy.stats import t
-
-    value = float(values.mean())
-    total, freedom = _whole([_item_part(values.mean(axis=0)), _seed_part(values, sides)])
-    half = float(t.ppf((1 + confidence) / 2, freedom)) * total**0.5 if total > 0 else 0.0
-    return Estimate(value=value, low=value - half, high=value + half, n=values.shape[1])
-
-
-def _item_part(values: NDArray[np.float64]) -> tuple[float, float]:
-    """(variance of the mean, degrees of freedom) through items."""
-    count = len(values)
-    return (float(values.var(ddof=1)) / count, count - 1.0) if count > 1 else (0.0, 1.0)
-
-
-def _seed_part(values: NDArray[np.float64], sides: Iterable[NDArray[np.float64]]) -> tuple[float, float]:
-    """The same through seeds. One training says nothing of them: then what the sides say that have more."""
-    known = [side.mean(axis=1) for side in ([values] if len(values) > 1 else sides) if len(side) > 1]
-    if not known:
-        return 0.0, 1.0
-    scores = max(known, key=lambda each: float(each.var(ddof=1)))
-    return float(scores.var(ddof=1)) / len(values), len(scores) - 1.0
-
-
-def _whole(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    total = sum(variance for variance, _ in parts)
-    below = sum(variance**2 / degrees for variance, degrees in parts)
-    return total, total**2 / below if below > 0 else 1.0

@@ -14,6 +14,7 @@ from postgrad.records import Failure, JobSpec, Limits, Recipe, Row, ScriptSpec, 
 from postgrad.records.job import unit_seed
 from postgrad.scripts.executor import ScriptExecutor
 from postgrad.scripts.protect import Rules
+from postgrad.scripts.settings import LARGER, setting_of
 from postgrad.scripts.versions import Versions
 from postgrad.scripts.workspace import Workspace
 from postgrad.session import Inputs, Job, Session
@@ -107,6 +108,11 @@ class ScriptSession(Session):
     def sealed_unit(self) -> UnitPlan:
         return UnitPlan(name="sealed", train=(), items=())
 
+    @cached_property
+    def larger_unit(self) -> UnitPlan:
+        """A training in the larger setting of the task, measured on the sealed file."""
+        return UnitPlan(name=LARGER, train=(), items=())
+
     def rows(self, part: str) -> Mapping[str, Row]:
         """The items that the referee has named of a split so far: what is in them is the referee's."""
         found, unread = self._named.setdefault(part, {}), self._unread.setdefault(part, [])
@@ -190,16 +196,23 @@ class ScriptSession(Session):
         return Failure(boundary="recipe", kind="only_the_seed", message=said)
 
     def nominal_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
-        return 0.0 if self.refusal(recipe) is not None else self.script.time_s * len(units)
+        if self.refusal(recipe) is not None:
+            return 0.0
+        script = self.script
+        return sum(script.confirm_time_s if unit.name == LARGER else script.time_s for unit in units)
 
     def forecast_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
-        """Of the end of a run, all trainings with fresh seeds."""
-        often = TRAININGS if any(unit.name == self.sealed_unit.name for unit in units) else 1
-        return often * super().forecast_s(recipe, units)
+        """Of the end of a run, all trainings with fresh seeds, in both settings."""
+        one = super().forecast_s(recipe, units)
+        if all(unit.name != self.sealed_unit.name for unit in units):
+            return one
+        larger = super().forecast_s(recipe, (self.larger_unit,)) if self.script.confirm else 0.0
+        return TRAININGS * (one + larger)
 
     @property
     def final_share(self) -> float:
-        return float(TRAININGS)
+        larger = self.script.confirm_time_s / self.script.time_s if self.script.confirm else 0.0
+        return TRAININGS * (1 + larger)
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
@@ -208,6 +221,7 @@ class ScriptSession(Session):
 
     def job_spec(self, job: Job) -> JobSpec:
         script, engine = self.script, self.executor.engine
+        setting = setting_of(script, job.units[0].name)
         return JobSpec(
             job=job.id,
             experiment=job.experiment,
@@ -218,10 +232,10 @@ class ScriptSession(Session):
             units=tuple(Unit(name=u.name, train="", predict="", seed=unit_seed(job.seed, u.name)) for u in job.units),
             metric=self.task.metric,
             limits=Limits(
-                wall_s=script.kill_s,
+                wall_s=setting.kill_s,
                 memory_mb=self.task.engine.memory_mb,
                 threads=engine.threads,
-                hung_s=script.time_s + SILENT_S,
+                hung_s=setting.time_s + SILENT_S,
                 disk_mb=DISK_MB,
             ),
             save_model=job.save_model,

@@ -13,8 +13,8 @@ from postgrad.budget import format_duration, parse_budget
 from postgrad.errors import UserError, near_miss
 from postgrad.records import ScriptSpec
 
-COMMANDS = ("run", "referee")
-TIMES = {"time": "time_s", "kill": "kill_s"}
+COMMANDS = ("run", "referee", "confirm")
+TIMES = {"time": "time_s", "kill": "kill_s", "confirm_time": "confirm_time_s"}
 KEYS = tuple(next((short for short, full in TIMES.items() if full == key), key) for key in ScriptSpec.model_fields)
 SCORE = "score.json"
 SPLITS = ("search", "select", "sealed")
@@ -37,6 +37,8 @@ SCRIPT_HELP = {
     "direction": "max or min: which way is better.",
     "referee": "The command that measures what was left, and writes score.json: python referee.py.",
     "hidden": "Split -> file that the script never sees and the referee measures on: {search: ..., sealed: ...}.",
+    "confirm": "A larger setting, in which champion and baseline are trained at the end: python train.py --depth 12.",
+    "confirm_time": "What that command is told to train for; the time of an experiment if not set.",
     "printed": "Without a referee: the key of the line `key: value` that the script prints. It is its own word.",
 }
 
@@ -67,6 +69,7 @@ def read_script(value: Any, root: Path, problems: list[str]) -> ScriptSpec | Non
         if short in told:
             told[full] = _seconds(short, told.pop(short), problems)
     told.setdefault("time_s", DEFAULT_TIME_S)
+    told.setdefault("confirm_time_s", told["time_s"])
     told.setdefault("kill_s", KILL_FACTOR * told["time_s"] + KILL_MORE_S)
     told.setdefault("metric", told.get("printed"))
     try:
