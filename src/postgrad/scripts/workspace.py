@@ -21,18 +21,15 @@ from typing import IO, Iterator, Mapping, Sequence
 from postgrad.errors import PostgradError, UserError
 from postgrad.quoting import escaped
 from postgrad.scripts.git import GitError, Repository, git_program, object_name
+from postgrad.scripts.patches import as_bytes, has_prefixes
 from postgrad.scripts.paths import EXECUTABLE, LINK, REGULAR, EditRefused, Entry, check_edit, fault
 from postgrad.scripts.source import MOST_BYTES, find, keep_hidden, read_files, write_import
 
 REPO, HIDDEN, BASELINE, FACTS = "repo", "hidden", "baseline", "postgrad.json"
-LONGEST_PATCH, LONGEST_MESSAGE = 1_000_000, 10_000
+LONGEST_MESSAGE = 10_000
 _PERSON = "Postgrad <postgrad@localhost>"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _NOT_IN_REFS = re.compile(r"[^A-Za-z0-9_-]+")
-# A patch's two lines of names; `diff --git` lines need none.
-_NAMES = re.compile(r"^--- ([^\t\n]+)[^\n]*\n\+\+\+ ([^\t\n]+)", re.MULTILINE)
-
-_CHANGED_ENDS = re.compile(r"^\+\+\+ [^\n]*\r$", re.MULTILINE)
 _HUNK = re.compile(rb"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", re.MULTILINE)
 
 
@@ -279,11 +276,9 @@ class Workspace:
 
     def _patched(self, commit: str, patch: str) -> tuple[dict[str, Entry], str]:
         """The files that a patch makes of a commit's, and their tree."""
-        # Where a head ends in CR LF, the ends of lines were changed on the way, and not by who wrote the patch.
-        patch = patch.replace("\r\n", "\n") if _CHANGED_ENDS.search(patch) else patch
-        asked = _patch_bytes(patch)
+        asked = as_bytes(patch)
         (self.git.folder / "unfinished").mkdir(exist_ok=True)
-        strip = "-p1" if _has_prefixes(patch) else "-p0"
+        strip = "-p1" if has_prefixes(patch) else "-p0"
         with self.git.lock(alone=False) as number, TemporaryDirectory(dir=self.git.folder / "unfinished") as made:
             index = Path(made) / "index"
             self.git.run("read-tree", object_name(commit), index=index)
@@ -403,21 +398,3 @@ def _checked(name: str) -> str:
             f"{escaped(name[:100])!r} cannot name a branch or a folder: letters, digits, '-' and '_' can."
         )
     return name
-
-
-def _patch_bytes(patch: str) -> bytes:
-    if len(patch) > LONGEST_PATCH:
-        raise EditRefused(f"The patch has {len(patch):,} characters, and at most {LONGEST_PATCH:,} are read.")
-    if re.search(r"^GIT binary patch", patch, re.MULTILINE):
-        raise EditRefused("The patch is a binary one; only text is edited.")
-    try:
-        return (patch if patch.endswith("\n") else f"{patch}\n").encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise EditRefused(f"The patch is not Unicode text: {error.reason}.") from error
-
-
-def _has_prefixes(patch: str) -> bool:
-    """True where paths begin with a/ and b/, as git writes them."""
-    named = [(old.strip('"'), new.strip('"')) for old, new in _NAMES.findall(patch)]
-    plain = [name for pair in named for name, side in zip(pair, "ab", strict=True) if not name.startswith(f"{side}/")]
-    return all(name == "/dev/null" for name in plain)
