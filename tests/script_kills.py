@@ -228,7 +228,7 @@ class Killed:
 
     def _nothing_left(self) -> None:
         names = [path.relative_to(self.run).as_posix() for path in self.run.rglob("*")]
-        half = (".lock", ".part", ".unfinished", ".tmp", "-journal")
+        half = (".gone", ".lock", ".part", ".unfinished", ".tmp", "-journal")
         left = [name for name in names if name.endswith(half) or "unfinished/" in name or name.startswith("scratch")]
         left += [name for name in names if "/tmp_" in name or "fast_import" in name or name.endswith("/hold")]
         assert left == [] and self.others() == []

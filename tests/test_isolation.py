@@ -250,6 +250,32 @@ def test_whatever_a_job_left_can_be_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
+@pytest.mark.parametrize("steps", range(8))
+def test_what_was_killed_while_it_was_removed_is_removed_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    folder = tmp_path / "job"
+    for name in ("run/work/out", "run/private", "referee/work/out", "referee/hidden"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "file").touch()
+    done: list[str] = []
+    real = os.rmdir
+
+    def killed(name: str) -> None:
+        if len(done) == steps:
+            raise KeyboardInterrupt
+        done.append(name)
+        real(name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_tree(folder)
+    (folder / "run" / "work" / "out").mkdir(parents=True, exist_ok=True)
+    remove_tree(folder)
+    assert not list(tmp_path.iterdir())
+
+
 def test_texts_for_people_are_plain() -> None:
     assert plain_text("\x1b[31mred\x1b[0m \x1b]0;title\x07 a\tb\nc") == "red  a\tb\nc"
     assert plain_text("\x9b2J\u202etxt\x00\r") == "\ufffd2J\ufffdtxt\ufffd\ufffd"

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -150,13 +151,15 @@ def plain_value(value: Any) -> Any:
 def remove_tree(folder: Path) -> None:
     """Remove a folder whatever is in it: folders that cannot be opened, or lie deeper than a path can say.
 
-    Inner folders are moved up before they are emptied, so that no path gets long. What cannot be removed is left.
+    Inner folders are moved up before they are emptied, so that no path gets long; those that a killed process had moved
+    up go as well. What cannot be removed is left.
     """
     if folder.is_symlink() or not folder.is_dir():
         with suppress(OSError):
             folder.unlink()
         return
-    waiting = [folder]
+    # The first to be emptied lie last.
+    waiting = [folder, *(left for left in folder.parent.glob(f"{escape(folder.name)}.*.gone") if left.is_dir())]
     moved = 0
     with suppress(OSError):
         while waiting:
@@ -173,7 +176,8 @@ def remove_tree(folder: Path) -> None:
                 os.rmdir(waiting.pop())
             else:
                 moved += 1
-                raised = folder.with_name(f"{folder.name}.{moved}.gone")
+                while (raised := folder.with_name(f"{folder.name}.{moved}.gone")).exists():
+                    moved += 1
                 os.chmod(inner, 0o700)
                 os.rename(inner, raised)
                 waiting.append(raised)
