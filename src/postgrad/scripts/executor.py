@@ -34,6 +34,8 @@ SCORE, SCORE_BYTES, LOG_BYTES = "score.json", 32 << 20, 4 << 20
 REFEREE_S = 600.0
 READ_ONLY = "Read-only file system"
 _FILE = re.compile(rf"(?P<what>{READ_ONLY}|No such file or directory): '(?P<name>[^']+)'")
+# A sandbox that counts processes itself refuses the next one, and the script's own traceback is all that says so.
+_NO_MORE = re.compile(r"fork.*^BlockingIOError: \[Errno 11\]", re.DOTALL | re.MULTILINE)
 
 
 class RunningScript(RunningJob):
@@ -106,6 +108,9 @@ class RunningScript(RunningJob):
 
     def _named(self, crash: Failure) -> Failure:
         """A crash that is no fault of the training: the script wanted what is kept from it."""
+        if _NO_MORE.search(crash.evidence):
+            said = "The script wanted to start more processes than it may."
+            return crash.model_copy(update={"boundary": "resource", "kind": "flood", "message": said})
         found = _FILE.search(crash.evidence)
         if found is None:
             return crash
