@@ -5,19 +5,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from postgrad.certify import _lost
 from postgrad.events import JobFinished
-from postgrad.records import JobResult, UnitResult, Usage
+from postgrad.records import Failure, JobResult, UnitResult, Usage
+from postgrad.records.job import unit_seed
+from postgrad.report.view import build_view
 from postgrad.runner import drive, opened
+from postgrad.scripts.evidence import End, weighed
 from postgrad.scripts.researcher import ScriptResearcher
 from postgrad.scripts.scores import stored
+from postgrad.scripts.seal import FURTHER_SEEDS
 from postgrad.scripts.session import ScriptSession
 from postgrad.scripts.versions import Versions
 from postgrad.scripts.workspace import Workspace
+from postgrad.seal import SEALED_SEED
 from postgrad.session import Session
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
 from script_sources import HIDDEN, TRAIN, write_source
-from test_scripts import run_of, task_of
+from test_scripts import TRAIN as SCRIPT
+from test_scripts import driven, run_of, task_of
 
 
 def finished(session: Session, experiment: str, names: str) -> str:
@@ -81,3 +90,64 @@ def test_each_editable_file_has_its_own_numbers(tmp_path: Path) -> None:
         found = {name: researcher._tried(first, name).values for name in ("model.py", "train.py", "none.py")}
     assert set(found["model.py"]) == {"DROPOUT"} and "LEARNING_RATE" in found["train.py"]
     assert "DROPOUT" not in found["train.py"] and not found["none.py"]
+
+
+# --- what is missing at the end ---------------------------------------------------------------------------------------
+
+CRASH = Failure(boundary="train", kind="crash", message="It ended with exit code 1.")
+WELL, BAD = End(None, again=False), End(CRASH, again=False)
+
+
+def items(*names: str) -> dict[str, float]:
+    return dict.fromkeys(names, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("ended", "refused", "told"),
+    [
+        ((WELL, WELL, WELL), None, ()),
+        ((WELL, WELL, BAD), None, ("1 of 3 final trainings of e0004 failed (train/crash)",)),
+        ((WELL, BAD, BAD), "2 of 3 final trainings of e0004 failed (train/crash)", ()),
+        (
+            (WELL, WELL, End(None, again=True)),
+            None,
+            ("1 of 3 final trainings of e0004 gave a number only when tried again after a failure",),
+        ),
+    ],
+)
+def test_final_trainings_that_failed_are_told_or_refuse_the_claim(
+    ended: tuple[End, ...], refused: str | None, told: tuple[str, ...]
+) -> None:
+    count = sum(each.failure is None for each in ended)
+    why, remarks = weighed(
+        {"e0004": ended, "e0000": (WELL,) * 3}, {"e0004": [items("a")] * count, "e0000": [items("a")]}
+    )
+    assert remarks == told and (why is None) == (refused is None)
+    assert refused is None or refused in str(why)
+
+
+def test_items_that_one_side_lacks_are_told_and_many_refuse_the_claim() -> None:
+    names = [f"val{number:02d}" for number in range(20)]
+    every, ended = items(*names), {"e0004": (WELL,), "e0000": (WELL,)}
+    assert weighed(ended, {"e0004": [every], "e0000": [every]}) == (None, ())
+    why, remarks = weighed(ended, {"e0004": [every, items(*names[2:])], "e0000": [every]})
+    said = 'the referee did not name 2 of 20 items of e0004: "val00", "val01"'
+    assert why is None and remarks == (said,), "18 of 20 are enough, and it is told"
+    why, remarks = weighed(ended, {"e0004": [items(*names[3:])], "e0000": [every]})
+    assert why is not None and "only 17 of 20 items" in why and "3 of 20 items of e0004" in why and not remarks
+
+
+def test_a_version_that_crashes_at_two_of_three_final_seeds_is_not_certified(tmp_path: Path) -> None:
+    bad = {unit_seed(task_of(tmp_path).seed + SEALED_SEED + FURTHER_SEEDS * more, "sealed") for more in (1, 2)}
+    crashing = SCRIPT.replace("SEED = 7\n", f'SEED = 7\nassert int(os.environ["POSTGRAD_SEED"]) not in {bad}\n')
+    folder = run_of(tmp_path, task_of(tmp_path, crashing, budget="1 experiments"))
+    view = build_view(driven(folder))
+    assert view.sealed is not None and view.sealed.refused is not None
+    assert "2 of 3 final trainings of e0000 failed (train/crash)" in view.sealed.refused
+    assert view.verdict.tone == "refused" and "leave too much open" in view.verdict.headline
+    with opened(SqliteStore.open(folder, write=True)) as session:
+        source = session.tree["e0000"]
+        assert _lost(session, source) is None, "nothing failed before the end"
+        result = JobResult(job="e0000-select", failure=CRASH, usage=Usage())
+        session.append(JobFinished(job=result.job, experiment="e0000", purpose="select", result=result))
+        assert _lost(session, source) == "1 of 2 trainings of e0000 before the end failed (train/crash)"

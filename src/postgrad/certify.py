@@ -126,7 +126,21 @@ def certify(session: Session, referee: Referee, run_jobs: RunJobs) -> None:
     champion, reason = _winner(session, referee, scored) if scored else (left[0], _why_not(affordable))
     tested = _last_test(session, referee, champion)
     gone = [f"{name} was put aside: {why}" for name in ended.finalists if (why := _out(session, name))]
-    _append_certified(session, champion, "; ".join([reason, *filter(None, [tested]), *gone]))
+    lost = [said for node in entered if (said := _lost(session, node))]
+    _append_certified(session, champion, "; ".join([reason, *filter(None, [tested]), *gone, *lost]))
+
+
+def _lost(session: Session, finalist: Experiment) -> str | None:
+    """What is said of the trainings of a finalist's recipe that failed, with whatever seed: one that works only now and
+    then is not as good as what it scored when it did. What the run itself ended is no failure of it."""
+    name = _recipe(finalist).hash
+    same = {node.id for node in session.tree.all() if _recipe(node).hash == name}
+    jobs = [body.result for body in session.finished.values() if body.experiment in same and body.purpose != "sealed"]
+    found = [job.failure for job in jobs if job.failure is not None and job.failure.boundary != "controller"]
+    if not found:
+        return None
+    kinds = ", ".join(sorted({f"{each.boundary}/{each.kind}" for each in found}))
+    return f"{len(found)} of {len(jobs)} trainings of {finalist.id} before the end failed ({kinds})"
 
 
 def _out(session: Session, experiment: str) -> str | None:
@@ -150,6 +164,8 @@ def _nobody(session: Session, finalists: Sequence[str]) -> str:
 
 
 def _why_not(affordable: list[Experiment]) -> str:
+    if len(affordable) > 1:
+        return "the best search score; no training of a finalist for the select split gave a number"
     if len(affordable) == 1:
         return "the best search score; nothing else was close enough in the budget to be compared on select"
     return "the best search score; the budget left no room for the select split"

@@ -185,6 +185,7 @@ def _waits(name: str, tree: Tree, standing: Standing, ledger: Ledger, bodies: Ma
 def _note(events: tuple[Event, ...], sealed: SealedRead | None) -> str:
     """What nobody may overlook in the sealed score of a run."""
     notes = [f"Not certified: {sealed.refused}."] if sealed and sealed.refused else []
+    notes += [f"{said[0].upper()}{said[1:]}." for said in (sealed.remarks if sealed else ())]
     reasons = [body.reason for event in events if isinstance(body := event.body, Reopened)]
     if reasons:
         told = ", then because ".join(f"'{reason}'" for reason in reasons)

@@ -168,7 +168,8 @@ class SealedRead(Record):
     `confidence` is that of its intervals: 0.95 for a first read, more for a later one. `texts` counts different texts
     among the `n` rows; `smallest_effect` is the difference they show four times in five, `discordant`
     the share of rows on which exactly one of champion and baseline is right. `refused` says why the result
-    is not certified; the numbers are there all the same. `transfer` is of scripts that name a larger setting.
+    is not certified; the numbers are there all the same. `transfer` is of scripts that name a larger setting, `remarks`
+    are what a reader has to know besides, in words.
     """
 
     metric: str
@@ -182,6 +183,7 @@ class SealedRead(Record):
     discordant: float | None = None
     refused: str | None = None
     transfer: Transfer | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class JudgeControl(Record):

@@ -66,5 +66,6 @@ def _read(reading: Reading) -> dict[str, Any]:
         "interval": [gap.low, gap.high],
         "confidence": reading.read.confidence,
         "refused": reading.read.refused,
+        "remarks": list(reading.read.remarks),
         "reason": reading.reason,
     }

@@ -46,7 +46,8 @@ def verdict_of(view: RunView) -> Verdict:
         texts = "1 sealed text is" if count == 1 else f"{count:,} sealed texts are"
         claim = f"Not certified, {texts} too few to show even a large difference"
         if view.task.script is not None:
-            claim = "Not certified, the script itself says its number"
+            own = "the script itself says its number"
+            claim = f"Not certified, {'the final trainings leave too much open' if view.task.script.trusted else own}"
         return Verdict("refused", claim, _figures(metric, champion, baseline, view.sealed), _remarks(view))
     if champion.experiment == baseline.experiment:
         figures = f"{metric} {wording.estimate(champion.estimate, 2)} on {wording.plural(view.sealed.n, 'sealed item')}"
@@ -91,6 +92,7 @@ def _remarks(view: RunView) -> tuple[str, ...]:
     remarks = []
     if view.sealed is not None and view.sealed.refused is not None:
         remarks.append(f"Why nothing is certified: {view.sealed.refused}. The figures are for the record only.")
+    remarks += [f"{said[0].upper()}{said[1:]}." for said in (view.sealed.remarks if view.sealed else ())]
     gap = view.sealed.difference if view.sealed else None
     level = 1 - view.sealed.confidence if view.sealed else 0.0
     asked = view.task.min_effect

@@ -12,6 +12,7 @@ from postgrad.errors import PostgradError
 from postgrad.evaluate.sealed import confidence_of
 from postgrad.events import SealedDone
 from postgrad.records import SealedRead, SealedScore
+from postgrad.scripts.evidence import End, compared, weighed
 from postgrad.scripts.session import TRAININGS, ScriptSession
 from postgrad.scripts.statistics import difference_of, estimate_of
 from postgrad.scripts.transfer import transferred
@@ -19,7 +20,6 @@ from postgrad.session import Job
 
 FURTHER_SEEDS = 1_000
 PRINTED = "the number is what the script printed, which nobody checked: it is the script's own word"
-ONE_EACH = "one training of each side gave a number, so how much seeds matter is not known"
 
 
 def seal_script(session: ScriptSession, run_jobs: Callable[[Sequence[Job], str], None], first: dict[str, Job]) -> None:
@@ -35,7 +35,9 @@ def seal_script(session: ScriptSession, run_jobs: Callable[[Sequence[Job], str],
     # Where nothing was better than the source, both roles are one experiment.
     run_jobs(tuple({job.id: job for each in jobs.values() for job in each}.values()), "training with fresh seeds")
     found = {role: _values(session, each) for role, each in jobs.items()}
-    names = sorted(set.intersection(*(set(items) for each in found.values() for items in each)))
+    named = {each[0].experiment: found[role] for role, each in jobs.items()}
+    ended = {each[0].experiment: [_end(session, job) for job in each] for each in jobs.values()}
+    names = compared(named)
     if not names:
         raise PostgradError(
             "The referee named other items in each of the final trainings, so they cannot be compared. Let it give an "
@@ -52,7 +54,7 @@ def seal_script(session: ScriptSession, run_jobs: Callable[[Sequence[Job], str],
     transfer = transferred(session, run_jobs, first, confidence)
     champion, baseline = grids.values()
     gap = difference_of(champion, baseline, confidence)
-    refused = PRINTED if not session.script.trusted else None if max(map(len, grids.values())) > 1 else ONE_EACH
+    why, remarks = weighed(ended, named)
     outputs = {role: session.finished[job.id].result.units[0].outputs for role, job in first.items()}
     scores = [
         SealedScore.model_validate(
@@ -75,8 +77,9 @@ def seal_script(session: ScriptSession, run_jobs: Callable[[Sequence[Job], str],
         mcnemar_p=gap.p,
         n=len(names),
         confidence=confidence,
-        refused=refused,
+        refused=why if session.script.trusted else PRINTED,
         transfer=transfer,
+        remarks=remarks,
     )
     session.append(SealedDone(read=read, number=number, reason=session.reopened.reason if session.reopened else None))
 
@@ -84,6 +87,11 @@ def seal_script(session: ScriptSession, run_jobs: Callable[[Sequence[Job], str],
 def _further(job: Job) -> list[Job]:
     seeds = [job.seed + FURTHER_SEEDS * more for more in range(1, TRAININGS)]
     return [Job(job.experiment, job.purpose, job.units, job.recipe, seed) for seed in seeds]
+
+
+def _end(session: ScriptSession, job: Job) -> End:
+    failure = session.finished[job.id].result.failure
+    return End(failure, again=failure is None and session.failures[job.id] > 0)
 
 
 def _values(session: ScriptSession, jobs: Sequence[Job]) -> list[dict[str, float]]:

@@ -1,0 +1,92 @@
+"""What the final trainings of a script leave open: trainings that failed, and items that one side lacks.
+
+Those that are left are no fair draw of all: a version that crashes on hard seeds, or a referee that names only what
+went well, looks better than it is. So what is missing is told, and where it is too much nothing is certified.
+"""
+
+from __future__ import annotations
+
+from typing import Iterator, Mapping, NamedTuple, Sequence
+
+from postgrad.quoting import inlined
+from postgrad.records import Failure
+
+# Numbers that a side needs: one says nothing of how much seeds matter.
+FEWEST = 2
+# Of the items that a side has, so many have to be compared.
+SHARED = 0.9
+NAMED, NAME = 3, 40
+Named = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+class End(NamedTuple):
+    """How a final training ended: with a failure, or a number; `again` where it had failed before."""
+
+    failure: Failure | None
+    again: bool
+
+
+def weighed(ended: Mapping[str, Sequence[End]], found: Named) -> tuple[str | None, tuple[str, ...]]:
+    """(why nothing may be certified, what else has to be told).
+
+    Args:
+        ended: experiment -> how each of its final trainings ended.
+        found: experiment -> item -> number, of each training that gave one.
+    """
+    reasons = [*(_too_few(*side) for side in ended.items()), _too_little_shared(found)]
+    why = "; ".join(filter(None, reasons)) or None
+    told = [said for side in ended.items() for said in (_failed(*side), _again(*side))]
+    return why, tuple(said for said in (*told, *missing(found)) if said and said not in (why or ""))
+
+
+def _failed(experiment: str, ended: Sequence[End]) -> str | None:
+    found = [each.failure for each in ended if each.failure is not None]
+    if not found:
+        return None
+    kinds = ", ".join(sorted({f"{each.boundary}/{each.kind}" for each in found}))
+    return f"{len(found)} of {len(ended)} final trainings of {experiment} failed ({kinds})"
+
+
+def _again(experiment: str, ended: Sequence[End]) -> str | None:
+    count = sum(each.again for each in ended)
+    said = (
+        f"{count} of {len(ended)} final trainings of {experiment} gave a number only when tried again after a failure"
+    )
+    return said if count else None
+
+
+def _too_few(experiment: str, ended: Sequence[End]) -> str | None:
+    left = sum(each.failure is None for each in ended)
+    if left >= min(FEWEST, len(ended)):
+        return None
+    return f"{_failed(experiment, ended)}, and what is left does not say how much seeds matter"
+
+
+def compared(found: Named) -> list[str]:
+    """The items that every training has, in order.
+
+    Args:
+        found: experiment -> item -> number, of each training that gave one.
+    """
+    return sorted(set.intersection(*(set(items) for each in found.values() for items in each)))
+
+
+def missing(found: Named) -> Iterator[str]:
+    """For each experiment with items that another one has and it lacks, in any of its trainings, what is said of it."""
+    every = {name for each in found.values() for items in each for name in items}
+    for experiment, each in found.items():
+        lacking = sorted(name for name in every if any(name not in items for items in each))
+        if lacking:
+            shown = ", ".join(inlined(name, NAME) for name in lacking[:NAMED])
+            more = f" and {len(lacking) - NAMED:,} more" if len(lacking) > NAMED else ""
+            yield f"the referee did not name {len(lacking):,} of {len(every):,} items of {experiment}: {shown}{more}"
+
+
+def _too_little_shared(found: Named) -> str | None:
+    """Why the items that are compared do not speak for all; None where they do."""
+    common = len(compared(found))
+    most = max(len({name for items in each for name in items}) for each in found.values())
+    if common >= SHARED * most:
+        return None
+    said = f"only {common:,} of {most:,} items were named in every final training, less than {SHARED:.0%}"
+    return "; ".join([said, *missing(found)])
