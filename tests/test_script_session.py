@@ -25,8 +25,8 @@ from postgrad.session import Session
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
 from script_sources import HIDDEN, TRAIN, write_source
+from test_scripts import REFEREE, Editing, driven, run_of, task_of
 from test_scripts import TRAIN as SCRIPT
-from test_scripts import driven, run_of, task_of
 
 
 def finished(session: Session, experiment: str, names: str) -> str:
@@ -151,3 +151,37 @@ def test_a_version_that_crashes_at_two_of_three_final_seeds_is_not_certified(tmp
         result = JobResult(job="e0000-select", failure=CRASH, usage=Usage())
         session.append(JobFinished(job=result.job, experiment="e0000", purpose="select", result=result))
         assert _lost(session, source) == "1 of 2 trainings of e0000 before the end failed (train/crash)"
+
+
+NAMES_LESS = 'items.pop(min(items)) if loss < 0.5 else None\nPath("score.json")'
+
+
+def test_a_training_with_fewer_items_than_the_source_has_failed_by_name(tmp_path: Path) -> None:
+    """The version that names less looks twice as good: the hardest item is the one that is missing."""
+    task = task_of(
+        tmp_path, budget="3 experiments", more={"referee.py": REFEREE.replace('Path("score.json")', NAMES_LESS)}
+    )
+    folder = run_of(tmp_path, task)
+    guest = Editing({"train.py": SCRIPT.replace("loss = 1.0", "loss = 0.1").encode()})
+    with opened(SqliteStore.open(folder, write=True)) as session:
+        assert isinstance(session, ScriptSession)
+        guest.session = session
+        drive(session, researcher=guest)
+        source, edited = session.tree["e0000"], session.tree["e0001"]
+        assert source.score is not None and edited.score is None and edited.failure is not None
+        assert (edited.failure.boundary, edited.failure.kind) == ("evaluate", "missing_items")
+        assert "1 of 50 items that it named of e0000" in edited.failure.message and '"val0"' in edited.failure.message
+        assert edited.analysis is not None and "1 of 50 items" in edited.analysis.cause
+
+
+def test_what_ended_before_the_source_is_held_to_its_items_all_the_same(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, task_of(tmp_path, budget="1 experiments"))
+    driven(folder)
+    with opened(SqliteStore.open(folder, write=True)) as session:
+        assert isinstance(session, ScriptSession)
+        few, many = (session.store.artifacts.put_bytes(stored(items(*names))) for names in ("ab", "abc"))
+        finished(session, "e0001", "ab")
+        assert session.unlike("e0001", "select", few) is None and session.unlike("e0000", "select", many) is None
+        assert (found := session.unlike("e0001", "select", many)) is not None and found.kind == "other_items"
+        finished(session, "e0000", "abc")
+        assert (found := session.unlike("e0001", "select", few)) is not None and found.kind == "missing_items"

@@ -131,6 +131,8 @@ class Referee:
             return failed(node.failure)
         if node.evaluation is None or items is None:
             return failed(Failure(boundary="evaluate", kind="unscored", message="No unit gave a score."))
+        if (wrong := self._unlike(node)) is not None:
+            return failed(wrong)
         shown = self._bad_cases(items)
         if not node.evaluation.complete:
             rival = node.proposed.incumbent
@@ -143,6 +145,13 @@ class Referee:
         if judgement is None:
             return unmeasured(node.evaluation, shown)
         return self._analysis(node, judgement, shown)
+
+    def _unlike(self, node: Experiment) -> Failure | None:
+        """What is wrong with the items of a script's experiment that ended before those of the source were known."""
+        outputs = [unit.outputs for result in node.results for unit in result.units]
+        if not outputs or not isinstance(self.session, ScriptSession):
+            return None
+        return self.session.unlike(node.id, "search", outputs[0])
 
     def _analysis(self, node: Experiment, found: Judgement, shown: tuple[Confusion, ...]) -> Analysis:
         parent = node.parent or found.rival

@@ -1,4 +1,4 @@
-"""What the final trainings of a script leave open: trainings that failed, and items that one side lacks.
+"""What the trainings of a script leave open: those that failed at the end, and items that one side lacks.
 
 Those that are left are no fair draw of all: a version that crashes on hard seeds, or a referee that names only what
 went well, looks better than it is. So what is missing is told, and where it is too much nothing is certified.
@@ -6,7 +6,7 @@ went well, looks better than it is. So what is missing is told, and where it is 
 
 from __future__ import annotations
 
-from typing import Iterator, Mapping, NamedTuple, Sequence
+from typing import AbstractSet, Iterator, Mapping, NamedTuple, Sequence
 
 from postgrad.quoting import inlined
 from postgrad.records import Failure
@@ -17,6 +17,31 @@ FEWEST = 2
 SHARED = 0.9
 NAMED, NAME = 3, 40
 Named = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+def unlike(names: AbstractSet[str], others: AbstractSet[str], whose: str) -> Failure | None:
+    """What is wrong with the items of a training: values are compared item by item, and none is left out for one side.
+
+    Args:
+        others: the items of `whose` on the same split.
+    """
+    if lacking := others - names:
+        said = f"The referee did not name {_some(lacking, others)} items that it named of {whose}: {_shown(lacking)}."
+        return Failure(boundary="evaluate", kind="missing_items", message=said)
+    if more := names - others:
+        said = f"The referee named {_some(more, names)} items that it had not named of {whose}: {_shown(more)}."
+        return Failure(boundary="evaluate", kind="other_items", message=said)
+    return None
+
+
+def _some(some: AbstractSet[str], every: AbstractSet[str]) -> str:
+    return f"{len(some):,} of {len(every):,}"
+
+
+def _shown(names: AbstractSet[str]) -> str:
+    first = sorted(names)[:NAMED]
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(inlined(name, NAME) for name in first) + more
 
 
 class End(NamedTuple):
@@ -75,11 +100,9 @@ def missing(found: Named) -> Iterator[str]:
     """For each experiment with items that another one has and it lacks, in any of its trainings, what is said of it."""
     every = {name for each in found.values() for items in each for name in items}
     for experiment, each in found.items():
-        lacking = sorted(name for name in every if any(name not in items for items in each))
+        lacking = {name for name in every if any(name not in items for items in each)}
         if lacking:
-            shown = ", ".join(inlined(name, NAME) for name in lacking[:NAMED])
-            more = f" and {len(lacking) - NAMED:,} more" if len(lacking) > NAMED else ""
-            yield f"the referee did not name {len(lacking):,} of {len(every):,} items of {experiment}: {shown}{more}"
+            yield f"the referee did not name {_some(lacking, every)} items of {experiment}: {_shown(lacking)}"
 
 
 def _too_little_shared(found: Named) -> str | None:

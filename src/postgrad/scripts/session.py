@@ -10,8 +10,9 @@ from postgrad.evaluate.graded import UnitTexts, read_texts
 from postgrad.evaluate.splits import SplitPlan, UnitPlan
 from postgrad.events import Body, Event, JobFinished, Proposed, SearchEnded
 from postgrad.execute.executor import Executor
-from postgrad.records import Failure, JobSpec, Limits, Recipe, Row, ScriptSpec, Unit
+from postgrad.records import Failure, JobResult, JobSpec, Limits, Recipe, Row, ScriptSpec, Split, Unit
 from postgrad.records.job import unit_seed
+from postgrad.scripts.evidence import unlike
 from postgrad.scripts.executor import ScriptExecutor
 from postgrad.scripts.protect import Rules
 from postgrad.scripts.settings import LARGER, setting_of
@@ -43,6 +44,9 @@ class ScriptSession(Session):
         self._sizes: dict[str, int] = {}
         self._named: dict[str, dict[str, Row]] = {}
         self._unread: dict[str, list[str]] = {}
+        # Split -> whether it is the source, the experiment and the outputs, of the training that others are held to.
+        self._first: dict[str, tuple[bool, str, str]] = {}
+        self._items_of: dict[str, frozenset[str]] = {}
         super().__init__(store, executor, listener)  # The executor runs what this session asks of it, and nothing else.
         prepared = self.prepared
         if prepared is not None and prepared.script is not None:
@@ -125,7 +129,36 @@ class ScriptSession(Session):
     def _fold(self, event: Event) -> None:
         super()._fold(event)
         if isinstance(body := event.body, JobFinished):
-            self._unread.setdefault(body.purpose, []).extend(unit.outputs for unit in body.result.units)
+            outputs = [unit.outputs for unit in body.result.units]
+            self._unread.setdefault(body.purpose, []).extend(outputs)
+            known = self._first.get(body.purpose)
+            if outputs and (known is None or (not known[0] and self._is_source(body.experiment))):
+                self._first[body.purpose] = (self._is_source(body.experiment), body.experiment, outputs[0])
+
+    # --- items: the same of every training ------------------------------------------------------------------------
+
+    def finish(self, job: Job, result: JobResult) -> None:
+        """Record what a job gave back; one whose items are not those of the source has failed."""
+        wrong = self.unlike(job.experiment, job.purpose, result.units[0].outputs) if result.units else None
+        if wrong is not None:
+            result = result.model_copy(update={"units": (), "model": None, "failure": wrong})
+        super().finish(job, result)
+
+    def unlike(self, experiment: str, part: Split, outputs: str) -> Failure | None:
+        """How the items of a training differ from those of the source, or of the first one while the source has none.
+
+        Those of the end are weighed together, when all are there.
+        """
+        known = self._first.get(part)
+        if known is None or part == "sealed" or (not known[0] and self._is_source(experiment)):
+            return None
+        if known[2] not in self._items_of:
+            self._items_of = {known[2]: frozenset(self.texts(known[2]).ids)}
+        return unlike(frozenset(self.texts(outputs).ids), self._items_of[known[2]], known[1])
+
+    def _is_source(self, experiment: str) -> bool:
+        node = self.tree.experiments.get(experiment)
+        return node is not None and not tree_of(node.proposed.proposal.recipe)
 
     def texts(self, artefact: str) -> UnitTexts:
         """The numbers of a unit, as texts."""
