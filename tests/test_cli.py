@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -443,6 +444,20 @@ def test_doctor_names_what_is_missing(postgrad: Call, monkeypatch: pytest.Monkey
     assert said.code == 1
     assert "a-library-that-nobody-has" in said.out
     assert "postgrad[train]" in said.out
+
+
+@pytest.mark.parametrize(("program", "found"), [("", "none"), ("#!/bin/sh\necho git version 1.8.3\n", "1.8.3 at ")])
+def test_doctor_says_what_scripts_need_of_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, found: str
+) -> None:
+    assert machine._git().status == "ok" and str(shutil.which("git")) in machine._git().found
+    if program:
+        (tmp_path / "git").write_text(program)
+        (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = machine._git()
+    assert finding.status == "warn" and finding.found.startswith(found)
+    assert "kind script" in finding.advice and "Install it" in finding.advice
 
 
 def test_doctor_finds_the_packaged_model(postgrad: Call, minilm: Path) -> None:

@@ -14,6 +14,7 @@ from postgrad.records.job import unit_seed
 from postgrad.report.view import build_view
 from postgrad.runner import drive, opened
 from postgrad.scripts.evidence import End, weighed
+from postgrad.scripts.outlook import script_outlook
 from postgrad.scripts.researcher import ScriptResearcher
 from postgrad.scripts.scores import stored
 from postgrad.scripts.seal import FURTHER_SEEDS
@@ -25,7 +26,7 @@ from postgrad.session import Session
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
 from script_sources import HIDDEN, TRAIN, write_source
-from test_scripts import REFEREE, Editing, driven, run_of, task_of
+from test_scripts import MEASURED, REFEREE, Editing, driven, run_of, task_of
 from test_scripts import TRAIN as SCRIPT
 
 
@@ -185,3 +186,11 @@ def test_what_ended_before_the_source_is_held_to_its_items_all_the_same(tmp_path
         assert (found := session.unlike("e0001", "select", many)) is not None and found.kind == "other_items"
         finished(session, "e0000", "abc")
         assert (found := session.unlike("e0001", "select", few)) is not None and found.kind == "missing_items"
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"), [(MEASURED, True), (MEASURED.replace("}", ", select: val2.txt}"), False)]
+)
+def test_check_says_where_tests_have_no_file_of_their_own(tmp_path: Path, measured: str, told: bool) -> None:
+    outlook = script_outlook(task_of(tmp_path, measured=measured, more={"val2.txt": "another line"}))
+    assert not outlook.problems and any("again" in line for line in outlook.warnings) == told

@@ -369,6 +369,7 @@ def test_the_other_commands_know_scripts(tmp_path: Path) -> None:
     task_of(tmp_path, budget="5 experiments", more={"unused.tmp": ""})
     checked = postgrad("check", "task.yaml", cwd=tmp_path)
     assert checked["ok"] and checked["editable"] == ["train.py"]
+    assert any("file of `search` again" in line for line in checked["warnings"]), "no select file is named"
     assert any(line.startswith("LEARNING_RATE") for line in checked["constants"])
     run = postgrad("run", "task.yaml", cwd=tmp_path)
     assert run["experiments"] == 5

@@ -14,6 +14,7 @@ import psutil
 
 from postgrad import __version__
 from postgrad.records import Record
+from postgrad.scripts.git import INSTALL, OLDEST, git_version, too_old
 
 CORE = ("pydantic", "PyYAML", "typer", "rich", "Jinja2", "numpy", "scipy", "psutil")
 TRAIN = (
@@ -60,6 +61,7 @@ def look(runs_dir: Path) -> list[Finding]:
         _shared_memory(),
         _store(),
         _hub(),
+        _git(),
         _sandbox(),
     ]
 
@@ -247,6 +249,21 @@ def _hub() -> Finding:
         status="info",
         found=f"cache {home}" + (", offline (HF_HUB_OFFLINE)" if offline else ""),
     )
+
+
+def _git() -> Finding:
+    """Only tasks of kind script need it."""
+    program = shutil.which("git")
+    if program is None:
+        advice = f"Tasks of kind script keep their experiments in git; others do without. {INSTALL}"
+        return Finding(name="git", status="warn", found="none", advice=advice)
+    said = git_version(program)
+    found = f"{said.removeprefix('git version ') or 'no version'} at {program}"
+    if too_old(said):
+        wanted = ".".join(map(str, OLDEST))
+        advice = f"Tasks of kind script need {wanted} or newer; others do without. {INSTALL}"
+        return Finding(name="git", status="warn", found=found, advice=advice)
+    return Finding(name="git", status="ok", found=found)
 
 
 def _sandbox() -> Finding:

@@ -58,6 +58,9 @@ class Done:
     words: str
 
 
+INSTALL = "Install it (for example `apt install git` or `brew install git`) and start again."
+
+
 def git_program() -> str:
     """Where git is.
 
@@ -65,17 +68,24 @@ def git_program() -> str:
         UserError: it is not installed, or too old.
     """
     program = shutil.which("git")
-    install = "Install it (for example `apt install git` or `brew install git`) and start again."
     if program is None:
-        raise UserError(f"Script tasks keep every experiment in a git repository, and git is not installed. {install}")
-    said = start([program, "version"], Path(program).parent).out.decode("utf-8", "replace")
-    found = re.search(r"(\d+)\.(\d+)", said)
-    if found is None or (int(found[1]), int(found[2])) < OLDEST:
+        raise UserError(f"Script tasks keep every experiment in a git repository, and git is not installed. {INSTALL}")
+    said = git_version(program)
+    if too_old(said):
         wanted = ".".join(map(str, OLDEST))
-        raise UserError(
-            f"Script tasks need git {wanted} or newer, and {program} is '{escaped(said.strip())}'. {install}"
-        )
+        raise UserError(f"Script tasks need git {wanted} or newer, and {program} is '{said}'. {INSTALL}")
     return program
+
+
+def git_version(program: str) -> str:
+    """What a program says of its version, escaped: "git version 2.39.5"."""
+    return escaped(start([program, "version"], Path(program).parent).out.decode("utf-8", "replace").strip())
+
+
+def too_old(said: str) -> bool:
+    """Whether a version of git is none, or lacks what is needed."""
+    found = re.search(r"(\d+)\.(\d+)", said)
+    return found is None or (int(found[1]), int(found[2])) < OLDEST
 
 
 def start(

@@ -76,6 +76,11 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
         warnings.append("The number is what the script prints, its own word: nothing will be certified.")
     elif not script.hidden:
         warnings.append("Nothing is hidden: the script may train on everything that it is measured on.")
+    elif "select" not in script.hidden:
+        warnings.append(
+            "No file is hidden for `select`: tests with fresh seeds measure on the file of `search` again, so they "
+            "rule out luck with seeds and not a fit to that file."
+        )
     warnings += _too_dear(task, script)
     if not names and not edits and task.researcher == "playbook":
         warnings.append(
