@@ -12,6 +12,7 @@ from postgrad.events import JobFinished
 from postgrad.records import Failure, JobResult, UnitResult, Usage
 from postgrad.records.job import unit_seed
 from postgrad.report.view import build_view
+from postgrad.report.wording import metric_name
 from postgrad.runner import drive, opened
 from postgrad.scripts.evidence import End, weighed
 from postgrad.scripts.outlook import script_outlook
@@ -145,6 +146,10 @@ def test_a_version_that_crashes_at_two_of_three_final_seeds_is_not_certified(tmp
     view = build_view(driven(folder))
     assert view.sealed is not None and view.sealed.refused is not None
     assert "2 of 3 final trainings of e0000 failed (train/crash)" in view.sealed.refused
+    loss = -view.sealed.scores[0].estimate.value
+    own = f"where less is better, loss is {loss:.4f} for the champion and {loss:.4f} before."
+    assert loss > 0 and any(remark.endswith(own) for remark in view.verdict.remarks)
+    assert metric_name("referee:-val_bpb") == "referee:-val_bpb" and metric_name("exact_match") == "exact match"
     assert view.verdict.tone == "refused" and "leave too much open" in view.verdict.headline
     with opened(SqliteStore.open(folder, write=True)) as session:
         source = session.tree["e0000"]

@@ -81,7 +81,8 @@ def _facts(reading: Reading, node: Experiment) -> Iterator[tuple[str, str]]:
         if found.threshold is not None:
             yield "threshold", f"{found.threshold:.4g}"
         others = [f"{name} {wording.number(value)}" for name, value in found.metrics.items() if name != found.metric]
-        yield "also", ", ".join(others)
+        if others:
+            yield "also", ", ".join(others)
     yield from _guards(reading, node)
     for again in node.select:
         yield "select", f"{wording.estimate(again.estimate)} on {again.estimate.n} items, seed {again.seed}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Iterator, Literal
 
 from postgrad.records import Difference, SealedRead, SealedScore
 from postgrad.report import wording
@@ -89,7 +89,7 @@ def _open(view: RunView) -> Verdict:
 
 
 def _remarks(view: RunView) -> tuple[str, ...]:
-    remarks = []
+    remarks = list(_own_sign(view))
     if view.sealed is not None and view.sealed.refused is not None:
         remarks.append(f"Why nothing is certified: {view.sealed.refused}. The figures are for the record only.")
     remarks += [f"{said[0].upper()}{said[1:]}." for said in (view.sealed.remarks if view.sealed else ())]
@@ -106,3 +106,11 @@ def _remarks(view: RunView) -> tuple[str, ...]:
     if view.sealed is not None and view.lineage.model is None:
         remarks.append("The final weights are not on record: their way from the base model cannot be shown.")
     return tuple(remarks)
+
+
+def _own_sign(view: RunView) -> Iterator[str]:
+    """The sealed numbers of a script as its metric has them, where less of it is better."""
+    script, champion, baseline = view.task.script, view.score_of("champion"), view.score_of("baseline")
+    if script is not None and script.direction == "min" and champion is not None and baseline is not None:
+        ours, theirs = (wording.number(-score.estimate.value, 4) for score in (champion, baseline))
+        yield f"In its own sign, where less is better, {script.metric} is {ours} for the champion and {theirs} before."

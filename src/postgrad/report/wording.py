@@ -9,6 +9,7 @@ import math
 from datetime import UTC, datetime
 
 from postgrad.events import Pared
+from postgrad.metrics import is_given
 from postgrad.records import Asked, Difference, Estimate, JudgeControl, Recipe, Value
 from postgrad.report.decisions import Decision
 from postgrad.tree import Experiment, State
@@ -48,7 +49,7 @@ NONE = "-"
 
 def metric_name(metric: str) -> str:
     """The field's name of a metric; a foreign metric keeps its own."""
-    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+    return METRIC_NAMES.get(metric, metric if is_given(metric) else metric.replace("_", " "))
 
 
 def plural(count: int, word: str) -> str:
