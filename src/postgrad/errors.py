@@ -34,6 +34,7 @@ class Interrupted(BaseException):
 
 
 def near_miss(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the closest known word, or an empty string."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    """Return " Did you mean 'x'?" for the closest known word, whatever its case, or an empty string."""
+    plain = {each.lower(): each for each in known}
+    close = get_close_matches(word.lower(), plain, n=1, cutoff=0.6)
+    return f" Did you mean '{plain[close[0]]}'?" if close else ""

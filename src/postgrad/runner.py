@@ -151,7 +151,9 @@ def engine_of(task: TaskSpec) -> Engine:
 def _session(store: SqliteStore, engine: Engine, task: TaskSpec, listener: Callable[[Event], None]) -> Session:
     scratch = store.folder / "scratch"
     if task.script is not None:
-        return ScriptSession(store, ScriptExecutor(engine, store.artifacts, scratch, task.script), listener)
+        made = ScriptSession(store, ScriptExecutor(engine, store.artifacts, scratch, task.script), listener)
+        made.put_in_step()
+        return made
     return Session(store, Executor(engine, store.artifacts, scratch), listener)
 
 

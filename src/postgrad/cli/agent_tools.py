@@ -23,13 +23,21 @@ from postgrad.people.gate import Gate
 from postgrad.people.mailbox import new_order, post
 from postgrad.records import Approve, Choice, Move, Reject, Wish
 from postgrad.research.base import Context
-from postgrad.research.context import brief
+from postgrad.research.brief import Brief
+from postgrad.research.context import MOST_TOKENS, brief
 from postgrad.research.context import lessons as lines_of
 from postgrad.research.earlier import told
 from postgrad.research.ideas import Ask
 from postgrad.research.tally import tally
-from postgrad.session import Session
+from postgrad.scripts.asking import subject_of
+from postgrad.scripts.executor import ScriptExecutor
+from postgrad.scripts.history import diff_of, is_script
+from postgrad.scripts.researcher import ScriptResearcher
+from postgrad.scripts.session import ScriptSession
+from postgrad.scripts.telling import brief as brief_of_files
+from postgrad.session import Session, run_started
 from postgrad.store.sqlite import SqliteStore
+from postgrad.tree import Experiment, Tree
 
 Answer = dict[str, Any]
 
@@ -50,9 +58,7 @@ class Tools:
         """What is known, in at most 8,000 tokens, for a change of one experiment or for a new start. What people
         ruled out is not listed as open; `closed` says where they closed the whole branch, and who did."""
         with SqliteStore.open(self.folder, write=False) as store:
-            # Nothing is started and nothing appended: the session says what things cost.
-            executor = Executor(LocalEngine(), store.artifacts, self.folder / "scratch")
-            session = Session(store, executor, lambda event: None)
+            session = _looking(store)
             if session.prepared is None:
                 raise UserError("The run is not prepared yet. Ask again in a moment.")
             gate, tree = Gate(session.standing), session.tree
@@ -69,7 +75,7 @@ class Tools:
                 barred=gate.barred,
             )
             move = Move.DRAFT if parent is None else Move.IMPROVE
-            found = brief(Ask(session.task, Choice(parent=parent, move=move), context))
+            found = _told(session, Ask(session.task, Choice(parent=parent, move=move), context))
         rule = gate.closed(parent, tree)
         closed = {"closed": f"{rule.said}: {rule.order.by} decided that"} if rule is not None else {}
         return {"text": found.text, "tokens": found.tokens, **closed}
@@ -113,7 +119,16 @@ class Tools:
             "search_estimate": plain(node.evaluation.estimate) if node.evaluation else None,
             "failure": plain(node.failure),
             "cost_s": node.cost_s,
+            **self._diff(node, tree),
         }
+
+    def _diff(self, node: Experiment, tree: Tree) -> Answer:
+        """What an experiment of a script changed in its files: text from outside, for a screen."""
+        recipe = node.proposed.proposal.recipe
+        if not is_script(recipe):
+            return {}
+        before = tree[node.parent].proposed.proposal.recipe if node.parent is not None else None
+        return {"diff": diff_of(self.folder, self.folder.name, before, recipe)}
 
     def lessons(self) -> Answer:
         """What the run has learnt, a line for each kind of change, with the experiments that say it, and what earlier
@@ -151,3 +166,23 @@ class Tools:
         post(self.folder, order)
         with SqliteStore.open(self.folder, write=False) as store:
             return order_document(order, wait_for(store, order, self.folder))
+
+
+def _looking(store: SqliteStore) -> Session:
+    """A session that says what things cost: nothing is started, nothing appended, and no file of the run changed."""
+    scratch, engine = store.folder / "scratch", LocalEngine()
+    script = run_started(store).task.script
+    if script is not None:
+        executor = ScriptExecutor(engine, store.artifacts, scratch, script)
+        return ScriptSession(store, executor, lambda event: None)
+    return Session(store, Executor(engine, store.artifacts, scratch), lambda event: None)
+
+
+def _told(session: Session, ask: Ask) -> Brief:
+    """What a researcher of the run would be told."""
+    if not isinstance(session, ScriptSession):
+        return brief(ask)
+    if not ask.tree.all():
+        raise UserError("The source is not measured yet, so there is nothing to change. Ask again in a moment.")
+    subject = subject_of(session, ScriptResearcher(session), ask, mends=False)
+    return brief_of_files(ask, subject, session.workspace, MOST_TOKENS)

@@ -14,12 +14,21 @@ from postgrad.errors import Interrupted
 if TYPE_CHECKING:
     from postgrad.execute.executor import RunningJob
     from postgrad.loop import Control
+    from postgrad.records import TaskSpec
     from postgrad.session import Session
     from postgrad.store.sqlite import SqliteStore
 
 Found = TypeVar("Found")
 
 UNSANDBOXED = "Jobs run without a sandbox: what they run can read your files and use the network."
+
+
+def say_source_since(store: SqliteStore, task: TaskSpec) -> None:
+    """Of a script whose source is not what it was, say on standard error that the run keeps to what it began with."""
+    from postgrad.scripts.history import source_since
+
+    if task.script is not None and (said := source_since(store.folder, store.folder.name, task.script)):
+        console(error=True).print(said, style="yellow", markup=False)
 
 
 @contextmanager

@@ -25,11 +25,15 @@ def command(
 
     No label is read, so this is not another look at the sealed split. Exit code 1 when the answers differ.
     """
+    from postgrad.cli.driving import say_source_since
     from postgrad.cli.runs import open_run
     from postgrad.replay import replay_champion
     from postgrad.runner import opened
+    from postgrad.session import run_started
 
-    with opened(open_run(runs_dir, run, write=True), unsandboxed=unsandboxed) as session:
+    store = open_run(runs_dir, run, write=True)
+    say_source_since(store, run_started(store).task)
+    with opened(store, unsandboxed=unsandboxed) as session:
         found = replay_champion(session)
     if as_json:
         print_json(found)

@@ -42,7 +42,7 @@ def command(
     are listed and take effect in a new run.
     """
     from postgrad.budget import parse_budget
-    from postgrad.cli.driving import drive_with_screen
+    from postgrad.cli.driving import drive_with_screen, say_source_since
     from postgrad.cli.runs import open_run
     from postgrad.errors import UserError
     from postgrad.events import current
@@ -55,6 +55,7 @@ def command(
     note = _edits(first.task, task or _still_there(first.task_file))
     if note:
         _warn(f"The task file was edited since. This run goes on with the old one: {note}")
+    say_source_since(store, first.task)
     if unsandboxed:
         note = "; ".join(filter(None, [note, "jobs run without a sandbox from here on"]))
     try:
@@ -110,8 +111,8 @@ def _edits(old: TaskSpec, path: Path | None) -> str:
     from postgrad.errors import UserError
     from postgrad.spec import load_task, task_changes
 
-    if path is None:
-        return ""
+    if path is None or (old.script is not None and not Path(old.script.source).is_dir()):
+        return ""  # A task whose source is gone cannot be read for that alone, and that is said by itself.
     try:
         new = load_task(path)
     except UserError as problem:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from postgrad.budget import Ledger
 from postgrad.errors import UserError, near_miss
-from postgrad.events import Decided, Event, RunStarted, Waiting, current
+from postgrad.events import DataPrepared, Decided, Event, RunStarted, Waiting, current
 from postgrad.people.decide import Situation, decided
 from postgrad.people.mailbox import Reader
 from postgrad.people.standing import Standing
@@ -86,14 +86,15 @@ def asked(events: Sequence[Event]) -> Asked:
     if not isinstance(first, RunStarted):
         raise UserError("The run was stopped before its first event: there is nothing to decide in it.")
     bodies, ledger = current(events), Ledger.from_events(first.task.budget, events)
-    last = bodies.get("waiting")
+    last, prepared = bodies.get("waiting"), bodies.get("data_prepared")
     return Asked(
         tree=Tree.from_events(events),
         standing=Standing.of(events),
         task=first.task,
         ledger=ledger,
         ended="search_ended" in bodies,
-        prepared="data_prepared" in bodies,
+        prepared=prepared is not None,
+        kinds=prepared.script.kinds if isinstance(prepared, DataPrepared) and prepared.script else (),
         waits=last.why if isinstance(last, Waiting) and ledger.waits_since is not None else None,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import NoReturn
 
@@ -36,13 +36,14 @@ from postgrad.tree import Experiment, Tree
 
 @dataclass(frozen=True)
 class Situation:
-    """What an order is judged by. `ended`: the search has ended."""
+    """What an order is judged by. `ended`: the search has ended; `kinds`: those known for the files of a script."""
 
     tree: Tree
     standing: Standing
     task: TaskSpec
     ledger: Ledger
     ended: bool
+    kinds: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def _(wish: Ban, order: Order, now: Situation) -> Effect:
         _refuse(f"{wish.what} is banned already.")
     if wish.what in now.tree.experiments:
         return Effect(f"{wish.what} and what is below it is not extended any more")
-    known = known_kinds(now.task, now.tree)
+    known = known_kinds(now.task, now.tree, now.kinds)
     if wish.what not in known:
         _refuse(
             f"'{wish.what}' is neither an experiment of the run nor a kind of change.{near_miss(wish.what, known)} "

@@ -100,7 +100,9 @@ class Desk:
     @property
     def _situation(self) -> Situation:
         session = self.session
-        return Situation(session.tree, session.standing, session.task, session.ledger, self._ended)
+        known = session.prepared.script if session.prepared else None
+        kinds = known.kinds if known else ()
+        return Situation(session.tree, session.standing, session.task, session.ledger, self._ended, kinds=kinds)
 
     # --- approval -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Nothing here is believed: the recipe is checked like every other, and what is wr
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -26,12 +26,21 @@ from postgrad.tree import Tree
 RECIPE = "idea.recipe"
 # Kinds of change that are in no table.
 OTHERS = ("ablate", "combine.answers", "combine.recipes", "draft.composed", "repair", "replicate", "tune", RECIPE)
+# Of a script: groups of kinds, which may be ruled out whole.
+OF_SCRIPTS = ("ablate", "constant", "delete", "edit", "patch", "repair", "replicate")
 PARTS = ("base_model", "backend", "stage", "data", "inference")
 Ideas = Mapping[str, Decided]
 
 
-def known_kinds(task: TaskSpec, tree: Tree) -> tuple[str, ...]:
-    """Every kind of change that may be proposed in a run, and the groups that they belong to."""
+def known_kinds(task: TaskSpec, tree: Tree, of_script: Sequence[str] = ()) -> tuple[str, ...]:
+    """Every kind of change that may be proposed in a run, and the groups that they belong to.
+
+    Args:
+        of_script: those that are known for a script's files.
+    """
+    if task.script is not None:
+        proposed = {node.proposed.proposal.kind for node in tree.all() if node.parent is not None}
+        return tuple(sorted({*of_script, *OF_SCRIPTS, *proposed}))
     found = {play.kind for play in plays_of(task)} | set(OTHERS)
     found |= {draft.kind for base in (*task.base_models, None) for draft in starts_of(task, base)}
     found |= {node.proposed.proposal.kind for node in tree.all()}

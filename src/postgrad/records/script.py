@@ -58,9 +58,13 @@ class ScriptSpec(Record):
 
 
 class ScriptPrepared(Record):
-    """The source as a run began with it: its commit, what names its content, and which files may be changed."""
+    """The source as a run began with it: its commit, what names its content, and which files may be changed.
+
+    `kinds`: the kinds of change that are known for these files, such as `constant.LEARNING_RATE`.
+    """
 
     commit: str
     tree: str
     editable: tuple[str, ...]
     protected: tuple[str, ...]
+    kinds: tuple[str, ...] = ()

@@ -22,7 +22,8 @@ from postgrad.research.proposers import ANSWERED, PLAYBOOK, drawn, records
 from postgrad.research.schema import held, named_in
 from postgrad.scripts.agent import Agent
 from postgrad.scripts.protect import Rules
-from postgrad.scripts.replies import PATCH, EditReading, Reply
+from postgrad.scripts.reading import PATCH
+from postgrad.scripts.replies import EditReading, Reply
 from postgrad.scripts.researcher import ScriptResearcher
 from postgrad.scripts.session import ScriptSession
 from postgrad.scripts.telling import Subject, brief
@@ -146,26 +147,13 @@ class ScriptAsking(Asker):
 
     def _question(self, ask: Ask, name: str) -> EditQuestion:
         session, mends = self._session, self._mends(ask)
-        base = self._playbook.base(ask.choice, ask.tree)
-        node = ask.tree[ask.choice.parent or ""] if mends else base
-        leader = ask.tree.leader() or base
-        prepared = session.prepared
-        assert prepared is not None and prepared.script is not None, "the repository is there before it is changed"
-        subject = Subject(
-            node=node,
-            commit=self._playbook.commit_of(node),
-            leader=(leader, self._playbook.commit_of(leader)),
-            script=session.script,
-            sign=session.scripts.sign,
-            editable=prepared.script.editable,
-            mends=mends,
-        )
+        subject = subject_of(session, self._playbook, ask, mends)
         return EditQuestion(
             ask=ask,
             subject=subject,
             session=session,
             brief=brief(ask, subject, session.workspace, self.spec.context_tokens),
-            slot=f"e{ask.context.index:04d} {node.id} {name}",
+            slot=f"e{ask.context.index:04d} {subject.node.id} {name}",
             usd=usd_left(ask),
             by_program=self.spec.kind == NAME,
         )
@@ -176,6 +164,24 @@ class ScriptAsking(Asker):
             return made
         mended = Choice(parent=sketch.parent, move=Move.REPAIR, reason=ask.choice.reason, kinds=sketch.kinds)
         return made.model_copy(update={"carried_out": mended})
+
+
+def subject_of(session: ScriptSession, playbook: ScriptResearcher, ask: Ask, mends: bool) -> Subject:
+    """What whoever answers a choice is to change: the files of an experiment; of one that crashed to be mended."""
+    base = playbook.base(ask.choice, ask.tree)
+    node = ask.tree[ask.choice.parent or ""] if mends else base
+    leader = ask.tree.leader() or base
+    prepared = session.prepared
+    assert prepared is not None and prepared.script is not None, "the repository is there before it is changed"
+    return Subject(
+        node=node,
+        commit=playbook.commit_of(node),
+        leader=(leader, playbook.commit_of(leader)),
+        script=session.script,
+        sign=session.scripts.sign,
+        editable=prepared.script.editable,
+        mends=mends,
+    )
 
 
 def fixable(failure: Failure) -> bool:

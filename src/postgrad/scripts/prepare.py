@@ -9,7 +9,9 @@ from postgrad.errors import UserError
 from postgrad.events import DataPrepared
 from postgrad.records import DataCard, ScriptPrepared, ScriptSpec
 from postgrad.scripts.protect import Rules
+from postgrad.scripts.reading import kinds_for
 from postgrad.scripts.session import ScriptSession
+from postgrad.scripts.versions import Versions
 from postgrad.scripts.workspace import Workspace
 
 NO_CARD = DataCard(rows={}, labels={}, out_of_scope={}, duplicates=0, leaked={}, words_median=0.0, warnings=())
@@ -62,6 +64,7 @@ def prepare_script(session: ScriptSession, say: Callable[[str], None] = lambda l
                 tree=workspace.tree_of(workspace.baseline),
                 editable=editable,
                 protected=protected,
+                kinds=kinds_for(Versions(workspace, protected), editable),
             ),
         )
     )

@@ -24,6 +24,7 @@ from postgrad.research.telling import scored, word
 from postgrad.scripts.git import GitError
 from postgrad.scripts.paths import EditRefused
 from postgrad.scripts.protect import Rules
+from postgrad.scripts.reading import PATCH
 from postgrad.scripts.seeds import unseeded
 from postgrad.scripts.session import ScriptSession
 from postgrad.scripts.telling import Subject
@@ -32,7 +33,7 @@ from postgrad.tree import Experiment
 # Characters of an edit, and of a path; files of an agent's, and what an effect may be.
 LONGEST, PATH, MOST_FILES, LARGEST = 60_000, 1_000, 50, 1e9
 CHANGE, NAMES, WORDS = 160, 10, 400
-PATCH, MENDED = "patch", "repair.crash"
+MENDED = "repair.crash"
 
 
 def _bounded(effect: float) -> float:

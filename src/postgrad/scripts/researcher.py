@@ -18,12 +18,12 @@ from postgrad.research.proposers import PLAYBOOK
 from postgrad.scripts.constants import constants, values_of
 from postgrad.scripts.edits import edits_for
 from postgrad.scripts.paths import EditRefused
-from postgrad.scripts.reading import constants_of, sources
+from postgrad.scripts.reading import CONSTANT, constants_of, sources
 from postgrad.scripts.session import ScriptSession, tree_of
 from postgrad.scripts.tuning import Tried, Values, applied, next_setting
 from postgrad.tree import Experiment, State, Tree
 
-CONSTANT, EDIT, ABLATE, SAME, CONTROL = "constant", "edit", "ablate", "replicate.seed", "replicate.control"
+EDIT, ABLATE, SAME, CONTROL = "edit", "ablate", "replicate.seed", "replicate.control"
 WHY_AGAIN = {
     SAME: "Nothing new is left to change.",
     CONTROL: "Experiments that share a machine disturb each other: what leads is measured among them again.",

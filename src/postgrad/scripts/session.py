@@ -50,10 +50,14 @@ class ScriptSession(Session):
         super().__init__(store, executor, listener)  # The executor runs what this session asks of it, and nothing else.
         prepared = self.prepared
         if prepared is not None and prepared.script is not None:
-            # A session is the run's one writer: locks that lie there are those of a git that was killed.
+            executor.attach(self.workspace, prepared.script.protected)
+
+    def put_in_step(self) -> None:
+        """Bring the repository in step with the log. For the run's one writer: locks that lie there are those of a git
+        that was killed."""
+        if self.prepared is not None:
             self.workspace.repair()
             self._set_aside()
-            executor.attach(self.workspace, prepared.script.protected)
 
     def append(self, body: Body) -> None:
         """Store an event, then derive from it. The commit of a proposal is there before it; at the end of the search,
