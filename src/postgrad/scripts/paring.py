@@ -11,8 +11,7 @@ from postgrad.evaluate.statistics.judge import Judge
 from postgrad.records import Recipe, Stage
 from postgrad.research.ablations import BROUGHT_NOTHING, Ablation
 from postgrad.scripts.constants import Constant, values_of, with_values
-from postgrad.scripts.reading import constants_of, sources
-from postgrad.scripts.researcher import CONSTANT
+from postgrad.scripts.reading import CONSTANT, constants_of, sources
 from postgrad.scripts.session import ScriptSession, tree_of
 from postgrad.tree import Experiment, Tree
 
