@@ -122,6 +122,10 @@ class LocalHandle:
             else:
                 self._end("stopped")
 
+    def used(self) -> Usage:
+        """What it has used so far, as of the last look."""
+        return Usage(wall_s=time.monotonic() - self._started, cpu_s=self._cpu_s, max_rss_mb=self._rss_mb)
+
     # --- limits -------------------------------------------------------------------------------------------------------
 
     def _ended(self) -> bool:

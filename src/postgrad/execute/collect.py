@@ -42,6 +42,13 @@ REFUSED = {
 }
 
 
+# What became of a job whose place is gone, after every attempt that it was granted.
+LOST = {
+    "lost": "Every node that the job was given to was lost, or ended it without a word.",
+    "preempted": "The cluster took its node away again each time that the job was started.",
+}
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """Size and sha256 of a file."""
@@ -261,6 +268,8 @@ def _ended_by(ended: Exit, limits: Limits) -> Failure:
     used = ended.usage
     if ended.cause == "stopped":
         return Failure(boundary="controller", kind="stopped", message="The job was stopped by the run.")
+    if ended.cause in LOST:
+        return Failure(boundary="engine", kind=ended.cause, message=LOST[ended.cause])
     kind, message = {
         "timeout": ("timeout", f"The job reached its limit of {limits.wall_s:g} s."),
         "memory": (

@@ -76,7 +76,18 @@ class Guard(Record):
 
 
 class EngineSpec(Record):
-    """Where jobs run, and the limits of one job."""
+    """Where jobs run, and the limits of one job.
+
+    Attributes:
+        workers: jobs side by side; None for as many as the machine or the cluster holds.
+        threads, memory_mb, gpus, nodes: of one job; the last three on each of its nodes.
+        address: of the cluster, where it has one.
+        partition: of the cluster that jobs are sent to, where it has several.
+        python: the interpreter on the nodes, which has Postgrad; that of the controller if not given.
+        lease_s: a node that was not heard of for so long is lost.
+        retries: how often a job is started again whose node was lost.
+        options: further settings of the cluster, in its own words.
+    """
 
     kind: str = "local"
     workers: int | None = None
@@ -84,6 +95,14 @@ class EngineSpec(Record):
     memory_mb: int = 6000
     job_wall_s: float = 1800.0
     sandbox: Literal["auto", "bubblewrap", "sandlock", "none"] = "auto"
+    address: str | None = None
+    partition: str | None = None
+    gpus: float = 0.0
+    nodes: int = 1
+    python: str | None = None
+    lease_s: float = 30.0
+    retries: int = 2
+    options: dict[str, str] = Field(default_factory=dict)
 
 
 class ApproveSpec(Record):

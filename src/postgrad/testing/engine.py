@@ -76,6 +76,10 @@ class EngineContract:
         """The settings that the engine is opened with: two slots."""
         return EngineSpec(workers=2, threads=1)
 
+    def inside(self, folder: Path) -> Path:
+        """Where a job of this folder runs: the folder itself, but for engines that give each attempt its own."""
+        return folder
+
     # --- tools --------------------------------------------------------------------------------------------------------
 
     def opened(self, folder: Path, program: str) -> Engine:
@@ -116,9 +120,9 @@ class EngineContract:
         engine = self.opened(tmp_path, WAITING)
         handle = self.started(engine, tmp_path)
         assert handle.wait(0) is None
-        until((tmp_path / "job" / "ready").exists)
+        until((self.inside(tmp_path / "job") / "ready").exists)
         assert handle.wait(0) is None
-        (tmp_path / "job" / "go").touch()
+        (self.inside(tmp_path / "job") / "go").touch()
         assert self.ended(handle).code == 0
         engine.close()
 
@@ -132,10 +136,10 @@ class EngineContract:
         engine = self.opened(tmp_path, WAITING)
         assert engine.slots == 2 and engine.threads == 1 <= engine.threads_alone
         handles = [self.started(engine, tmp_path, name) for name in ("a", "b")]
-        until(lambda: all((tmp_path / name / "ready").exists() for name in ("a", "b")))
+        until(lambda: all((self.inside(tmp_path / name) / "ready").exists() for name in ("a", "b")))
         assert [handle.wait(0) for handle in handles] == [None, None]
         for name in ("a", "b"):
-            (tmp_path / name / "go").touch()
+            (self.inside(tmp_path / name) / "go").touch()
         assert [self.ended(handle).code for handle in handles] == [0, 0]
         engine.close()
 
@@ -145,18 +149,18 @@ class EngineContract:
         # Polled, as the loop does: the engine sees the family while it lives.
         until(lambda: handle.wait(0) is not None)
         assert self.ended(handle).cause == "timeout"
-        assert not alive(tmp_path / "job")
+        assert not alive(tmp_path / "job", self.inside(tmp_path / "job"))
         engine.close()
 
     def test_an_end_takes_the_children_along(self, tmp_path: Path) -> None:
         engine = self.opened(tmp_path, FAMILY + WAITING)
         handle = self.started(engine, tmp_path)
-        until(lambda: handle.wait(0.5) is not None or (tmp_path / "job" / "ready").exists())
+        until(lambda: handle.wait(0.5) is not None or (self.inside(tmp_path / "job") / "ready").exists())
         handle.wait(1.0)
-        (tmp_path / "job" / "go").touch()
+        (self.inside(tmp_path / "job") / "go").touch()
         found = self.ended(handle)
         assert (found.code, found.cause) == (0, None)
-        assert not alive(tmp_path / "job")
+        assert not alive(tmp_path / "job", self.inside(tmp_path / "job"))
         engine.close()
 
     def test_memory_limit(self, tmp_path: Path) -> None:
@@ -206,7 +210,7 @@ class EngineContract:
         """
         engine = self.opened(tmp_path, program)
         handle = self.started(engine, tmp_path)
-        until((tmp_path / "job" / "ready").exists)
+        until((self.inside(tmp_path / "job") / "ready").exists)
         handle.stop()
         handle.stop()
         assert (tmp_path / "job" / "clean").exists(), "a job that is stopped gets the chance to clean up"
@@ -216,12 +220,12 @@ class EngineContract:
     def test_close_ends_what_runs(self, tmp_path: Path) -> None:
         engine = self.opened(tmp_path, FAMILY + "time.sleep(1000)")
         handle = self.started(engine, tmp_path)
-        until((tmp_path / "job" / "ready").exists)
+        until((self.inside(tmp_path / "job") / "ready").exists)
         handle.wait(1.0)
         engine.close()
         engine.close()
         assert self.ended(handle).cause == "stopped"
-        assert not alive(tmp_path / "job")
+        assert not alive(tmp_path / "job", self.inside(tmp_path / "job"))
 
     def test_a_failed_start_leaks_nothing(self, tmp_path: Path) -> None:
         engine = self.opened(tmp_path, "sys.exit(0)")
@@ -269,13 +273,18 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def alive(folder: Path) -> list[int]:
-    """Processes of the family that a job in this folder started and that still run. A killed one may take a moment."""
-    assert len(list(folder.glob("family?"))) == 2, "the job started its family"
+def alive(folder: Path, inside: Path) -> list[int]:
+    """Processes of the family that a job in this folder started and that still run. A killed one may take a moment.
+
+    Args:
+        inside: where the job ran.
+    """
+    found = {path.name for place in (folder, inside) for path in place.glob("family?")}
+    assert len(found) == 2, "the job started its family"
     patience = time.monotonic() + 5.0
-    while (found := _family(folder)) and time.monotonic() < patience:
+    while (left := _family(inside)) and time.monotonic() < patience:
         time.sleep(0.02)
-    return found
+    return left
 
 
 def _family(folder: Path) -> list[int]:

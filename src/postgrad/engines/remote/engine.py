@@ -1,0 +1,266 @@
+"""An engine over a cluster: every job is leased, and started again where its node is lost.
+
+The run's folder lies where the nodes see it under the same path. A controller that was killed and comes back, on this
+machine or on another, finds its jobs by their leases and goes on waiting for them: nothing is started twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Mapping, Sequence
+
+import postgrad
+from postgrad.engines.base import Exit, Handle
+from postgrad.engines.local import WORKER
+from postgrad.engines.remote.attempt import Attempt, Grants
+from postgrad.engines.remote.cluster import Capacity, Cluster, Request, Resources, Status, Unreachable
+from postgrad.engines.remote.lease import Ended, together
+from postgrad.errors import UserError
+from postgrad.records import EngineSpec, Limits, Usage
+
+LOOK_S, POLL_S, ASK_S = 0.1, 0.25, 2.0
+# A node may see the folder late, and a cluster may say late what became of a job.
+GRACE_S = 10.0
+# Wall seconds beyond the job's own limit before the cluster ends it: the node is to do that itself.
+SPARE_S = 120.0
+# A cluster that does not answer for so long, with no sign of life of a job, is as good as gone.
+CUT_S = 900.0
+# A job that was stopped has so long to be gone.
+STOP_S = 20.0
+MOST_PREEMPTIONS = 20
+MOST_WORKERS = 256
+NODE = ("-P", "-m", "postgrad.engines.remote.node")
+
+
+class RemoteHandle:
+    """One job on a cluster, through all its attempts."""
+
+    def __init__(self, engine: RemoteEngine, folder: Path, limits: Limits) -> None:
+        self._engine, self._folder, self._limits = engine, folder, limits
+        self._grants = Grants(folder)
+        self._exit: Exit | None = None
+        self._looked = 0.0
+        self._attempt = self._taken_up() or self._next(0, 0, Usage())
+
+    @property
+    def name(self) -> str:
+        """Its name at the cluster."""
+        return self._attempt.name
+
+    def wait(self, timeout: float) -> Exit | None:
+        deadline = time.monotonic() + timeout
+        while self._exit is None:
+            now = time.monotonic()
+            if now - self._looked >= POLL_S:
+                self._looked = now
+                self._look(now)
+            elif now >= deadline:
+                break
+            else:
+                time.sleep(min(LOOK_S, deadline - now))
+        return self._exit
+
+    def stop(self) -> None:
+        if self._exit is None and self._look(time.monotonic()) is None:
+            self._grants.call_off()
+            self._cancel()
+            self._until_gone()
+            used = together(self._attempt.granted.before, self._attempt.used())
+            self._attempt.hand_over(self._folder)
+            self._exit = Exit(code=-15, cause="stopped", usage=used)
+
+    def _until_gone(self) -> None:
+        """Wait until the cluster says that it has ended, where it says anything. A node that it lost ends the job by
+        itself: its token does not count any more."""
+        patience = time.monotonic() + STOP_S
+        while time.monotonic() < patience:
+            status = self._engine.status(self._attempt.name, time.monotonic(), at_once=True)
+            if status is None or status.state in ("ended", "gone"):
+                return
+            time.sleep(LOOK_S)
+
+    # --- attempts -------------------------------------------------------------------------------------------------
+
+    def _taken_up(self) -> Attempt | None:
+        """The attempt that a controller before this one granted; submitted again where it may not have got so far."""
+        granted = self._grants.current()
+        if granted is None or not granted.token:
+            return None
+        attempt = Attempt(self._folder, granted)
+        if not attempt.taken:
+            self._submit(attempt)
+        return attempt
+
+    def _next(self, lost: int, preempted: int, before: Usage) -> Attempt:
+        """Grant the next attempt, which goes on from what the last one left, and ask the cluster for it."""
+        granted = self._grants.next(lost, preempted, before)
+        attempt = Attempt(self._folder, granted)
+        attempt.prepare(self._engine.command, self._limits, self._engine.spec)
+        self._grants.grant(granted)
+        self._submit(attempt)
+        return attempt
+
+    def _submit(self, attempt: Attempt) -> None:
+        with suppress(Unreachable):  # Asked again when its status is not known.
+            self._engine.cluster.submit(self._engine.request(attempt, self._limits))
+        attempt.submitted()
+
+    def _cancel(self) -> None:
+        with suppress(Unreachable):  # The token is gone: the node ends it by itself.
+            self._engine.cluster.cancel(self._attempt.name)
+
+    def _again(self, cause: str, said: str) -> None:
+        """After an attempt that came to nothing: another one, or the end."""
+        self._cancel()
+        granted = self._attempt.granted
+        lost, preempted = granted.lost + (cause == "lost"), granted.preempted + (cause == "preempted")
+        before = together(granted.before, self._attempt.used())
+        if lost <= self._engine.spec.retries and preempted <= MOST_PREEMPTIONS:
+            self._attempt = self._next(lost, preempted, before)
+            return
+        self._grants.call_off()
+        self._attempt.hand_over(self._folder)
+        self._tell(said)
+        self._exit = Exit(code=-1, cause=cause, usage=before)
+
+    def _tell(self, said: str) -> None:
+        """Put what the cluster said at the end of the job's log, where a person and the analysis look."""
+        more = ""
+        with suppress(Unreachable):
+            more = self._engine.cluster.logs(self._attempt.name)
+        with (self._folder / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"\n{more.strip()}\n{said}\n".lstrip("\n"))
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def _look(self, now: float) -> Exit | None:
+        attempt = self._attempt
+        attempt.show(self._folder)
+        if (ended := attempt.ended()) is not None:
+            self._ended(ended)
+        elif not attempt.beats(now):
+            self._doubt(now)
+        return self._exit
+
+    def _ended(self, ended: Ended) -> None:
+        if ended.cause == "preempted":
+            self._again("preempted", "The cluster took the node away.")
+            return
+        self._attempt.hand_over(self._folder)
+        usage = together(self._attempt.granted.before, ended.usage)
+        self._exit = Exit(ended.code, ended.cause, usage, ended.refused)
+
+    def _doubt(self, now: float) -> None:
+        """What the cluster says of a job that gives no sign of life. Where it does, the cluster is not even asked."""
+        attempt = self._attempt
+        status = self._engine.status(attempt.name, now)
+        if status is None:
+            if attempt.silent_s(now) > CUT_S:
+                self._again("lost", f"The cluster has not answered for {CUT_S:.0f} s.")
+        elif status.state == "waiting":
+            attempt.hear(now)
+        elif status.state == "gone" and not attempt.taken:
+            self._submit(attempt) if attempt.due(now, GRACE_S) else None
+            if attempt.silent_s(now) > self._engine.spec.lease_s + GRACE_S:
+                self._again("lost", "The cluster does not know the job.")
+        elif status.state in ("ended", "gone"):
+            attempt.seen_ended(now)
+            if attempt.ended_s(now) > GRACE_S:
+                self._again("lost", f"The cluster ended the job, and it left no result. {status.said}".strip())
+        elif attempt.silent_s(now) > self._engine.spec.lease_s:
+            self._again("lost", f"Nothing was heard of {status.node or 'its node'} for {attempt.silent_s(now):.0f} s.")
+
+
+class RemoteEngine:
+    """Jobs of a run on a cluster.
+
+    Args:
+        cluster: the scheduler.
+        command: what a job is; the folder of the job follows.
+    """
+
+    def __init__(self, cluster: Cluster, command: Sequence[str] = WORKER) -> None:
+        self.cluster = cluster
+        self.command = tuple(command)
+        self.spec = EngineSpec()
+        self._capacity = Capacity()
+        self._handles: list[RemoteHandle] = []
+        self._statuses: Mapping[str, Status] = {}
+        self._asked = 0.0
+
+    def open(self, spec: EngineSpec) -> None:
+        for name in ("workers", "threads", "memory_mb", "job_wall_s", "lease_s", "nodes"):
+            value = getattr(spec, name)
+            if value is not None and value <= 0:
+                raise UserError(f"engine.{name} is {value}; expected a number above 0. Change it in the task file.")
+        self.spec = spec
+        self._capacity = self.cluster.open(spec)
+
+    @property
+    def sandbox(self) -> str:
+        """What the task asks of the nodes: each finds out for itself which sandbox holds there."""
+        return "none" if self.spec.sandbox == "none" else f"{self.spec.sandbox} (on the node)"
+
+    @property
+    def slots(self) -> int:
+        if self.spec.workers is not None:
+            return self.spec.workers
+        cores, memory, gpus = self._capacity.cores, self._capacity.memory_mb, self._capacity.gpus
+        rooms = [MOST_WORKERS]
+        rooms += [cores // self.threads] if cores else []
+        rooms += [memory // self.spec.memory_mb] if memory else []
+        rooms += [int(gpus / self.spec.gpus)] if gpus and self.spec.gpus else []
+        return max(1, min(rooms) // self.spec.nodes)
+
+    @property
+    def threads(self) -> int:
+        return self.spec.threads or 1
+
+    @property
+    def threads_alone(self) -> int:
+        return self.threads
+
+    def start(self, folder: Path, limits: Limits) -> Handle:
+        if not folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+        self._handles = [handle for handle in self._handles if handle.wait(0) is None]
+        handle = RemoteHandle(self, folder, limits)
+        self._handles.append(handle)
+        return handle
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.stop()
+        self._handles.clear()
+        self.cluster.close()
+
+    # --- for the handles ------------------------------------------------------------------------------------------
+
+    def request(self, attempt: Attempt, limits: Limits) -> Request:
+        """What the cluster is asked for."""
+        python = self.spec.python or sys.executable
+        return Request(
+            name=attempt.name,
+            command=(python, *NODE, str(attempt.folder)),
+            environment={"PYTHONPATH": str(Path(postgrad.__file__).parents[1]), "OMP_WAIT_POLICY": "PASSIVE"},
+            folder=str(attempt.folder),
+            log=str(attempt.folder / "node.log"),
+            resources=Resources(limits.threads, limits.memory_mb, self.spec.gpus, self.spec.nodes),
+            limit_s=limits.wall_s + SPARE_S,
+        )
+
+    def status(self, name: str, now: float, *, at_once: bool = False) -> Status | None:
+        """What the cluster says of a job; None where it does not answer. One question for all jobs, now and then."""
+        if at_once or now - self._asked >= ASK_S:
+            self._asked = now
+            names = [handle.name for handle in self._handles]
+            try:
+                self._statuses = self.cluster.statuses(names if name in names else [*names, name])
+            except Unreachable:
+                self._statuses = {}
+        return self._statuses.get(name)

@@ -1,0 +1,138 @@
+"""What runs on a node: `python -m postgrad.engines.remote.node FOLDER/remote/N`.
+
+It takes the lease, runs the job on the node's own local engine, with the sandbox and the limits of any local job, and
+says that it lives. It ends the job when it is told to (SIGTERM: preemption, cancel), when another attempt was granted,
+and when it could not say that it lives for as long as the lease: then somebody else may have been told to begin.
+The job dies with it. It needs no controller: one that was killed finds what was done when it is back.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from postgrad.engines.base import Exit
+from postgrad.engines.handle import LocalHandle
+from postgrad.engines.local import LocalEngine, available_cores
+from postgrad.engines.remote.lease import (
+    BEAT,
+    EXIT,
+    GRANT,
+    LEASE,
+    TOLD,
+    WORK,
+    Beat,
+    Ended,
+    Granted,
+    Lease,
+    Told,
+    read,
+    take,
+    write,
+)
+from postgrad.records import Usage
+
+LOOK_S, BEATS_A_LEASE = 0.25, 10.0
+TAKEN, FENCED, NOTHING_TOLD = 0, 3, 4
+
+
+class Node:
+    """One attempt on this node."""
+
+    def __init__(self, folder: Path, told: Told) -> None:
+        self._folder, self._told = folder, told
+        self._asked_to_end = False
+        self._count = 0
+        self._began = self._beaten = time.monotonic()
+
+    def ask_to_end(self, number: int, frame: FrameType | None) -> None:
+        """A signal: the cluster wants the node back, or the job was called off."""
+        self._asked_to_end = True
+
+    def run(self) -> int:
+        """Run the job to its end; the exit code of this program."""
+        engine = LocalEngine(self._told.command)
+        try:
+            engine.open(self._told.spec)
+            handle = engine.start(self._folder / WORK / self._told.job, self._told.limits)
+            assert isinstance(handle, LocalHandle)
+            found = self._watched(handle)
+        finally:
+            engine.close()
+        if found is None:
+            return FENCED
+        write(self._folder / EXIT, Ended.of(found, self._told.token))
+        return 0
+
+    def _watched(self, handle: LocalHandle) -> Exit | None:
+        """How the job ended; None where this attempt does not count any more."""
+        while True:
+            found = handle.wait(LOOK_S)
+            if found is not None:
+                return found if self._counts() else None
+            if self._asked_to_end:
+                handle.stop()
+                found = handle.wait(0)
+                assert found is not None, "a job that was stopped has ended"
+                if not self._counts(called_off=True):
+                    return None
+                return replace(found, cause="preempted") if found.cause == "stopped" else found
+            if not self._beat(handle):
+                handle.stop()
+                return None
+
+    def _beat(self, handle: LocalHandle) -> bool:
+        """Say that it lives; False where it may not go on."""
+        now = time.monotonic()
+        if now - self._beaten < self._told.lease_s / BEATS_A_LEASE:
+            return True
+        try:
+            if not self._counts():
+                return False
+            self._count += 1
+            write(self._folder / BEAT, Beat(count=self._count, usage=handle.used()))
+        except OSError:  # The shared folder is away. Its return within the lease is nobody's concern.
+            return now - self._beaten < self._told.lease_s
+        self._beaten = now
+        return True
+
+    def _counts(self, *, called_off: bool = False) -> bool:
+        """True while this attempt is the granted one.
+
+        Args:
+            called_off: so is the last one, of a job that was called off.
+        """
+        granted = read(self._folder.parent / GRANT, Granted)
+        if granted is None:
+            return False
+        last = called_off and not granted.token and granted.attempt == int(self._folder.name)
+        return granted.token == self._told.token or last
+
+
+def main(arguments: list[str]) -> int:
+    """Run the attempt in the folder that is named."""
+    folder = Path(arguments[0])
+    told = read(folder / TOLD, Told)
+    if told is None:
+        print(f"There is no job in {folder}: this node does not see the folder of the run, or it was removed.")
+        return NOTHING_TOLD
+    node = Node(folder, told)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, node.ask_to_end)
+    here = {"system": platform.system(), "machine": platform.machine(), "cores": str(available_cores())}
+    if not take(folder / LEASE, Lease(node=socket.gethostname(), pid=os.getpid(), machine=here)):
+        print("This attempt was taken already: it was delivered twice, and runs once.")
+        return TAKEN
+    write(folder / BEAT, Beat(count=0, usage=Usage()))
+    return node.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

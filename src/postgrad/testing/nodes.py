@@ -1,0 +1,117 @@
+"""A cluster of processes on this machine, for tests: every job is a real process in a session of its own, nodes can be
+lost, the cluster can be out of reach, and jobs can be delivered twice. It keeps no more between two controllers than a
+real one would: names and process numbers, in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Mapping, Sequence
+
+import psutil
+
+from postgrad.engines.remote.cluster import Capacity, Request, Status, Unreachable
+from postgrad.records import EngineSpec
+
+LOG_BYTES = 1 << 16
+# Starts a job that outlives whoever asked for it, as with any scheduler.
+DAEMON = (
+    "import json, os, subprocess, sys; told = json.load(open(sys.argv[1])); log = open(told['log'], 'ab'); "
+    "p = subprocess.Popen(told['command'], cwd=told['folder'], env=told['environment'], stdin=subprocess.DEVNULL, "
+    "stdout=log, stderr=log, start_new_session=True); print(p.pid)"
+)
+
+
+@dataclass
+class Processes:
+    """The cluster.
+
+    Args:
+        folder: what it remembers: a file for each job.
+        cores: what it says that it has.
+    """
+
+    folder: Path
+    cores: int = 2
+    reachable: bool = True
+    submitted: list[str] = field(default_factory=list)
+
+    def open(self, spec: EngineSpec) -> Capacity:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Capacity(nodes=1, cores=self.cores)
+
+    def submit(self, request: Request) -> None:
+        self._reach()
+        if not (self.folder / request.name).exists():
+            self.deliver(request)
+
+    def deliver(self, request: Request) -> int:
+        """Start a job, whether or not it was started before; return its process."""
+        self.submitted.append(request.name)
+        told = self.folder / f"{request.name}.json"
+        base = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
+        facts = {"command": request.command, "folder": request.folder, "log": request.log}
+        told.write_text(json.dumps({**facts, "environment": {**base, **request.environment}}))
+        done = subprocess.run([sys.executable, "-c", DAEMON, str(told)], capture_output=True, text=True, check=True)
+        (self.folder / request.name).write_text(done.stdout.strip())
+        return int(done.stdout)
+
+    def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
+        self._reach()
+        return {name: self._status(name) for name in names}
+
+    def _status(self, name: str) -> Status:
+        if not (self.folder / name).exists():
+            return Status("gone")
+        return Status("running" if self.alive(name) else "ended", node="here")
+
+    def logs(self, name: str) -> str:
+        self._reach()
+        with suppress(OSError):
+            told = json.loads((self.folder / f"{name}.json").read_text())
+            return Path(told["log"]).read_text(errors="replace")[-LOG_BYTES:]
+        return ""
+
+    def cancel(self, name: str) -> None:
+        self._reach()
+        for process in self._tree(name)[:1]:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Jobs go on."""
+
+    # --- what can go wrong ------------------------------------------------------------------------------------------
+
+    def alive(self, name: str) -> bool:
+        """True while the first process of a job lives."""
+        return bool(self._tree(name))
+
+    def lose(self, name: str) -> None:
+        """Kill everything of a job at once, as when a node loses power."""
+        for process in self._tree(name):
+            with suppress(psutil.Error):
+                process.kill()
+
+    def freeze(self, name: str, number: signal.Signals = signal.SIGSTOP) -> None:
+        """Stop everything of a job where it stands, or with SIGCONT let it go on."""
+        for process in self._tree(name):
+            with suppress(psutil.Error):
+                process.send_signal(number)
+
+    def _reach(self) -> None:
+        if not self.reachable:
+            raise Unreachable("the cluster is out of reach")
+
+    def _tree(self, name: str) -> list[psutil.Process]:
+        with suppress(OSError, ValueError, psutil.Error):
+            first = psutil.Process(int((self.folder / name).read_text()))
+            if first.status() != psutil.STATUS_ZOMBIE:
+                return [first, *first.children(recursive=True)]
+        return []

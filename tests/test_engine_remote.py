@@ -1,0 +1,235 @@
+"""The engine over a cluster, on a cluster of real processes: the contract of engines, and what can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from postgrad.engines.base import Engine, Exit
+from postgrad.engines.remote import engine as engine_module
+from postgrad.engines.remote.engine import RemoteEngine, RemoteHandle
+from postgrad.records import EngineSpec, Limits
+from postgrad.testing.engine import EngineContract, until
+from postgrad.testing.nodes import Processes
+
+LIMITS = Limits(wall_s=60, memory_mb=1000, threads=1)
+
+
+def work_of(folder: Path) -> Path:
+    """Where the last attempt at a job runs."""
+    found = sorted((folder / "remote").glob("[0-9]*"), key=lambda path: int(path.name))
+    return found[-1] / "work" / folder.name if found else folder
+
+
+def attempt_of(folder: Path) -> Path:
+    """The folder of the last attempt at a job."""
+    return work_of(folder).parent.parent
+
+
+class TestRemoteEngine(EngineContract):
+    def make(self, program: Path) -> Engine:
+        return RemoteEngine(Processes(program.parent / "cluster"), (sys.executable, str(program)))
+
+    def inside(self, folder: Path) -> Path:
+        return work_of(folder)
+
+
+# --- what can go wrong ------------------------------------------------------------------------------------------------
+
+# Counts its starts and its steps; goes on where an attempt before it stopped.
+STEPS = """
+import json, os, signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+state = folder / "state.json"
+done = json.loads(state.read_text()) if state.exists() else {"starts": 0, "steps": 0}
+def keep():
+    part = folder / "state.part"
+    part.write_text(json.dumps(done)); part.replace(state)
+done["starts"] += 1
+keep()
+while done["steps"] < 20:
+    if (folder / "hold").exists():
+        time.sleep(0.05)
+        continue
+    time.sleep(0.05)
+    done["steps"] += 1
+    keep()
+(folder / "result").write_text("whole")
+"""
+
+
+class Place:
+    """A job on a cluster, which was begun."""
+
+    def __init__(self, tmp_path: Path, program: str = STEPS, **spec: float) -> None:
+        self.program = tmp_path / "program.py"
+        self.program.write_text(program)
+        self.cluster = Processes(tmp_path / "cluster")
+        self.spec = EngineSpec.model_validate({"workers": 2, "threads": 1, "lease_s": 3.0, **spec})
+        self.folder = tmp_path / "job"
+        self.folder.mkdir()
+        self.engine = self.opened()
+
+    def opened(self) -> RemoteEngine:
+        engine = RemoteEngine(self.cluster, (sys.executable, str(self.program)))
+        engine.open(self.spec)
+        return engine
+
+    def started(self) -> RemoteHandle:
+        handle = self.engine.start(self.folder, LIMITS)
+        assert isinstance(handle, RemoteHandle)
+        return handle
+
+    def steps(self) -> dict[str, int]:
+        for place in (work_of(self.folder), self.folder):
+            if (place / "state.json").exists():
+                found: dict[str, int] = json.loads((place / "state.json").read_text())
+                return found
+        return {"starts": 0, "steps": 0}
+
+    def ended(self, handle: RemoteHandle, patience_s: float = 60) -> Exit:
+        found = handle.wait(patience_s)
+        assert found is not None, "it did not end"
+        return found
+
+
+def said(folder: Path) -> str:
+    log = folder / "log.txt"
+    return log.read_text() if log.exists() else ""
+
+
+def begun(place: Place, handle: RemoteHandle, number: int) -> None:
+    """Wait until a node has taken this attempt at the job."""
+    until(lambda: handle.wait(0.1) is not None or len(place.cluster.submitted) == number)
+    until(lambda: (attempt_of(place.folder) / "lease.json").exists())
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster on this machine says at once what became of a job."""
+    monkeypatch.setattr(engine_module, "GRACE_S", 1.0)
+    monkeypatch.setattr(engine_module, "ASK_S", 0.2)
+
+
+def test_a_lost_node_is_replaced_and_the_job_goes_on_where_it_was(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 5)
+    place.cluster.lose(handle.name)
+    found = place.ended(handle)
+    assert (found.code, found.cause) == (0, None)
+    assert (place.folder / "result").read_text() == "whole"
+    assert place.steps() == {"starts": 2, "steps": 20}, "nothing was done twice"
+    assert len(place.cluster.submitted) == 2
+    assert found.usage.wall_s > 1.0, "both attempts are paid for"
+    place.engine.close()
+
+
+def test_a_job_whose_nodes_are_always_lost_ends_with_what_is_known(tmp_path: Path) -> None:
+    place = Place(tmp_path, "print('the last words'); import os, time; time.sleep(100)", retries=1)
+    handle = place.started()
+    for number in (1, 2):
+        begun(place, handle, number)
+        until(lambda: "the last words" in said(work_of(place.folder)))
+        place.cluster.lose(handle.name)
+    found = place.ended(handle)
+    assert found.cause == "lost" and len(place.cluster.submitted) == 2
+    assert "the last words" in said(place.folder) and "left no result" in said(place.folder)
+    place.engine.close()
+
+
+def test_a_frozen_node_is_given_up_and_writes_nothing_when_it_is_back(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    first, old = handle.name, attempt_of(place.folder)
+    place.cluster.freeze(first)
+    until(lambda: handle.wait(0.1) is not None or len(place.cluster.submitted) == 2)
+    place.cluster.freeze(first, signal.SIGCONT)
+    found = place.ended(handle)
+    assert (found.code, found.cause) == (0, None) and place.steps()["steps"] == 20
+    until(lambda: not place.cluster.alive(first))
+    assert not (old / "exit.json").exists(), "its token does not count any more"
+    place.engine.close()
+
+
+def test_a_controller_that_was_killed_finds_its_job(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    first = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    place.engine = place.opened()
+    second = place.started()
+    assert second.name == first.name and len(place.cluster.submitted) == 1
+    assert place.ended(second).code == 0 and place.steps() == {"starts": 1, "steps": 20}
+    third = place.opened().start(place.folder, LIMITS)
+    assert third.wait(5) is not None and len(place.cluster.submitted) == 1, "also one that has ended meanwhile"
+
+
+def test_a_controller_killed_between_grant_and_submission_submits_once(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.cluster.reachable = False
+    place.started()
+    assert place.cluster.submitted == []
+    place.engine = place.opened()
+    handle = place.started()
+    place.cluster.reachable = True
+    assert place.ended(handle).code == 0
+    assert len(place.cluster.submitted) == 1 and place.steps()["starts"] == 1
+
+
+def test_a_job_that_is_delivered_twice_runs_once(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 1)
+    os.remove(place.cluster.folder / handle.name)
+    (attempt,) = [handle._attempt]
+    again = place.cluster.deliver(place.engine.request(attempt, LIMITS))
+    assert place.ended(handle).code == 0 and place.steps() == {"starts": 1, "steps": 20}
+    assert again and "delivered twice" in (attempt.folder / "node.log").read_text()
+
+
+def test_a_cluster_out_of_reach_is_waited_for(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 1)
+    place.cluster.reachable = False
+    assert place.ended(handle).code == 0, "what counts is the lease"
+    assert len(place.cluster.submitted) == 1
+
+
+def test_preemption_keeps_what_was_done_and_goes_on(tmp_path: Path) -> None:
+    place = Place(tmp_path, retries=1)
+    handle = place.started()
+    for number in (1, 2, 3):
+        begun(place, handle, number)
+        until(lambda: place.steps()["starts"] == len(place.cluster.submitted))
+        place.cluster.cancel(handle.name)
+    found = place.ended(handle)
+    assert (found.code, found.cause) == (0, None), "preemptions are no losses: more of them than retries"
+    assert place.steps() == {"starts": 4, "steps": 20}
+
+
+def test_a_stopped_job_is_gone_and_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    handle.stop()
+    assert place.ended(handle).cause == "stopped" and not place.cluster.alive(handle.name)
+    before = place.steps()["steps"]
+    assert 3 <= before < 20
+    again = place.started()
+    assert place.ended(again).code == 0 and place.steps() == {"starts": 2, "steps": 20}
+
+
+def test_a_node_without_postgrad_is_told_in_the_clusters_words(tmp_path: Path) -> None:
+    place = Place(tmp_path, retries=0)
+    place.spec = place.spec.model_copy(update={"python": "/bin/false"})
+    place.engine = place.opened()
+    found = place.ended(place.started())
+    assert found.cause == "lost" and "left no result" in (place.folder / "log.txt").read_text()
