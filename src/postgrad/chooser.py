@@ -19,6 +19,7 @@ from postgrad.research import edit
 from postgrad.research.assemble import researcher_of
 from postgrad.research.base import Context, Guiding, Researcher
 from postgrad.research.binding import bound
+from postgrad.scripts.asking import REPAIRS, repaired_first, repairs_of
 from postgrad.search import POLICIES
 from postgrad.session import START_UP_S, Session
 from postgrad.tree import Tree
@@ -74,7 +75,8 @@ class Chooser:
         self.policy = bound(
             POLICIES.get(task.search.policy), task, self._nominal_s, session.remembered.priors, barred=desk.gate.barred
         )
-        self.params = self.policy.Params.model_validate(task.search.params)
+        params, self._repairs = self.policy.Params, repairs_of(task, self.policy.Params.model_fields)
+        self.params = params.model_validate({**self._repairs, **task.search.params})
         self.researcher = guest or researcher_of(task, session.store.folder)
         self.question: Question | None = None
 
@@ -83,7 +85,10 @@ class Chooser:
     def choose(self, index: int, view: Tree) -> Choice:
         """What the policy wants extended, on the tree that is shown to it."""
         remaining = self.session.remaining().model_copy(update={"affordable_s": self.affordable_s()})
-        return self.policy.choose(self.desk.gate.view(view), remaining, self._rng(index, "choose"), self.params)
+        shown = self.desk.gate.view(view)
+        choice = self.policy.choose(shown, remaining, self._rng(index, "choose"), self.params)
+        most = self.params.model_dump().get(REPAIRS, 0) if self._repairs else 0
+        return repaired_first(choice, shown, most) if most else choice
 
     def affordable_s(self) -> float | None:
         """Nominal seconds that one more experiment may have: what the wall-clock budget still holds, and no more than

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 from postgrad.memory.effects import FAILED_EFFECT
-from postgrad.records import Choice, Failure, Move, Proposal, ResearcherSpec, Sketch
+from postgrad.records import Choice, Failure, Move, Proposal, ResearcherSpec, Sketch, TaskSpec
 from postgrad.research.asking import Asker, Proposer, usd_left
 from postgrad.research.assemble import SCRATCH, proposers_of, timeout_s
 from postgrad.research.base import Researcher
@@ -28,10 +28,11 @@ from postgrad.scripts.researcher import ScriptResearcher
 from postgrad.scripts.session import ScriptSession
 from postgrad.scripts.telling import Subject, brief
 from postgrad.search import legal
+from postgrad.tree import State, Tree
 
 FORMAT = 1
 # In a row, whatever the policy would allow.
-MOST_REPAIRS = 2
+MOST_REPAIRS, REPAIRS = 2, "max_repairs"
 # The largest effect of a run counts as so much to whoever draws the proposers.
 LARGE = 0.1
 # The last line of a crash that an edit may mend.
@@ -182,6 +183,27 @@ def subject_of(session: ScriptSession, playbook: ScriptResearcher, ask: Ask, men
         editable=prepared.script.editable,
         mends=mends,
     )
+
+
+def repairs_of(task: TaskSpec, known: Iterable[str]) -> dict[str, int]:
+    """How often in a row a policy asks for a repair, as one of its settings, where somebody edits a script who can
+    repair it; nothing for other tasks, and for a policy without that setting."""
+    asks = task.script is not None and isinstance(task.researcher, ResearcherSpec)
+    return {REPAIRS: MOST_REPAIRS} if asks and REPAIRS in known else {}
+
+
+def repaired_first(choice: Choice, tree: Tree, most: int) -> Choice:
+    """The choice; where a policy wants a new start, which a script does not have, and the last experiment crashed so
+    that an edit may mend it, the repair of that one. An earlier one is not asked for again.
+
+    Args:
+        most: repairs in a row.
+    """
+    last = next((node for node in reversed(tree.all()) if node.state is not State.PENDING), None)
+    if choice.move is not Move.DRAFT or last is None or last.failure is None or not fixable(last.failure):
+        return choice
+    able = any(node.id == last.id for node in legal.repairable(tree, min(most, MOST_REPAIRS)))
+    return legal.repair(last) if able else choice
 
 
 def fixable(failure: Failure) -> bool:
