@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from postgrad.errors import UserError
-from postgrad.evaluate.statistics.seeds import PRIOR_SHIFT
+from postgrad.evaluate.statistics.seeds import MODELS
 from postgrad.events import Event, Proposed
 from postgrad.llm.base import Price
 from postgrad.llm.errors import Outage
@@ -109,7 +109,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     lines: list[Line] = [diff(rate("0.02")), whole(broken)]
     with opened(SqliteStore.open(run, write=True)) as session, pytest.MonkeyPatch.context() as patched:
         assert isinstance(session, ScriptSession)
-        patched.setattr("postgrad.referee.SCRIPT_SHIFT", PRIOR_SHIFT)  # No replicate in between.
+        patched.setattr("postgrad.referee.SCRIPTS", MODELS)  # No replicate in between.
         drive(session, researcher=scripted(session, lines))
         yield Bench(session)
 

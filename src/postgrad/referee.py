@@ -19,7 +19,7 @@ from postgrad.evaluate.statistics.influence import contributions, group_values
 from postgrad.evaluate.statistics.intervals import widened
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement, item_variance
-from postgrad.evaluate.statistics.seeds import PRIOR_SHIFT, SCRIPT_SHIFT
+from postgrad.evaluate.statistics.seeds import MODELS, SCRIPTS
 from postgrad.events import Analysed, Event, Pared, Tested
 from postgrad.metrics import is_given, metric_of
 from postgrad.metrics.base import Graded
@@ -81,8 +81,9 @@ class Referee:
     def __init__(self, session: Session, events: Iterable[Event]) -> None:
         self.session = session
         self.metric = metric_of(session.task.metric)
-        shift = SCRIPT_SHIFT if isinstance(session, ScriptSession) else PRIOR_SHIFT
-        self.judge = Judge(horizon_of(session.task, session), seedless=frozenset({SEEDLESS}), prior_shift=shift)
+        self._is_script = isinstance(session, ScriptSession)
+        before = SCRIPTS if self._is_script else MODELS
+        self.judge = Judge(horizon_of(session.task, session), seedless=frozenset({SEEDLESS}), before=before)
         self.paring = Paring(
             self.judge, self._changes(), self._nominal_s, lambda recipe: session.refusal(recipe) is None
         )
@@ -161,7 +162,9 @@ class Referee:
         low, high = interval(found.belief.mean, found.belief.variance)
         gain = Estimate(value=found.belief.mean, low=low, high=high, n=gap.n if gap else 0) if found.rival else None
         subject = None if found.name == node.id else found.name
-        wanted = found.rival and self._may_retest(node) and self.judge.wants_replicate(found.name)
+        # Of a script nothing is known of seeds, so its source is trained again before anything is compared with it.
+        known = found.rival or self._is_script
+        wanted = known and self._may_retest(node) and self.judge.wants_replicate(found.name)
         if found.leads and found.verdict == "tie" and wanted:
             # Its case is closed; the second training is for the seed noise of everything like it.
             found = replace(found, verdict="retest")

@@ -24,7 +24,7 @@ from postgrad.evaluate.statistics.effects import Belief, Effects, expected_gain
 from postgrad.evaluate.statistics.finalists import combined
 from postgrad.evaluate.statistics.known import Decision, Judgement, Known, item_variance, mean_of
 from postgrad.evaluate.statistics.merits import Merits
-from postgrad.evaluate.statistics.seeds import PRIOR_REPLICATES, PRIOR_SHIFT, SeedNoise
+from postgrad.evaluate.statistics.seeds import MODELS, SeedNoise, SeedPrior
 from postgrad.evaluate.statistics.unit import Unit
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ class Judge:
         horizon: how many trainings are planned.
         alpha: the bound on the share of false keeps.
         seedless: families whose trainings do not depend on a seed.
-        prior_shift: of seed noise, in the run's unit.
+        before: what is taken for granted of seeds.
     """
 
     horizon: int
     alpha: float = ALPHA
     seedless: frozenset[str] = frozenset()
-    prior_shift: float = PRIOR_SHIFT
+    before: SeedPrior = MODELS
     leader: str | None = None
     kept: str | None = None
     _nodes: dict[str, Known] = field(default_factory=dict)
@@ -226,7 +226,7 @@ class Judge:
     def wants_replicate(self, name: str) -> bool:
         """True while seed noise is unknown and the run is long enough to learn it from a second training of this."""
         node = self._nodes[name]
-        return self.horizon >= REPLICATE_FROM and not self._pool(node.family).replicates
+        return self.horizon >= REPLICATE_FROM and self._pool(node.family).replicates < self.before.first
 
     @property
     def merits(self) -> Merits:
@@ -291,7 +291,7 @@ class Judge:
         belief = self.effects.belief(node.observed, node.noise)
         gap, look = node.score - rival.score, len(node.scores)
         shift = self._shift(node) + self._shift(rival)
-        p = one_sided_p(gap, items, len(node.values), shift, PRIOR_REPLICATES + self._pool(node.family).replicates)
+        p = one_sided_p(gap, items, len(node.values), shift, self.before.worth + self._pool(node.family).replicates)
         error = sqrt(items + shift)
         if may_retest and look < MOST_SEEDS and self._worth_a_seed(node, belief, own):
             return self._said(name, node, "retest", belief, p=p, gap=gap, error=error)
@@ -355,7 +355,7 @@ class Judge:
     def _pool(self, family: str) -> SeedNoise:
         if family not in self._seeds:
             known = family in self.seedless
-            self._seeds[family] = SeedNoise.none() if known else SeedNoise.before_any(self.unit, self.prior_shift)
+            self._seeds[family] = SeedNoise.none() if known else SeedNoise.before_any(self.unit, self.before)
         return self._seeds[family]
 
     def _items(self, node: Known, rival: Known) -> float:

@@ -16,14 +16,31 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# In the run's unit (`unit`): for right or wrong answers, a shift of about one point.
-PRIOR_SHIFT = 0.02
-PRIOR_REPLICATES = 2.0
-# Of a script, whose every training begins anew and may be cut off by the clock: half the unit. In the example nanolm
-# the numbers of three seeds differ by 0.02 with equal steps and by 0.13 with equal seconds; the unit is about 0.1.
-SCRIPT_SHIFT = 0.5
 # Share of the disagreement of two different recipes that is taken for flips before any recipe was trained twice.
 FLIPS_BEFORE = 0.25
+
+
+@dataclass(frozen=True)
+class SeedPrior:
+    """What is taken for granted of seeds before any recipe was trained twice.
+
+    Attributes:
+        shift: standard deviation of a whole score, in the run's unit (`unit`).
+        worth: how many replicates that counts for.
+        first: so many second and further trainings of what leads are asked for before others, to learn it.
+    """
+
+    shift: float
+    worth: float
+    first: int
+
+
+#: For right or wrong answers of a model that is fine-tuned, a shift of about one point.
+MODELS = SeedPrior(shift=0.02, worth=2.0, first=1)
+#: A script's every training begins anew and may be cut off by the clock: in the example nanolm the numbers of three
+#: seeds differ by 0.02 with equal steps and by 0.13 with equal seconds, where the unit is about 0.1. Nobody knows it
+#: better than within a factor of ten, so it counts for little, and the source is trained again first.
+SCRIPTS = SeedPrior(shift=0.5, worth=0.5, first=2)
 
 
 @dataclass
@@ -32,24 +49,24 @@ class SeedNoise:
 
     Attributes:
         prior: variance of the shift before any replicate.
-        share: its root, in the run's unit.
+        before: where it comes from.
         replicates: degrees of freedom: second and further trainings seen.
     """
 
     prior: float
-    share: float = PRIOR_SHIFT
+    before: SeedPrior = MODELS
     replicates: int = 0
     _squares: float = 0.0
     _flips: float = 0.0
 
     @classmethod
-    def before_any(cls, unit: float, share: float = PRIOR_SHIFT) -> SeedNoise:
+    def before_any(cls, unit: float, before: SeedPrior = MODELS) -> SeedNoise:
         """The pool before any replicate."""
-        return cls(prior=(share * unit) ** 2, share=share)
+        return cls(prior=(before.shift * unit) ** 2, before=before)
 
     def restate(self, unit: float) -> None:
         """State the prior in another unit; what was seen stays."""
-        self.prior = (self.share * unit) ** 2 if self.prior else 0.0
+        self.prior = (self.before.shift * unit) ** 2 if self.prior else 0.0
 
     @classmethod
     def none(cls) -> SeedNoise:
@@ -74,11 +91,12 @@ class SeedNoise:
         two recipes' scores over items, which stands in before the first replicate."""
         return self._flips / self.replicates if self.replicates else FLIPS_BEFORE * disagreement
 
-    def shift(self, worth: float = PRIOR_REPLICATES) -> float:
+    def shift(self, worth: float | None = None) -> float:
         """Variance of the shift of a whole score, one training, beyond flips.
 
         Args:
-            worth: how many replicates the prior counts for.
+            worth: how many replicates the prior counts for here, in place of the pool's own.
         """
+        worth = self.before.worth if worth is None else worth
         seen = max(0.0, self._squares - self._flips)
         return (worth * self.prior + seen) / (worth + self.replicates)
