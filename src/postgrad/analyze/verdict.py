@@ -119,7 +119,15 @@ def same_again(subject: str, shown: tuple[Confusion, ...]) -> Analysis:
 def said(found: Judgement, gap: Difference | None, against: str | None, subject: str | None) -> Analysis:
     """What the decision rule said, in words."""
     if found.rival is None:
-        return Analysis(verdict="tie", against=None, difference=None, cause="the first of the run")
+        words = f"{subject} with {found.seeds} seeds" if subject else "the first of the run"
+        words += "; trained again to learn how much a seed matters" if found.verdict == "retest" else ""
+        return Analysis(
+            verdict="retest" if found.verdict == "retest" else "tie",
+            against=None,
+            difference=None,
+            cause=words,
+            subject=subject,
+        )
     name = f"{subject} with {found.seeds} seeds" if subject else "this"
     words = {
         "keep": f"{name} was kept before",
