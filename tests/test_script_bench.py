@@ -13,10 +13,11 @@ import pytest
 from postgrad.bench.base import BenchSpec
 from postgrad.bench.scripts import Scripts, planted_facts
 from postgrad.bench.scripts_planted import START, Beside, World, planted, truth
-from postgrad.bench.scripts_rules import BASELINE, PLAIN, play
+from postgrad.bench.scripts_rules import BASELINE, OURS, PLAIN, play
 from postgrad.bench.scripts_table import planted_rows
 from postgrad.errors import UserError
-from postgrad.records import Budget
+from postgrad.events import Event
+from postgrad.records import Budget, Move
 from postgrad.scripts.statistics import difference_of
 from postgrad.search.autoresearch import incumbent
 from postgrad.store.sqlite import SqliteStore
@@ -113,6 +114,27 @@ def test_the_plain_rule_begins_nothing_that_would_end_after_its_time(tmp_path: P
     assert out.experiments >= 1 and out.wall_s * (out.experiments + 1) / out.experiments > 1.5
     both = task.model_copy(update={"budget": Budget(wall_s=600.0, experiments=3)})
     assert play(PLAIN, both, tmp_path / "both", lambda event: None, Beside()).experiments == 3
+
+
+def test_the_source_is_trained_again_before_anything_is_compared_with_it(tmp_path: Path) -> None:
+    stopped: list[str] = []
+
+    def heard(event: Event) -> None:
+        stopped.extend([event.body.experiment] if event.body.type == "analysed" else [])
+        if len(stopped) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(OURS, planted(tmp_path, 3, 1.0, 30), tmp_path / "runs", heard, Beside())
+    (folder,) = (tmp_path / "runs").iterdir()
+    with SqliteStore.open(folder, write=False) as store:
+        tree = Tree.from_events(store.events())
+    first, *more = tree.all()[:4]
+    assert first.verdict == "retest" and more[0].verdict == "retest" and more[1].verdict == "tie"
+    assert [node.proposed.choice.move for node in more[:2]] == [Move.REPLICATE] * 2
+    assert len({node.proposed.proposal.recipe.hash for node in (first, *more[:2])}) == 1
+    assert len({node.proposed.proposal.seed for node in (first, *more[:2])}) == 3
+    assert more[2].proposed.choice.move is Move.IMPROVE
 
 
 def test_the_truth_is_that_of_the_constants_and_no_noise_is_in_it(tmp_path: Path) -> None:
