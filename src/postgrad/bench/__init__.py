@@ -8,6 +8,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     "postgrad.benchmarks",
     {
         "bad-cases": "postgrad.bench.badcases:BadCases",
+        "failures": "postgrad.bench.failures.benchmark:Failures",
         "ftbench": "postgrad.bench.ftbench:FtBench",
         "hint3": "postgrad.bench.hint3:Hint3",
         "ledger": "postgrad.bench.ledger:Ledger",

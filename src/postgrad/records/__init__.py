@@ -22,6 +22,7 @@ from postgrad.records.evaluation import (
     SealedScore,
     Transfer,
 )
+from postgrad.records.failed import Cause, Left, LogLine, Mend, MendKind, RootCause
 from postgrad.records.job import Failure, JobResult, JobSpec, Limits, StepReport, Unit, UnitResult, Usage
 from postgrad.records.orders import (
     Approve,
@@ -57,6 +58,7 @@ from postgrad.records.task import (
 )
 
 __all__ = [
+    "SCHEMA",
     "Analysis",
     "Approve",
     "ApproveSpec",
@@ -64,6 +66,7 @@ __all__ = [
     "Ban",
     "Blame",
     "Budget",
+    "Cause",
     "Choice",
     "Confusion",
     "Continue",
@@ -87,8 +90,12 @@ __all__ = [
     "JobSpec",
     "JudgeControl",
     "JudgeSpec",
+    "Left",
     "Lesson",
     "Limits",
+    "LogLine",
+    "Mend",
+    "MendKind",
     "ModelSpec",
     "Move",
     "Order",
@@ -103,8 +110,8 @@ __all__ = [
     "Reject",
     "Remembered",
     "ResearcherSpec",
+    "RootCause",
     "Row",
-    "SCHEMA",
     "ScriptPrepared",
     "ScriptSpec",
     "SealedRead",

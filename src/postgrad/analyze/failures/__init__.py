@@ -1,0 +1,5 @@
+"""Root causes of failures: `root_cause` reads what a failed job left, by rules and by numbers; no model is asked."""
+
+from postgrad.analyze.failures.classify import root_cause
+
+__all__ = ["root_cause"]

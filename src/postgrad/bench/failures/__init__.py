@@ -1,0 +1,1 @@
+"""Failures that are made to happen, what they leave, and how often the classifier names their true cause."""
