@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from postgrad.bench.base import BenchSpec
 from postgrad.bench.failures.corpus import Kept, append_to, by_cause, judged, read_corpus, summary
-from postgrad.bench.failures.provocations import PARTS, Part, Provocation, provocations
+from postgrad.bench.failures.provocations import PARTS, Provocation, provocations
 from postgrad.bench.failures.provoke import provoke
 from postgrad.errors import UserError
 from postgrad.execute.files import remove_tree
@@ -48,25 +48,23 @@ def _provoke_all(folder: Path, quick: bool, say: Callable[[str], None]) -> None:
             if one.name in done or (quick and not _light(one)):
                 continue
             started = time.monotonic()
-            kept = _kept(one, part, folder / "work")
-            append_to(folder, kept)
+            left = provoke(one, folder / "work" / one.name)
+            append_to(folder, Kept(name=one.name, part=part, cause=one.cause, how=how_made(one), left=left))
             remove_tree(folder / "work" / one.name)
             say(f"{part}: {one.name} ({time.monotonic() - started:.1f} s)")
 
 
 def _light(one: Provocation) -> bool:
-    return one.run in ("python", "shell") and not any(f"{word}" in one.program for word in HEAVY)
+    return one.run in ("python", "shell") and not any(word in one.program for word in HEAVY)
 
 
-def _kept(one: Provocation, part: Part, work: Path) -> Kept:
-    limits = one.limits.model_dump(exclude_defaults=True)
-    facts = [f"{key} {value}" for key, value in limits.items()]
+def how_made(one: Provocation) -> str:
+    """In words: what was run, under which limits, and what was done to it."""
+    facts = [f"{key} {value}" for key, value in one.limits.model_dump(exclude_defaults=True).items()]
     facts += [f"{one.signal.name} after '{one.signal.after}'"] if one.signal else []
     facts += [f"{one.probe.tool} after '{one.probe.after}', then {one.probe.signal}"] if one.probe else []
-    how = ", ".join(
-        [{"python": "a Python program", "shell": "a shell script"}.get(one.run, f"a job of the {one.run}"), *facts]
-    )
-    return Kept(name=one.name, part=part, cause=one.cause, how=how, left=provoke(one, work / one.name))
+    what = {"python": "a Python program", "shell": "a shell script"}.get(one.run, f"a job of the {one.run}")
+    return ", ".join([what, *facts])
 
 
 def _markdown(found: Any) -> str:

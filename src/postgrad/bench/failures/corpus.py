@@ -53,9 +53,11 @@ def judged(corpus: Iterable[Kept]) -> tuple[Judged, ...]:
     """The corpus under the classifier."""
     found = []
     for kept in corpus:
-        verdict = root_cause(kept.left)
-        told = {"name": kept.name, "part": kept.part, "cause": kept.cause}
-        found.append(Judged(**told, said=verdict.cause, confidence=verdict.confidence))
+        said = root_cause(kept.left)
+        judgement = Judged(
+            name=kept.name, part=kept.part, cause=kept.cause, said=said.cause, confidence=said.confidence
+        )
+        found.append(judgement)
     return tuple(found)
 
 
