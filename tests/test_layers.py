@@ -33,6 +33,7 @@ LAYERS = (
         "recall",
         "prepare",
         "referee",
+        "packing",
         "pare",
         "side_by_side",
         "people",

@@ -23,6 +23,7 @@ from postgrad.confirm import confirm
 from postgrad.events import Analysed, AskedInVain, Decided, Proposed, RunEnded, SearchEnded
 from postgrad.execute.executor import RunningJob
 from postgrad.memory import lesson_of
+from postgrad.packing import fits
 from postgrad.pare import Parer
 from postgrad.people.desk import Desk
 from postgrad.prepare import prepare
@@ -306,7 +307,7 @@ class Loop:
     def _start_owed(self) -> None:
         session = self.session
         for job in self.tester.jobs():
-            if len(self.running) < session.executor.engine.slots and job.id not in self.running:
+            if job.id not in self.running and self._has_room(job):
                 self.running[job.id] = (job, session.start(job))
         for node in session.tree.pending():
             if len(self.running) >= session.executor.engine.slots:
@@ -319,7 +320,13 @@ class Loop:
                 if refusal := session.refusal(proposal.recipe):
                     session.finish(job, JobResult(job=job.id, failure=refusal))
                     continue
+                if not self._has_room(job):
+                    return
                 self.running[job.id] = (job, session.start(job))
+
+    def _has_room(self, job: Job) -> bool:
+        slots = self.session.executor.engine.slots
+        return len(self.running) < slots and fits(self.session, job, [other for other, _ in self.running.values()])
 
     def _collect(self) -> None:
         """Record what has ended, and score what is recorded but not scored yet."""

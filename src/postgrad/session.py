@@ -38,6 +38,7 @@ from postgrad.execute.executor import Executor, RunningJob
 from postgrad.isolated import built
 from postgrad.metrics.items import Items, load_items
 from postgrad.pace import Pace
+from postgrad.packing import Packing
 from postgrad.people.standing import Standing
 from postgrad.records import (
     Estimate,
@@ -114,9 +115,9 @@ class Session:
         self.failures: Counter[str] = Counter()
         self.final_models: dict[str, FinalModel] = {}
         self.pace = Pace()
+        self.packing = Packing()
         self.standing = Standing()
-        self.seq = 0
-        self.reads = 0
+        self.seq = self.reads = 0
         self._base_hashes: dict[str, str] = {}
         events = store.events()
         first = run_started(store, events)
@@ -146,6 +147,7 @@ class Session:
             node = self.tree.experiments.get(body.experiment)
             backend = node.proposed.proposal.recipe.stage.backend if node else ""
             self.pace.finished(body.job, backend, body.result)
+            self.packing.finished(node, body.result)
 
     def append(self, body: Body) -> None:
         """Store an event, then derive from it."""
@@ -358,10 +360,9 @@ class Session:
     def _most_s(self, job: Job) -> float:
         """Seconds that a job may take. An experiment that leaves no room for its own final training cannot win, and a
         reference's answers are not worth more than the whole budget."""
-        most, left = self.task.engine.job_wall_s, self.remaining().wall_s
+        most, left, granted = self.task.engine.job_wall_s, self.remaining().wall_s, self.ledger.granted.wall_s
         if job.purpose == "search" and left is not None:
             most = min(most, max(LEAST_JOB_S, left / (1 + self.final_share)))
-        granted = self.ledger.granted.wall_s
         if job.purpose == "sealed" and not job.save_model and granted is not None and self.sealed is None:
             most = min(most, max(LEAST_JOB_S, granted))
         return most

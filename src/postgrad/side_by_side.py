@@ -6,6 +6,7 @@ import time
 from typing import Callable, Sequence
 
 from postgrad.execute.executor import RunningJob
+from postgrad.packing import fits
 from postgrad.records import JobResult
 from postgrad.session import Job, Session
 
@@ -23,7 +24,11 @@ def side_by_side(
     waiting = list(jobs)
     running: list[tuple[Job, RunningJob]] = []
     while waiting or running:
-        while waiting and len(running) < session.executor.engine.slots:
+        while (
+            waiting
+            and len(running) < session.executor.engine.slots
+            and fits(session, waiting[0], [job for job, _ in running])
+        ):
             job = waiting.pop(0)
             running.append((job, start(job)))
         for job, handle in list(running):

@@ -59,6 +59,7 @@ class SimulatedEngine:
 
     slots = 2
     threads = threads_alone = 1
+    memory_mb: float | None = None
     sandbox = "none"
 
     def open(self, spec: EngineSpec) -> None:

@@ -206,6 +206,7 @@ class Beside:
     sandbox and without limits."""
 
     slots = threads = threads_alone = 1
+    memory_mb: float | None = None
     sandbox = "none"
 
     def open(self, spec: EngineSpec) -> None:

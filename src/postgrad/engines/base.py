@@ -62,6 +62,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def memory_mb(self) -> float | None:
+        """What jobs may use together, of one machine; None where each has its own, or nobody knows."""
+        ...
+
+    @property
     def sandbox(self) -> str:
         """The name of what keeps jobs away from the rest of the machine; "none" where nothing does."""
         ...

@@ -20,9 +20,12 @@ import psutil
 
 import postgrad
 from postgrad.engines.base import Handle
+from postgrad.engines.claims import Claims, claims_folder
+from postgrad.engines.devices import devices, mps
 from postgrad.engines.handle import Line, LocalHandle
 from postgrad.engines.places import Places, Reach, job_reach, machine_places
 from postgrad.engines.sandbox import Sandbox, Unsandboxed, chosen
+from postgrad.engines.shares import Shares, fitting
 from postgrad.errors import UserError
 from postgrad.records import EngineSpec, Limits
 
@@ -33,6 +36,9 @@ GATE = ("/bin/sh", "-c", 'read -r go || exit 143; exec "$@"', "sh")
 MEMORY_A_WORKER_MB = 3000
 MOST_WORKERS = 4
 OPEN_FILES = 4096
+# What the system and the run itself need.
+SPARE_MB = 1500
+MANY = 1024
 MB = 1 << 20
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 
@@ -52,6 +58,11 @@ class LocalEngine:
         self._sandbox: Sandbox = Unsandboxed()
         self._places = Places()
         self._handles: list[LocalHandle] = []
+        self._claims = Claims(claims_folder())
+        self._shares = Shares((), (), 1, 1, 0.0)
+        self._mps: str | None = None
+        self._taken: dict[int, LocalHandle] = {}
+        self._free_mb = 0.0
 
     def open(self, spec: EngineSpec) -> None:
         if os.name != "posix":
@@ -61,7 +72,15 @@ class LocalEngine:
             if value is not None and value <= 0:
                 raise UserError(f"engine.{name} is {value}; expected a number above 0. Change it in the task file.")
         self._spec = spec
-        self._slots, self._threads = divided(available_cores(), psutil.virtual_memory().total // MB, spec)
+        self._mps = mps()
+        self._claims.close()
+        own = self._claims.take(devices(), MANY) if spec.gpus else ()
+        most = fitting(own, spec, self._mps)
+        self._slots, self._threads = divided(available_cores(), psutil.virtual_memory().total // MB, spec, most)
+        cores = self._claims.take(map(str, core_numbers()), self._slots * self._threads)
+        self._shares = Shares(tuple(map(int, cores)), own, self._slots, self._threads, spec.gpus)
+        self._taken.clear()
+        self._free_mb = psutil.virtual_memory().available / MB - SPARE_MB
         bare = environment(Path(os.devnull), 1)
         self._places = machine_places(bare)
         self._sandbox = chosen(spec.sandbox, self._places, bare)
@@ -88,12 +107,21 @@ class LocalEngine:
     def threads_alone(self) -> int:
         return self._spec.threads or max(self._threads, available_cores())
 
+    @property
+    def memory_mb(self) -> float:
+        """What was free when the engine was opened, less what the system and the run itself need."""
+        return self._free_mb
+
     def start(self, folder: Path, limits: Limits) -> Handle:
         self._handles = [handle for handle in self._handles if handle.wait(0) is None]
+        for ended in [number for number, handle in self._taken.items() if handle.wait(0) is not None]:
+            del self._taken[ended]
+            self._shares.give_back(ended)
         private = folder / "private"
         private.mkdir(exist_ok=True)
         if shutil.which(self._command[0]) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._command[0])
+        number, share = self._shares.take(limits.threads)
         command = [*self._command, str(folder)]
         reach = job_reach(self._places, folder, command)
         ours, theirs = socket.socketpair()
@@ -102,7 +130,7 @@ class LocalEngine:
                 process = subprocess.Popen(
                     [*GATE, *self._sandbox.wrapped(command, reach, limits)],
                     cwd=folder,
-                    env=environment(private, limits.threads) | tripwire(reach, theirs),
+                    env=environment(private, limits.threads) | share.environment(self._mps) | tripwire(reach, theirs),
                     stdin=theirs.fileno(),
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -110,19 +138,25 @@ class LocalEngine:
                 )
             except OSError:
                 ours.close()
+                if number is not None:
+                    self._shares.give_back(number)
                 raise
         with suppress(ProcessLookupError):
             _limit(process.pid, limits)
+            _bind(process.pid, share.cores)
         line = Line(ours)
         line.go()
         handle = LocalHandle(process, folder, limits, self._sandbox, line)
         self._handles.append(handle)
+        if number is not None:
+            self._taken[number] = handle
         return handle
 
     def close(self) -> None:
         for handle in self._handles:
             handle.stop()
         self._handles.clear()
+        self._claims.close()
 
 
 def available_cores() -> int:
@@ -132,12 +166,21 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def divided(cores: int, memory_mb: int, spec: EngineSpec) -> tuple[int, int]:
-    """(workers, threads of each). What the task leaves open: at most four workers, as many as memory holds, and every
-    core used once."""
+def core_numbers() -> tuple[int, ...]:
+    """Numbers of these cores; () where the system does not say."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def divided(cores: int, memory_mb: int, spec: EngineSpec, most: int | None = None) -> tuple[int, int]:
+    """(workers, threads of each). What the task leaves open: at most four workers, as many as memory and devices hold,
+    and every core used once.
+
+    Args:
+        most: how many jobs the devices hold.
+    """
     if spec.workers is not None:
         return spec.workers, spec.threads or max(1, cores // spec.workers)
-    room = max(1, memory_mb // MEMORY_A_WORKER_MB)
+    room = max(1, min(memory_mb // MEMORY_A_WORKER_MB, MOST_WORKERS if most is None else most))
     if spec.threads is not None:
         return max(1, min(cores // spec.threads, room)), spec.threads
     workers = max(1, min(cores, room, MOST_WORKERS))
@@ -187,6 +230,13 @@ def tripwire(reach: Reach, line: socket.socket) -> dict[str, str]:
         "POSTGRAD_WRITES": str(reach.folder),
         "POSTGRAD_LINE": str(os.fstat(line.fileno()).st_ino),
     }
+
+
+def _bind(pid: int, cores: Sequence[int]) -> None:
+    """Bind a job to its cores from outside, before it begins; whatever it starts is bound with it."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(pid, cores)
 
 
 def _limit(pid: int, limits: Limits) -> None:

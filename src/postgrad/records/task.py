@@ -80,7 +80,8 @@ class EngineSpec(Record):
 
     Attributes:
         workers: jobs side by side; None for as many as the machine or the cluster holds.
-        threads, memory_mb, gpus, nodes: of one job; the last three on each of its nodes.
+        threads, memory_mb, nodes: of one job, on each of its nodes.
+        gpus: devices of one job, which no other job has; below 1 a part of one; 0 says nothing of devices.
         address: of the cluster, where it has one.
         partition: of the cluster that jobs are sent to, where it has several.
         python: the interpreter on the nodes, which has Postgrad; that of the controller if not given.

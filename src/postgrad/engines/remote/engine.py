@@ -225,6 +225,11 @@ class RemoteEngine:
     def threads_alone(self) -> int:
         return self.threads
 
+    @property
+    def memory_mb(self) -> float | None:
+        """Nothing to look after: the cluster packs its nodes by what each job asks for."""
+        return None
+
     def start(self, folder: Path, limits: Limits) -> Handle:
         if not folder.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
