@@ -165,12 +165,15 @@ def _member(member: Value) -> str:
 
 def pared(found: Pared) -> str:
     """What became of one change of the champion when it was left out: one sentence without its full stop."""
-    change, gain = f"{found.what.replace('_', ' ')} (of {found.brought_by})", found.gain
+    set_back = found.change.startswith(f"with {found.what} ")
+    own = set_back or found.change.startswith(f"without {found.brought_by} ")  # A name of the script's.
+    change, gain = f"{found.what if own else found.what.replace('_', ' ')} (of {found.brought_by})", found.gain
     if gain is None:
         return f"{change} stays: {found.experiment}, which lacks it, has no full score to compare {found.against} with"
     brings = f"{signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}] (measured {signed(found.measured)})"
     if found.dropped:
-        return f"{change} is left out, because it brings {found.against} about {brings}: {found.experiment} leads"
+        gone = "set back" if set_back else "left out"
+        return f"{change} is {gone}, because it brings {found.against} about {brings}: {found.experiment} leads"
     return f"{change} stays: it brings {found.against} about {brings}, by {found.experiment}, which lacks it"
 
 

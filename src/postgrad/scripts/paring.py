@@ -1,5 +1,5 @@
 """The changes of a script's files, for paring. An edit on the champion's path is taken back as a patch; a constant that
-was moved, however often, is set to what it was in the source."""
+was moved, however often, is set to what it was before."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Iterator, NamedTuple, Sequence
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.records import Recipe, Stage
 from postgrad.research.ablations import BROUGHT_NOTHING, Ablation
-from postgrad.scripts.constants import Constant, values_of, with_values
-from postgrad.scripts.reading import CONSTANT, constants_of, sources
+from postgrad.scripts.constants import Constant, constants, values_of
+from postgrad.scripts.reading import CONSTANT, PATCH, constants_of, sources
 from postgrad.scripts.session import ScriptSession, tree_of
+from postgrad.scripts.splice import Change, spliced
 from postgrad.tree import Experiment, Tree
 
 #: Twice as many changed lines have to gain so much, in the run's unit, and a change that stays as much.
@@ -31,12 +32,28 @@ class Left(NamedTuple):
     node: Experiment
 
 
+Step = tuple[Experiment, Experiment]
+
+
 def _order(left: Left) -> int:
     return left.node.index
 
 
 def _is_number(node: Experiment) -> bool:
     return node.proposed.proposal.kind.startswith(f"{CONSTANT}.")
+
+
+def _word(kind: str) -> str:
+    """A kind of edit in a word; of a patch, the file."""
+    return kind.removeprefix(f"{PATCH}.") if kind.startswith(f"{PATCH}.") else kind.rpartition(".")[2]
+
+
+def _put_back(source: str, now: Constant, was: Constant, beside: tuple[str, ...]) -> str | None:
+    """A text with a constant as it was written once, so that equal numbers are equal files; None where it cannot stand
+    there any more."""
+    text = spliced(source, [Change(now.start, now.end, was.text)])
+    again = {one.name: one.value for one in constants(now.path, text, beside)}
+    return text if again.get(now.name) == was.value else None
 
 
 class ScriptChanges:
@@ -73,37 +90,49 @@ class ScriptChanges:
             if before == after or node.proposed.choice.move in BROUGHT_NOTHING or _is_number(node):
                 continue
             if (left := self._left(own, before, after)) is not None:
-                what = proposal.kind.rpartition(".")[2]
-                yield Left(left, what, f"without {node.id} ({proposal.change[:LONGEST_CHANGE]})", node)
+                yield Left(left, _word(proposal.kind), f"without {node.id} ({proposal.change[:LONGEST_CHANGE]})", node)
 
     def _constants(self, path: Sequence[Experiment], own: str) -> Iterator[Left]:
-        """Where other steps moved it too, the last of them is the one that brought it."""
-        first = self._read(path[0])
-        moved = {name: node for above, node in pairwise(path) if _is_number(node) for name in self._moved(above, node)}
-        for (file, name), node in moved.items():
-            now = {one.name: one for one in self._read(path[-1]).get(file, ())}.get(name)
-            was = {one.name: one for one in first.get(file, ())}.get(name)
+        """Where several steps moved it, the last of them is the one that brought it. What an edit set is the edit's: a
+        constant goes back to what it was when it was moved first since."""
+        moved: dict[tuple[str, str], tuple[Experiment, Experiment]] = {}
+        for above, node in pairwise(path):
+            for key in self._moved(above, node):
+                if _is_number(node):
+                    moved[key] = (moved[key][0] if key in moved else above, node)
+                else:
+                    moved.pop(key, None)
+        for (file, name), (first, node) in moved.items():
+            now, was, given = (self._named(each, file, name) for each in (path[-1], first, path[0]))
             if now is None or was is None or now.dimension is None or now.value == was.value:
                 continue
-            key = (own, file, name)
-            if key not in self._without:
+            at = (own, file, name)
+            if at not in self._without:
                 source = self._session.workspace.read(own, file).decode("utf-8")
-                text = with_values(source, self._read(path[-1])[file], {name: was.value})
-                self._without[key] = self._session.workspace.tree_with(own, file, text.encode())
-            yield Left(str(self._without[key]), name, f"with {name} {was.text} as in the source", node)
+                beside = self._session.versions.texts(self._session.versions.beside(own, file)[1:])
+                text = _put_back(source, now, was, tuple(beside))
+                self._without[at] = text and self._session.workspace.tree_with(own, file, text.encode())
+            if (left := self._without[at]) is not None:
+                as_it_was = "in the source" if given is not None and given.value == was.value else f"in {first.id}"
+                files = [each for each in self._read(path[-1]) if self._named(path[-1], each, name)]
+                where = f" of {file}" if len(files) > 1 else ""
+                yield Left(left, name, f"with {name} {was.text} as {as_it_was}{where}", node)
 
     def brings(self, tree: Tree, found: Sequence[Ablation]) -> list[float]:
         """What it surely brought when it came, as far as trainings so far tell: of a constant, all steps of it."""
         assert tree.champion is not None, "changes are those of a champion"
-        path = tree.path(tree.champion)
-        steps: dict[str, list[tuple[Experiment, Experiment]]] = {}
-        for above, node in pairwise(path):
-            names = [name for _, name in self._moved(above, node)] if _is_number(node) else [node.id]
-            for name in names:
-                steps.setdefault(name, []).append((above, node))
-        return [self._surely(tree, steps.get(each.what) or steps.get(each.brought_by, [])) for each in found]
+        pairs = list(pairwise(tree.path(tree.champion)))
+        return [self._surely(tree, self._steps(pairs, each)) for each in found]
 
-    def _surely(self, tree: Tree, steps: Sequence[tuple[Experiment, Experiment]]) -> float:
+    def _steps(self, pairs: Sequence[Step], change: Ablation) -> list[Step]:
+        """The steps of a path that made a change."""
+        own = next(pair for pair in pairs if pair[1].id == change.brought_by)
+        if not _is_number(own[1]):
+            return [own]
+        keys = {key for key in self._moved(*own) if key[1] == change.what}
+        return [pair for pair in pairs if _is_number(pair[1]) and keys.intersection(self._moved(*pair))]
+
+    def _surely(self, tree: Tree, steps: Sequence[Step]) -> float:
         mean = variance = 0.0
         for above, node in steps:
             first, second = self._subject(tree, node), self._subject(tree, above)
@@ -121,6 +150,9 @@ class ScriptChanges:
             for name, value in values_of(after[file]).items()
             if values_of(before.get(file, ())).get(name, value) != value
         ]
+
+    def _named(self, node: Experiment, file: str, name: str) -> Constant | None:
+        return next((one for one in self._read(node).get(file, ()) if one.name == name), None)
 
     def _read(self, node: Experiment) -> dict[str, tuple[Constant, ...]]:
         """File -> its constants."""

@@ -243,7 +243,7 @@ class Workspace:
         Raises:
             EditRefused: it does not apply, changes nothing, or names what may not be; in git's words.
         """
-        after, _ = self._patched(commit, patch)
+        after, _ = self._patched(commit, as_bytes(patch), "-p1" if has_prefixes(patch) else "-p0")
         return self._changed(self._entries(commit), after)
 
     def without(self, files: str, change: tuple[str, str]) -> str | None:
@@ -254,10 +254,10 @@ class Workspace:
             change: commits or trees (before, after).
         """
         before, after = change
-        if not (patch := self.diff(after, before)):
+        if not (patch := self._patch(after, before, "--binary")):
             return None
         try:
-            entries, tree = self._patched(files, patch)
+            entries, tree = self._patched(files, patch, "-p1")
             self._changed(self._entries(files), entries)
         except EditRefused:
             return None
@@ -274,18 +274,16 @@ class Workspace:
             self.git.run("update-index", "--cacheinfo", f"{mode},{blob},{path}", index=index)
             return self.git.run("write-tree", index=index, keep_open=kept).decode("ascii").strip()
 
-    def _patched(self, commit: str, patch: str) -> tuple[dict[str, Entry], str]:
+    def _patched(self, commit: str, patch: bytes, strip: str) -> tuple[dict[str, Entry], str]:
         """The files that a patch makes of a commit's, and their tree."""
-        asked = as_bytes(patch)
         (self.git.folder / "unfinished").mkdir(exist_ok=True)
-        strip = "-p1" if has_prefixes(patch) else "-p0"
         with self.git.lock(alone=False) as number, TemporaryDirectory(dir=self.git.folder / "unfinished") as made:
             index = Path(made) / "index"
             self.git.run("read-tree", object_name(commit), index=index)
             words = ""
             for extra in ([], ["--recount"], ["--recount", "--3way"]):
                 arguments = ["apply", "--cached", "--whitespace=nowarn", strip, *extra, "-"]
-                done = self.git.ask(*arguments, stdin=asked, index=index, keep_open=[number])
+                done = self.git.ask(*arguments, stdin=patch, index=index, keep_open=[number])
                 if not done.status:
                     break
                 # A merge that failed speaks of its attempt, and not of the patch.
