@@ -16,6 +16,7 @@ from postgrad.budget import Ledger, format_budget, merge
 from postgrad.engines import ENGINES
 from postgrad.engines.base import Engine
 from postgrad.engines.local import LocalEngine
+from postgrad.engines.remote.engine import RemoteEngine
 from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event, JobFinished, Reopened, RunResumed, RunStarted, current
 from postgrad.execute.executor import Executor, RunningJob
@@ -145,7 +146,10 @@ def engine_of(task: TaskSpec) -> Engine:
     """The engine of a task, with the program that its jobs begin with."""
     if task.script is not None and task.engine.kind == "local":
         return LocalEngine(SCRIPT_WORKER)
-    return ENGINES.get(task.engine.kind)
+    engine = ENGINES.get(task.engine.kind)
+    if task.script is not None and isinstance(engine, RemoteEngine):
+        engine.command = SCRIPT_WORKER
+    return engine
 
 
 def _session(store: SqliteStore, engine: Engine, task: TaskSpec, listener: Callable[[Event], None]) -> Session:

@@ -6,5 +6,8 @@ from postgrad.registry import Registry
 ENGINES: Registry[Engine] = Registry(
     "engine",
     "postgrad.engines",
-    {"local": "postgrad.engines.local:LocalEngine"},
+    {
+        "local": "postgrad.engines.local:LocalEngine",
+        "slurm": "postgrad.engines.slurm:SlurmEngine",
+    },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from postgrad.records import EngineSpec, Limits, Usage
 
@@ -77,4 +77,13 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop what still runs and give the resources back. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """An engine that says what is wrong with its settings before a run, without reaching its cluster."""
+
+    def complaints(self, spec: EngineSpec) -> list[str]:
+        """One sentence for each fault: what was found, what was expected, what to do."""
         ...

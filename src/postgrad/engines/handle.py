@@ -115,12 +115,17 @@ class LocalHandle:
                 time.sleep(min(SLEEP_S, deadline - now))
         return self._exit
 
-    def stop(self) -> None:
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """End it.
+
+        Args:
+            grace_s: how long it may go on after it was asked to end.
+        """
         if self._exit is None:
             if self._ended():
                 self._finish(None)
             else:
-                self._end("stopped")
+                self._end("stopped", grace_s)
 
     def used(self) -> Usage:
         """What it has used so far, as of the last look."""
@@ -197,17 +202,17 @@ class LocalHandle:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def _end(self, cause: str) -> None:
+    def _end(self, cause: str, grace_s: float = GRACE_S) -> None:
         """Ask the job to stop, then make it."""
         if cause != "processes":
             self._found()
             self._measure()
             self._ask()
-            self._until_ended()
+            self._until_ended(grace_s)
         self._finish(cause)
 
-    def _until_ended(self) -> None:
-        patience = time.monotonic() + GRACE_S
+    def _until_ended(self, grace_s: float = GRACE_S) -> None:
+        patience = time.monotonic() + grace_s
         while not self._ended() and time.monotonic() < patience:
             time.sleep(SLEEP_S)
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from postgrad.data.sources import resolve_source
 from postgrad.engines import ENGINES
+from postgrad.engines.base import Demanding
 from postgrad.errors import UserError, near_miss
 from postgrad.metrics import METRICS, TEXT_METRICS, reads_verdicts
 from postgrad.records import (
@@ -168,8 +169,10 @@ def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
             problems.append(
                 f"backends: '{name}' has no environment of its own: it takes part wherever it fits. Remove it."
             )
-    if "engine" in sections:
-        _is_known(ENGINES, sections["engine"].kind, "engine", problems)
+    if "engine" in sections and _is_known(ENGINES, sections["engine"].kind, "engine", problems):
+        engine = ENGINES.get(sections["engine"].kind)
+        if isinstance(engine, Demanding):
+            problems.extend(engine.complaints(sections["engine"]))
     rejects = "data" not in sections or sections["data"].out_of_scope is not None
     if "metric" in sections and not script:
         problems.extend(_metric_problems(sections["metric"], sections.get("kind", "classification"), rejects))
@@ -259,6 +262,8 @@ def _check_numbers(sections: Mapping[str, Any], problems: list[str]) -> None:
         "engine.threads": engine.threads,
         "engine.memory_mb": engine.memory_mb,
         "engine.job_wall_s": engine.job_wall_s,
+        "engine.lease_s": engine.lease_s,
+        "engine.nodes": engine.nodes,
         "budget.wall": budget.wall_s,
         "budget.experiments": budget.experiments,
         "budget.cpu_hours": budget.cpu_hours,
@@ -266,7 +271,12 @@ def _check_numbers(sections: Mapping[str, Any], problems: list[str]) -> None:
     for key, number in positive.items():
         if number is not None and not 0 < number < float("inf"):
             problems.append(f"{key} is {number}, and more than 0 was expected.")
-    for key, number in (("budget.gpu_hours", budget.gpu_hours), ("budget.usd", budget.usd)):
+    for key, number in (
+        ("budget.gpu_hours", budget.gpu_hours),
+        ("budget.usd", budget.usd),
+        ("engine.gpus", engine.gpus),
+        ("engine.retries", engine.retries),
+    ):
         if number is not None and not 0 <= number < float("inf"):
             problems.append(f"{key} is {number}, and 0 or more was expected.")
     approve: ApproveSpec = sections.get("approve", ApproveSpec())

@@ -58,11 +58,13 @@ class Status:
     Attributes:
         node: where it runs, as far as the cluster says.
         said: the cluster's own words, for a person.
+        preempted: it ended because the cluster wanted the node back, or gives no more time: no fault of the node.
     """
 
     state: State
     node: str = ""
     said: str = ""
+    preempted: bool = False
 
 
 @dataclass(frozen=True)

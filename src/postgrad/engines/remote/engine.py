@@ -82,7 +82,7 @@ class RemoteHandle:
             status = self._engine.status(self._attempt.name, time.monotonic(), at_once=True)
             if status is None or status.state in ("ended", "gone"):
                 return
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
@@ -171,7 +171,8 @@ class RemoteHandle:
         elif status.state in ("ended", "gone"):
             attempt.seen_ended(now)
             if attempt.ended_s(now) > GRACE_S:
-                self._again("lost", f"The cluster ended the job, and it left no result. {status.said}".strip())
+                cause = "preempted" if status.preempted else "lost"
+                self._again(cause, f"The cluster ended the job, and it left no result. {status.said}".strip())
         elif attempt.silent_s(now) > self._engine.spec.lease_s:
             self._again("lost", f"Nothing was heard of {status.node or 'its node'} for {attempt.silent_s(now):.0f} s.")
 

@@ -40,6 +40,10 @@ from postgrad.engines.remote.lease import (
 from postgrad.records import Usage
 
 LOOK_S, BEATS_A_LEASE = 0.25, 10.0
+# Some clusters signal every process of a job, one after the other: the job may be gone before this program hears of it.
+SIGNAL_S = 0.3
+# A job that the cluster wants to end may take so long to keep what it has. Clusters grant about 30 s.
+KEEP_S = 20.0
 TAKEN, FENCED, NOTHING_TOLD = 0, 3, 4
 
 
@@ -76,17 +80,23 @@ class Node:
         while True:
             found = handle.wait(LOOK_S)
             if found is not None:
-                return found if self._counts() else None
+                return self._judged(found)
             if self._asked_to_end:
-                handle.stop()
+                handle.stop(min(KEEP_S, self._told.lease_s / 2)) if self._counts() else handle.stop()
                 found = handle.wait(0)
                 assert found is not None, "a job that was stopped has ended"
-                if not self._counts(called_off=True):
-                    return None
-                return replace(found, cause="preempted") if found.cause == "stopped" else found
+                return self._judged(found)
             if not self._beat(handle):
                 handle.stop()
                 return None
+
+    def _judged(self, found: Exit) -> Exit | None:
+        """How the job ended: one that came to nothing when the cluster wanted it to end was preempted."""
+        if found.cause is None and found.code != 0 and not self._asked_to_end:
+            time.sleep(SIGNAL_S)
+        if self._asked_to_end and (found.cause == "stopped" or (found.cause is None and found.code != 0)):
+            return replace(found, cause="preempted") if self._counts(called_off=True) else None
+        return found if self._counts() else None
 
     def _beat(self, handle: LocalHandle) -> bool:
         """Say that it lives; False where it may not go on."""
