@@ -1,5 +1,5 @@
-"""A real Slurm for tests: munged, slurmctld and two slurmd of Debian's packages on loopback, without systemd, cgroups or
-accounting. Everything lies in one folder, and nothing is left behind."""
+"""A real Slurm for tests: munged, slurmctld and two slurmd of Debian's packages on loopback, without systemd, cgroups
+or accounting. Everything lies in one folder, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from slurm_nodes import Slurm, missing
-from test_engine_remote import STEPS, work_of
 
+from postgrad.engines import slurm as slurm_module
 from postgrad.engines.base import Engine
 from postgrad.engines.remote import engine as engine_module
 from postgrad.engines.remote.cluster import Unreachable
 from postgrad.engines.remote.engine import RemoteHandle
 from postgrad.engines.slurm import SlurmCluster, SlurmEngine
-from postgrad.engines import slurm as slurm_module
 from postgrad.errors import UserError
 from postgrad.records import EngineSpec, Limits
 from postgrad.testing.engine import EngineContract, until
+from slurm_nodes import Slurm, missing
+from test_engine_remote import STEPS, work_of
 
 LIMITS = Limits(wall_s=100, memory_mb=1000, threads=1)
 
@@ -60,6 +58,19 @@ class TestSlurmEngine(EngineContract):
     def inside(self, folder: Path) -> Path:
         return work_of(folder)
 
+    # What these are about is done by the node's own local engine, and is tested there; here they take long.
+    @pytest.mark.slow
+    def test_many_jobs_leak_nothing(self, tmp_path: Path) -> None:
+        super().test_many_jobs_leak_nothing(tmp_path)
+
+    @pytest.mark.slow
+    def test_a_hung_job_is_ended_and_a_busy_or_talking_one_is_not(self, tmp_path: Path) -> None:
+        super().test_a_hung_job_is_ended_and_a_busy_or_talking_one_is_not(tmp_path)
+
+    @pytest.mark.slow
+    def test_memory_of_children_counts(self, tmp_path: Path) -> None:
+        super().test_memory_of_children_counts(tmp_path)
+
 
 class Place:
     """A job of an engine that is open."""
@@ -93,16 +104,6 @@ class Place:
 def names(slurm: Slurm) -> list[str]:
     """All jobs that this cluster remembers."""
     return slurm.said("squeue", "-h", "--states=all", "-o", "%j").split()
-
-
-def of_job(slurm: Slurm, place: Place) -> list[str]:
-    """The jobs of this place that were ever submitted."""
-    tokens = {json.loads(p.read_text())["token"] for p in place.folder.glob("remote/*/told.json")}
-    return [name for name in names(slurm) if name in mine(place)] if tokens else []
-
-
-def mine(place: Place) -> set[str]:
-    return {path.read_text() for path in place.folder.glob("remote/*/name")}
 
 
 def test_a_job_cancelled_from_outside_goes_on_where_it_was_and_slurm_never_requeues_it(
@@ -295,12 +296,13 @@ def test_what_a_job_printed_is_found_by_its_name_alone(slurm: Slurm, tmp_path: P
 
 
 def write_task(folder: Path, engine: str) -> None:
+    extras = ("now", "today", "please", "again", "quickly")
     rows = [(f"{verb} my {noun} {extra}", verb.upper()) for verb in ("open", "close", "find", "send")
-            for noun in ("account", "card", "order") for extra in ("now", "today", "please", "again", "quickly")]  # fmt: skip
+            for noun in ("account", "card", "order") for extra in extras]  # fmt: skip
     with (folder / "train.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
     (folder / "task.yaml").write_text(
-        "name: tiny\nobjective: tell verbs apart\nbase_models: []\nbudget: 3 experiments\n"
+        "name: tiny\nobjective: tell verbs apart\nbase_models: []\nbudget: 2 experiments\n"
         f"data: {{train: train.csv}}\nengine: {engine}\n"
     )
 
@@ -310,19 +312,16 @@ def test_a_run_on_slurm_ends_with_the_champion_of_a_local_one(slurm: Slurm, tmp_
     for name, engine in (("here", "{workers: 1, threads: 1}"), ("there", "{kind: slurm, workers: 1, threads: 1}")):
         (tmp_path / name).mkdir()
         write_task(tmp_path / name, engine)
-        began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "postgrad", "run", "task.yaml", "--json"],
             cwd=tmp_path / name,
             capture_output=True,
             text=True,
             timeout=300,
-            env={**os.environ, "OPENAI_API_KEY": "sk-secret"},
         )
-        print(name, time.monotonic() - began)
         assert done.returncode == 0, done.stderr + done.stdout
         found.append(json.loads(done.stdout))
     here, there = found
     assert there["failures"] == 0 and there["experiments"] == here["experiments"]
     assert there["champion"] == here["champion"] and there["sealed"] == here["sealed"]
-    assert any("tiny" in name or "postgrad-" in name for name in names(slurm))
+    assert sum("postgrad-e00" in name for name in names(slurm)) >= 4, "and its jobs were Slurm's"

@@ -13,7 +13,9 @@ from typing import Iterator, Literal
 import psutil
 
 from postgrad import __version__
-from postgrad.records import Record
+from postgrad.engines.slurm import SlurmCluster
+from postgrad.errors import UserError
+from postgrad.records import EngineSpec, Record
 from postgrad.scripts.git import INSTALL, OLDEST, git_version, too_old
 
 CORE = ("pydantic", "PyYAML", "typer", "rich", "Jinja2", "numpy", "scipy", "psutil")
@@ -63,6 +65,7 @@ def look(runs_dir: Path) -> list[Finding]:
         _hub(),
         _git(),
         _sandbox(),
+        *_slurm(),
     ]
 
 
@@ -264,6 +267,20 @@ def _git() -> Finding:
         advice = f"Tasks of kind script need {wanted} or newer; others do without. {INSTALL}"
         return Finding(name="git", status="warn", found=found, advice=advice)
     return Finding(name="git", status="ok", found=found)
+
+
+def _slurm() -> Iterator[Finding]:
+    """Only where its commands are: other machines do without."""
+    if shutil.which("sbatch") is None:
+        return
+    try:
+        found = SlurmCluster().open(EngineSpec(kind="slurm"))
+    except UserError as silent:
+        advice = "Tasks with engine: {kind: slurm} need it; others do without."
+        yield Finding(name="slurm", status="warn", found=str(silent), advice=advice)
+        return
+    listed = f"{', '.join(found.said)}: {found.cores} cores, {found.gpus or 0:g} GPUs"
+    yield Finding(name="slurm", status="ok", found=listed)
 
 
 def _sandbox() -> Finding:

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import time
 from contextlib import suppress
@@ -74,8 +73,8 @@ ADVICE = (
     ("qos", "Set engine.options.qos to one that you may use: sacctmgr show assoc user=$USER format=qos%60"),
     ("QOS", "Ask for less in `engine`, or set engine.options.qos: sacctmgr show qos"),
     ("account", "Set engine.options.account to one of yours: sacctmgr show assoc user=$USER format=account"),
-    ("node configuration", "No node is so large: lower engine.threads, memory_mb or gpus, or name another partition."),
     ("Memory", "No node is so large: lower engine.memory_mb, or name another partition."),
+    ("node configuration", "No node is so large: lower engine.threads, memory_mb or gpus, or name another partition."),
     ("gres", "Set engine.gpus, or engine.options.gres as `sinfo -o %G` names the devices."),
     ("feature", "Set engine.options.constraint to one of those that `sinfo -o %f` lists."),
     ("reservation", "Set engine.options.reservation to one of those that `scontrol show reservation` lists."),

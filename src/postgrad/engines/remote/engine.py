@@ -33,6 +33,8 @@ CUT_S = 900.0
 # A job that was stopped has so long to be gone.
 STOP_S = 20.0
 MOST_PREEMPTIONS = 20
+# A node that was heard of within this share of its lease is not asked about: it says ten times a lease that it lives.
+QUIET = 0.2
 MOST_WORKERS = 256
 NODE = ("-P", "-m", "postgrad.engines.remote.node")
 
@@ -143,7 +145,7 @@ class RemoteHandle:
         attempt.show(self._folder)
         if (ended := attempt.ended()) is not None:
             self._ended(ended)
-        elif not attempt.beats(now):
+        elif not attempt.beats(now) and not (attempt.taken and attempt.silent_s(now) < self._engine.quiet_s):
             self._doubt(now)
         return self._exit
 
@@ -199,6 +201,8 @@ class RemoteEngine:
             value = getattr(spec, name)
             if value is not None and value <= 0:
                 raise UserError(f"engine.{name} is {value}; expected a number above 0. Change it in the task file.")
+        if spec.python is not None and self.command[0] == sys.executable:
+            self.command = (spec.python, *self.command[1:])
         self.spec = spec
         self._capacity = self.cluster.open(spec)
 
@@ -244,6 +248,11 @@ class RemoteEngine:
             handle.stop()
         self._handles.clear()
         self.cluster.close()
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds for which a job may be silent before the cluster is asked."""
+        return QUIET * self.spec.lease_s
 
     # --- for the handles ------------------------------------------------------------------------------------------
 
