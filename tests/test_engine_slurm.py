@@ -14,15 +14,19 @@ import pytest
 
 from postgrad.engines import slurm as slurm_module
 from postgrad.engines.base import Engine
+from postgrad.engines.local import LocalEngine
 from postgrad.engines.remote import engine as engine_module
 from postgrad.engines.remote.cluster import Unreachable
 from postgrad.engines.remote.engine import RemoteHandle
 from postgrad.engines.slurm import SlurmCluster, SlurmEngine
 from postgrad.errors import UserError
+from postgrad.execute.executor import Executor
 from postgrad.records import EngineSpec, Limits
+from postgrad.store.artifacts import Artifacts
 from postgrad.testing.engine import EngineContract, until
 from slurm_nodes import Slurm, missing
 from test_engine_remote import STEPS, work_of
+from test_executor import finished, inputs_of, make_spec
 
 LIMITS = Limits(wall_s=100, memory_mb=1000, threads=1)
 
@@ -292,7 +296,21 @@ def test_what_a_job_printed_is_found_by_its_name_alone(slurm: Slurm, tmp_path: P
     place.engine.close()
 
 
-# --- a whole run ------------------------------------------------------------------------------------------------------
+# --- trainings, and a whole run ---------------------------------------------------------------------------------------
+
+
+def test_a_training_on_slurm_gives_what_a_local_one_gives(slurm: Slurm, tmp_path: Path) -> None:
+    found = []
+    for name, engine in (("here", LocalEngine()), ("there", SlurmEngine())):
+        engine.open(EngineSpec(kind="slurm", workers=1, threads=1))
+        executor = Executor(engine, Artifacts(tmp_path / name / "artifacts"), tmp_path / name / "scratch")
+        spec = make_spec(save_model=True)
+        found.append(finished(executor.start(spec, inputs_of(spec))))
+        engine.close()
+    here, there = found
+    assert here.failure is None and there.failure is None and there.usage.cpu_s > 0
+    assert [unit.outputs for unit in there.units] == [unit.outputs for unit in here.units], "to the last bit"
+    assert there.model == here.model
 
 
 def write_task(folder: Path, engine: str) -> None:
@@ -307,6 +325,7 @@ def write_task(folder: Path, engine: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_on_slurm_ends_with_the_champion_of_a_local_one(slurm: Slurm, tmp_path: Path) -> None:
     found = []
     for name, engine in (("here", "{workers: 1, threads: 1}"), ("there", "{kind: slurm, workers: 1, threads: 1}")):
