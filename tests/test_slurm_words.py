@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from postgrad.engines import slurm
 from postgrad.engines.remote.cluster import Request, Resources, Unreachable
-from postgrad.engines.slurm import COLUMNS, SlurmCluster, SlurmEngine, capacity, devices, jobs, minutes, script
+from postgrad.engines.slurm import SlurmCluster, SlurmEngine, script
+from postgrad.engines.slurm_words import COLUMNS, capacity, devices, jobs, minutes
 from postgrad.errors import UserError
 from postgrad.records import EngineSpec
 from postgrad.spec import load_task
@@ -60,7 +62,7 @@ def test_no_word_reaches_the_shell_of_a_job(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     assert script(request).startswith("#!/bin/sh\n") and "\nexec " in script(request)
     with pytest.raises(AssertionError, match="names of variables"):
-        script(a_request(tmp_path, **{"A;touch d": "x"}))
+        script(replace(request, environment={"A;touch d": "x"}))
 
 
 def cluster(**spec: object) -> SlurmCluster:
