@@ -146,7 +146,7 @@ def test_all_problems_at_once(folder: Path) -> None:
             "budget": "20 parsecs",
             "search": "greddy",
             "researcher": "playbok",
-            "engine": {"kind": "slurm", "workers": 0},
+            "engine": {"kind": "slrm", "workers": 0},
             "seed": -1,
         },
     )
@@ -158,7 +158,7 @@ def test_all_problems_at_once(folder: Path) -> None:
         "budget: Unknown unit 'parsecs'",
         "search: unknown search policy 'greddy'. Did you mean 'greedy'?",
         "researcher: unknown researcher 'playbok'. Did you mean 'playbook'?",
-        "engine: unknown engine 'slurm'. Known: ",
+        "engine: unknown engine 'slrm'. Did you mean 'slurm'? Known: ",
         "engine.workers is 0",
         "min_effect is 2",
         "seed is -1",
