@@ -44,7 +44,7 @@ class Scripts:
         "budget": ("", "what each rule may spend on the task, such as 40m, in place of --experiments"),
         "seconds": ("task", "what the script is told to train for, in place of the task's time"),
         "seeds": ("5", "fresh trainings of each version that is measured again"),
-        "keeps": ("3", "keeps of each rule, drawn by chance, that are measured again"),
+        "keeps": ("3", "keeps of each rule, drawn by chance, that are measured again; 0 for none"),
         "workers": ("1", "trainings side by side under Postgrad's rule; the other rule has one at a time"),
         "planted": ("20", "runs of each rule on planted stand-ins; 0 for none"),
         "noise": ("0.5,1,2", "standard deviation of a planted training, in typical true effects"),
@@ -80,7 +80,7 @@ class Scripts:
         Args:
             known: the script is a stand-in that prints its true loss.
         """
-        seeds, keeps = whole_number(options, "seeds"), whole_number(options, "keeps")
+        seeds, keeps = whole_number(options, "seeds"), 0 if options["keeps"] == "0" else whole_number(options, "keeps")
         if seeds < LEAST_SEEDS:
             raise UserError(f"--seeds is {seeds}; {LEAST_SEEDS} or more are needed for an interval.")
         both = {rule: play(rule, task, folder / rule, _noting(rule, folder, say)) for rule in RULES}
