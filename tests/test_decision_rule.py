@@ -18,7 +18,7 @@ from postgrad.evaluate.statistics.finalists import combined, worth_confirming
 from postgrad.evaluate.statistics.influence import contributions, group_values
 from postgrad.evaluate.statistics.intervals import widened
 from postgrad.evaluate.statistics.judge import Judge
-from postgrad.evaluate.statistics.seeds import SeedNoise
+from postgrad.evaluate.statistics.seeds import MODELS, SCRIPTS, SeedNoise, SeedPrior
 from postgrad.evaluate.statistics.unit import Unit
 from postgrad.metrics import METRICS
 from postgrad.metrics.base import Answers
@@ -336,3 +336,21 @@ def test_a_long_climb_is_delivered_whole() -> None:
         outcome = Ours().play(made, setting, seed)
         gains.append(made.truth(outcome.final) - made.truth(outcome.first))
     assert min(gains) > 0.19 and sum(gains) / len(gains) > 0.215
+
+
+@pytest.mark.parametrize("prior", [SCRIPTS, MODELS])
+def test_a_claim_takes_the_prior_of_seeds_for_no_more_than_it_counts(prior: SeedPrior) -> None:
+    """Where the prior is worth half a replicate, half a degree of freedom comes from it and not a whole one."""
+    rng, judge = np.random.default_rng(0), Judge(30, before=prior)
+    spread = rng.normal(0, 0.1, 40)
+    judge.start("first", spread)
+    for number in (1, -1):
+        judge.again("first", spread + number + rng.normal(0, 1e-3, 40))
+    judge.weigh("second", "first", spread + 3.0 + rng.normal(0, 1e-3, 40), may_retest=False)
+    ground = rng.normal(0, 0.1, 40)
+    judge.fresh("first", ground)
+    judge.fresh("second", ground + 3.0 + rng.normal(0, 1e-3, 40))
+    said, worth = judge.test("second"), min(1.0, prior.worth)
+    noise = judge.seed_variance() * (prior.worth + 2)
+    noise += (worth - prior.worth) * (prior.shift * judge.unit) ** 2
+    assert said.p == pytest.approx(one_sided_p(said.gap, 0.0, 40, 2 * noise / (worth + 2), worth + 2), rel=0.01)

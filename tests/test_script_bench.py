@@ -12,8 +12,9 @@ import pytest
 
 from postgrad.bench.base import BenchSpec
 from postgrad.bench.scripts import Scripts, planted_facts
+from postgrad.bench.scripts_measured import Measured, Version
 from postgrad.bench.scripts_planted import START, Beside, World, planted, truth
-from postgrad.bench.scripts_rules import BASELINE, OURS, PLAIN, play
+from postgrad.bench.scripts_rules import BASELINE, OURS, PLAIN, play, run_of
 from postgrad.bench.scripts_table import planted_rows
 from postgrad.errors import UserError
 from postgrad.events import Event
@@ -188,3 +189,25 @@ def test_what_cannot_be_played_is_said(
     with pytest.raises(UserError) as wrong:
         result(tmp_path, quick=False, options=options)
     assert said in str(wrong.value)
+
+
+def test_items_that_one_version_lacks_are_said_and_no_silent_part_is_compared(tmp_path: Path) -> None:
+    said: list[str] = []
+    measured = Measured(tmp_path, 2, said.append)
+    items = {f"item-{number}": float(number) for number in range(20)}
+    (tmp_path / "baseline.jsonl").write_text(
+        "".join(json.dumps({"seed": seed, "items": items, "failure": None}) + "\n" for seed in range(2))
+    )
+    fewer = {name: value for name, value in items.items() if name != "item-7"}
+    tree = "a" * 40
+    (tmp_path / f"{tree[:12]}.jsonl").write_text(
+        "".join(json.dumps({"seed": seed, "items": fewer, "failure": None}) + "\n" for seed in range(2))
+    )
+    task = planted(tmp_path / "task", 0, 1.0, 2)
+    play(PLAIN, task, tmp_path / "runs", lambda event: None, Beside())
+    with run_of(task, tmp_path / "runs", engine=Beside()) as session:
+        first, other = (Version(session, name) for name in ("e0000", "e0001"))
+        (tmp_path / f"{tree[:12]}.jsonl").rename(tmp_path / f"{other.tree[:12]}.jsonl")
+        measured.measure([first, other])
+    assert measured.grid(first).shape == (2, 19)
+    assert any("items differ" in line and "1 of 20 items" in line and "item-7" in line for line in said)

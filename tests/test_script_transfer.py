@@ -10,11 +10,13 @@ import pytest
 from postgrad.errors import UserError
 from postgrad.events import SealedDone
 from postgrad.records import Transfer
+from postgrad.records.job import unit_seed
 from postgrad.report.markdown import markdown_report
 from postgrad.report.view import build_view
 from postgrad.scripts.outlook import script_outlook
+from postgrad.scripts.settings import LARGER
 from postgrad.spec import load_task
-from test_scripts import MEASURED, TRAIN, driven, events_of, run_of, task_of
+from test_scripts import MEASURED, REFEREE, TRAIN, driven, events_of, run_of, task_of
 
 # In the larger setting (the word `large`) the best learning rate may be another one.
 BEST = '(0.04 if "large" not in sys.argv else {best}))'
@@ -51,8 +53,41 @@ def test_trainings_that_fail_there_are_counted_and_the_result_stands(tmp_path: P
     )
     told, run = read_of(tmp_path, train)
     assert told.trainings == (3, 0) and told.difference is None
-    assert "3 of 3 trainings of the baseline failed" in told.said
-    assert "3 of 3 trainings of the baseline failed" in markdown_report(build_view(events_of(run)))
+    assert "3 of 3 final trainings of e0000 failed" in told.said
+    assert "3 of 3 final trainings of e0000 failed" in markdown_report(build_view(events_of(run)))
+
+
+def of_baseline(folder: Path, failing: int, lacking: int) -> Transfer:
+    """Of the baseline, so many trainings there fail, and so many items are not named."""
+    seeds = [unit_seed(2_000 + 1_000 * number, LARGER) for number in range(failing)]
+    baseline = 'if "large" in sys.argv and LEARNING_RATE == 0.01'
+    train = LARGE.replace("{best}", "0.04")
+    train = train.replace(
+        "rng =", f'{baseline} and int(os.environ["POSTGRAD_SEED"]) in {seeds}:\n    raise SystemExit(3)\nrng ='
+    )
+    train += f'{baseline}:\n    Path("out/model.json").write_text(json.dumps({{"loss": loss, "lacks": {lacking}}}))\n'
+    referee = REFEREE.replace(".split()", '.split()[json.loads(Path("out/model.json").read_text()).get("lacks", 0):]')
+    run = run_of(folder, task_of(folder, train, measured=CONFIRM, more={"referee.py": referee}))
+    (done,) = [event.body for event in driven(run) if isinstance(event.body, SealedDone)]
+    assert done.read.transfer is not None and done.read.refused is None
+    return done.read.transfer
+
+
+@pytest.mark.parametrize(("fail", "difference"), [(1, True), (2, False)])
+def test_one_training_alone_says_nothing_of_seeds_there(tmp_path: Path, fail: int, difference: bool) -> None:
+    told = of_baseline(tmp_path, fail, 0)
+    assert told.trainings == (3, 3 - fail) and (told.difference is not None) == difference
+    assert f"{fail} of 3 final trainings of e0000 failed" in told.said
+
+
+@pytest.mark.parametrize(("lacking", "difference"), [(3, True), (10, False)])
+def test_items_that_one_side_lacks_are_told_there_or_leave_no_result(
+    tmp_path: Path, lacking: int, difference: bool
+) -> None:
+    told = of_baseline(tmp_path, 0, lacking)
+    assert told.trainings == (3, 3) and (told.difference is not None) == difference
+    assert f"did not name {lacking} of 50 items of e0000" in told.said
+    assert told.difference is None or told.difference.n == 50 - lacking
 
 
 def test_what_the_budget_does_not_hold_is_left_out_and_said(tmp_path: Path) -> None:

@@ -197,7 +197,8 @@ class Referee:
         """(variance through seeds of a difference of single trainings, its degrees of freedom)."""
         families = [_family(node) for node in nodes]
         variance = sum(self.judge.seed_variance(family) for family in families)
-        return variance, 2.0 + min(self.judge.replicates(family) for family in families)
+        degrees = self.judge.before.worth + min(self.judge.replicates(family) for family in families)
+        return variance, max(1.0, degrees)
 
     def _weigh(self, node: Experiment, recorded: str | None) -> Judgement | None:
         """Give a complete experiment to the judge. `recorded` is the verdict of the log when it is read again."""

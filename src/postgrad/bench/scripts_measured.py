@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, Mapping
 from postgrad.bench.search import kept
 from postgrad.errors import PostgradError
 from postgrad.records import Difference, Estimate, JobResult
+from postgrad.scripts.evidence import compared, missing, too_little_shared
 from postgrad.scripts.session import ScriptSession, tree_of
 from postgrad.scripts.statistics import difference_of, estimate_of
 from postgrad.session import Job
@@ -66,6 +67,12 @@ class Measured:
                 if line["items"] is not None:
                     self._found[tree].append(line["items"])
                 self._say(f"fresh seed {number + 1} of {self._seeds}, {wanted[tree].experiment}: {_told(line)}")
+        for said in filter(None, (too_little_shared(self._named()), *missing(self._named()))):
+            self._say(f"items differ, and only those that all trainings have are compared: {said}")
+
+    def _named(self) -> dict[str, list[dict[str, float]]]:
+        """Version -> items of each fresh training that gave a number."""
+        return {tree[:12] or "the source": found for tree, found in self._found.items() if found}
 
     def _player(self, version: Version) -> Callable[[int], dict[str, object]]:
         session = version.session
@@ -93,7 +100,7 @@ class Measured:
             raise PostgradError(
                 f"No fresh training of {version.experiment} gave a number; the lines are in {self._folder}."
             )
-        names = sorted(set.intersection(*(set(items) for each in self._found.values() for items in each)))
+        names = compared(self._named())
         return np.array([[items[name] for name in names] for items in found], dtype=np.float64)
 
     def quality(self, version: Version) -> Estimate:

@@ -79,8 +79,12 @@ def _transfer(view: RunView, told: Transfer) -> str:
     """What the champion's changes are worth where the task says that they should hold as well."""
     command = f"`{escaped(' '.join(told.command))}`, {format_duration(told.time_s)}"
     if told.difference is None or told.estimates is None:
-        return f"not measured ({command}): {told.said}."
+        return f"no result ({command}): {told.said}."
     champion, baseline = (wording.estimate(each) for each in told.estimates)
+    script = view.task.script
+    if script is not None and script.direction == "min":
+        numbers = " against ".join(wording.number(-each.value, 4) for each in told.estimates)
+        baseline += f"; in its own sign, where less is better, {numbers}"
     each = f"{wording.plural(told.trainings[0], 'training')} and {told.trainings[1]} of the baseline, fresh seeds"
     more = f" {told.said[0].upper()}{told.said[1:]}." if told.said else ""
     return (
@@ -103,6 +107,9 @@ def _controlled(view: RunView) -> bool:
 def _asked(view: RunView, read: SealedRead) -> str:
     """Whether the difference is as large as the task asked for, by its interval."""
     asked, gap = view.task.min_effect, read.difference
+    champion, baseline = view.score_of("champion"), view.score_of("baseline")
+    if champion is not None and baseline is not None and champion.experiment == baseline.experiment:
+        return "the champion is the baseline"
     if read.refused is not None:
         return "not certified"
     if gap.low >= asked:

@@ -58,7 +58,7 @@ def weighed(ended: Mapping[str, Sequence[End]], found: Named) -> tuple[str | Non
         ended: experiment -> how each of its final trainings ended.
         found: experiment -> item -> number, of each training that gave one.
     """
-    reasons = [*(_too_few(*side) for side in ended.items()), _too_little_shared(found)]
+    reasons = [*(_too_few(*side) for side in ended.items()), too_little_shared(found)]
     why = "; ".join(filter(None, reasons)) or None
     told = [said for side in ended.items() for said in (_failed(*side), _again(*side))]
     return why, tuple(said for said in (*told, *missing(found)) if said and said not in (why or ""))
@@ -93,7 +93,8 @@ def compared(found: Named) -> list[str]:
     Args:
         found: experiment -> item -> number, of each training that gave one.
     """
-    return sorted(set.intersection(*(set(items) for each in found.values() for items in each)))
+    every = [set(items) for each in found.values() for items in each]
+    return sorted(set.intersection(*every)) if every else []
 
 
 def missing(found: Named) -> Iterator[str]:
@@ -105,10 +106,10 @@ def missing(found: Named) -> Iterator[str]:
             yield f"the referee did not name {_some(lacking, every)} items of {experiment}: {_shown(lacking)}"
 
 
-def _too_little_shared(found: Named) -> str | None:
+def too_little_shared(found: Named) -> str | None:
     """Why the items that are compared do not speak for all; None where they do."""
     common = len(compared(found))
-    most = max(len({name for items in each for name in items}) for each in found.values())
+    most = max((len({name for items in each for name in items}) for each in found.values()), default=0)
     if common >= SHARED * most:
         return None
     said = f"only {common:,} of {most:,} items were named in every final training, less than {SHARED:.0%}"

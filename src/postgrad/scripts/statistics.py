@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 def difference_of(first: NDArray[np.float64], second: NDArray[np.float64], confidence: float) -> Difference:
     """Mean of one recipe less that of another, with the noise of items and of seeds.
 
-    Items are paired and shared by all trainings, so their variance does not shrink with seeds; the seeds of the two
-    sides are different ones. A side of which one training is left is taken to depend on seeds as the other does.
-    Welch-Satterthwaite degrees of freedom (B. L. Welch, Biometrika 34 (1947) 28-35).
+    Items are paired and shared by all trainings, so their variance does not shrink with seeds. Seeds are not paired:
+    both sides have the same numbers, but another version draws otherwise from them. A side of which one training is
+    left is taken to depend on seeds as the other does. Welch-Satterthwaite degrees of freedom (B. L. Welch, Biometrika
+    34 (1947) 28-35).
 
     Args:
         first, second: (trainings, N) values of the same items.

@@ -2,24 +2,22 @@
 
 Whether what a search found at a small size holds at a larger one is not known from the search: the one published gain
 of autoresearch on a larger model was found by carrying the kept changes over by hand. It decides nothing; it is told
-beside the sealed result.
+beside the sealed result, and held to the same: trainings that failed, and items that one side lacks.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Mapping, Sequence
+from math import ceil
+from typing import Callable, Mapping, Sequence
 
+from postgrad.budget import HOUR, format_duration
 from postgrad.records import Transfer
+from postgrad.scripts.evidence import End, compared, weighed
 from postgrad.scripts.session import TRAININGS, ScriptSession
 from postgrad.scripts.statistics import difference_of, estimate_of
 from postgrad.session import Job
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 FURTHER_SEEDS = 1_000
-Sides = tuple[list[dict[str, float]], list[dict[str, float]]]
 
 
 def transferred(
@@ -33,6 +31,8 @@ def transferred(
     Args:
         first: role -> final training; that of the champion and that of the baseline count.
     """
+    import numpy as np
+
     script = session.script
     if not script.confirm:
         return None
@@ -44,18 +44,18 @@ def transferred(
     if (why := _too_dear(session, [*jobs[0], *jobs[1]])) is not None:
         return told.model_copy(update={"said": why})
     run_jobs([*jobs[0], *jobs[1]], "training in the larger setting")
-    sides = _values(session, jobs[0]), _values(session, jobs[1])
-    told = told.model_copy(update={"trainings": (len(sides[0]), len(sides[1])), "said": _failures(session, jobs)})
-    if not all(sides):
-        return told
-    names = sorted(set.intersection(*(set(items) for side in sides for items in side)))
-    if not names:
-        return told.model_copy(update={"said": "the referee named other items each time, so nothing can be compared"})
-    first_grid, second_grid = (_grid(side, names) for side in sides)
-    both = (first_grid, second_grid)
+    names = champion.experiment, baseline.experiment
+    found = {name: _values(session, each) for name, each in zip(names, jobs, strict=True)}
+    ended = {name: [_end(session, job) for job in each] for name, each in zip(names, jobs, strict=True)}
+    told = told.model_copy(update={"trainings": (len(found[names[0]]), len(found[names[1]]))})
+    why, remarks = weighed(ended, found)
+    if why is not None:
+        return told.model_copy(update={"said": "; ".join([why, *remarks])})
+    items = compared(found)
+    both = tuple(np.array([[each[item] for item in items] for each in found[name]]) for name in names)
     estimates = tuple(estimate_of(grid, confidence, both) for grid in both)
-    gap = difference_of(first_grid, second_grid, confidence)
-    return told.model_copy(update={"estimates": estimates, "difference": gap})
+    gap = difference_of(both[0], both[1], confidence)
+    return told.model_copy(update={"estimates": estimates, "difference": gap, "said": "; ".join(remarks)})
 
 
 def _trainings(session: ScriptSession, job: Job) -> list[Job]:
@@ -65,14 +65,21 @@ def _trainings(session: ScriptSession, job: Job) -> list[Job]:
 
 def _too_dear(session: ScriptSession, jobs: Sequence[Job]) -> str | None:
     """Why the trainings that are not done yet cannot be paid, or None."""
-    wall = session.remaining().wall_s
-    owed = [job for job in jobs if job.id not in session.finished]
-    if wall is None or not owed:
+    left, slots = session.remaining(), session.executor.engine.slots
+    # What failed in a run that was ended there is tried again.
+    owed = [
+        job for job in jobs if job.id not in session.finished or session.finished[job.id].result.failure is not None
+    ]
+    if not owed:
         return None
-    needs = sum(session.forecast_s(job.recipe, job.units) for job in owed) / session.executor.engine.slots
-    if needs <= wall:
-        return None
-    return f"{len(owed)} trainings there need about {needs:.0f} s, and {max(0.0, wall):.0f} s of the budget were left"
+    each = max(session.forecast_s(job.recipe, job.units) for job in owed)
+    needs, cores = each * ceil(len(owed) / slots), each * len(owed) * session.executor.engine.threads
+    said = f"{len(owed)} trainings there need about"
+    if left.wall_s is not None and needs > left.wall_s:
+        return f"{said} {format_duration(needs)}, and {format_duration(left.wall_s)} of the budget were left"
+    if left.cpu_hours is not None and cores > HOUR * left.cpu_hours:
+        return f"{said} {cores / HOUR:.2g} CPU hours, and {left.cpu_hours:.2g} of the budget were left"
+    return None
 
 
 def _values(session: ScriptSession, jobs: Sequence[Job]) -> list[dict[str, float]]:
@@ -86,17 +93,6 @@ def _values(session: ScriptSession, jobs: Sequence[Job]) -> list[dict[str, float
     return found
 
 
-def _failures(session: ScriptSession, jobs: Sequence[Sequence[Job]]) -> str:
-    """What went wrong, in words; "" where nothing did."""
-    said = []
-    for role, each in zip(("champion", "baseline"), jobs, strict=True):
-        wrong = [result.failure for job in each if (result := session.finished[job.id].result).failure is not None]
-        if wrong and wrong[0] is not None:
-            said.append(f"{len(wrong)} of {len(each)} trainings of the {role} failed ({wrong[0].kind})")
-    return "; ".join(said)
-
-
-def _grid(side: Sequence[Mapping[str, float]], names: Sequence[str]) -> NDArray[np.float64]:
-    import numpy as np
-
-    return np.array([[items[name] for name in names] for items in side], dtype=np.float64)
+def _end(session: ScriptSession, job: Job) -> End:
+    failure = session.finished[job.id].result.failure
+    return End(failure, again=failure is None and session.failures[job.id] > 0)

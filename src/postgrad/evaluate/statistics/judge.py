@@ -215,11 +215,15 @@ class Judge:
         return float(ndtr((ahead - needed) / sqrt(items + shift + self.doubt(name))))
 
     def _claimed_shift(self, node: Known, trainings: int) -> float:
-        """Seed variance of a mean over trainings, for a claim: the prior counts as one replicate only."""
-        return self._pool(node.family).shift(worth=1.0) / trainings
+        """Seed variance of a mean over trainings, for a claim: the prior counts as one replicate at most."""
+        return self._pool(node.family).shift(worth=self._claimed_worth) / trainings
 
     def _claimed_degrees(self, node: Known) -> float:
-        return 1.0 + self._pool(node.family).replicates
+        return self._claimed_worth + self._pool(node.family).replicates
+
+    @property
+    def _claimed_worth(self) -> float:
+        return min(1.0, self.before.worth)
 
     # --- what is known --------------------------------------------------------------------------------------------
 
