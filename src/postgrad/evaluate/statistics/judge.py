@@ -216,14 +216,10 @@ class Judge:
 
     def _claimed_shift(self, node: Known, trainings: int) -> float:
         """Seed variance of a mean over trainings, for a claim: the prior counts as one replicate at most."""
-        return self._pool(node.family).shift(worth=self._claimed_worth) / trainings
+        return self._pool(node.family).shift(worth=self.before.claimed) / trainings
 
     def _claimed_degrees(self, node: Known) -> float:
-        return self._claimed_worth + self._pool(node.family).replicates
-
-    @property
-    def _claimed_worth(self) -> float:
-        return min(1.0, self.before.worth)
+        return self.before.claimed + self._pool(node.family).replicates
 
     # --- what is known --------------------------------------------------------------------------------------------
 

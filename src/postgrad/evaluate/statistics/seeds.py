@@ -34,6 +34,11 @@ class SeedPrior:
     worth: float
     first: int
 
+    @property
+    def claimed(self) -> float:
+        """How many replicates it counts for where something is claimed: one at most."""
+        return min(1.0, self.worth)
+
 
 #: For right or wrong answers of a model that is fine-tuned, a shift of about one point.
 MODELS = SeedPrior(shift=0.02, worth=2.0, first=1)
