@@ -37,7 +37,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 FRONT = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
 PLUG_FOLDERS = ("search", "research", "data", "train", "metrics", "engines", "llm", "bench")
 # Shell commands that a page may show beside `postgrad` and `make`.
-OTHER_TOOLS = {"pip", "python", "cd", "export", "git", "docker"}
+OTHER_TOOLS = {"pip", "python", "cd", "export", "git", "docker", "ray", "kubectl", "ssh"}
 
 
 def _text(page: Path) -> str:

@@ -233,3 +233,41 @@ def test_a_node_without_postgrad_is_told_in_the_clusters_words(tmp_path: Path) -
     place.engine = place.opened()
     found = place.ended(place.started())
     assert found.cause == "lost" and "left no result" in (place.folder / "log.txt").read_text()
+
+
+def test_a_job_that_is_called_off_while_it_waits_does_not_begin(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.cluster.reachable = False
+    handle = place.started()
+    request = place.engine.request(handle._attempt, LIMITS)
+    handle.stop()
+    place.cluster.reachable = True
+    place.cluster.deliver(request)
+    until(lambda: not place.cluster.alive(handle.name))
+    log = Path(request.log).read_text()
+    assert "called off" in log and not (attempt_of(place.folder) / "lease.json").exists()
+
+
+def test_a_job_in_a_sandbox_that_is_signalled_as_a_whole_can_clean_up(tmp_path: Path) -> None:
+    place = Place(
+        tmp_path,
+        """
+import signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+def clean(number, frame):
+    (folder / "clean").touch()
+    sys.exit(3)
+signal.signal(signal.SIGTERM, clean)
+(folder / "ready").touch()
+time.sleep(100)
+""",
+        retries=0,
+    )
+    handle = place.started()
+    until(lambda: (work_of(place.folder) / "ready").exists())
+    first = attempt_of(place.folder)
+    place.cluster.signal_all(handle.name)
+    until(lambda: not place.cluster.alive(handle.name))
+    assert (first / "work" / "job" / "clean").exists()
+    place.engine.close()

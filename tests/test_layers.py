@@ -85,6 +85,7 @@ HEAVY = {
     "anthropic",
     "httpx2",
     "mcp",
+    "ray",
 }
 NOT_AT_START = HEAVY | {"numpy", "scipy", "jinja2", "postgrad.records", "postgrad.events"}
 

@@ -8,6 +8,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     "postgrad.benchmarks",
     {
         "bad-cases": "postgrad.bench.badcases:BadCases",
+        "engines": "postgrad.bench.engines:Engines",
         "failures": "postgrad.bench.failures.benchmark:Failures",
         "ftbench": "postgrad.bench.ftbench:FtBench",
         "hint3": "postgrad.bench.hint3:Hint3",

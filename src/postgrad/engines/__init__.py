@@ -8,6 +8,7 @@ ENGINES: Registry[Engine] = Registry(
     "postgrad.engines",
     {
         "local": "postgrad.engines.local:LocalEngine",
+        "ray": "postgrad.engines.ray:RayEngine",
         "slurm": "postgrad.engines.slurm:SlurmEngine",
     },
 )

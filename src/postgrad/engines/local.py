@@ -33,6 +33,9 @@ WORKER = (sys.executable, "-P", "-m", "postgrad.execute.worker")
 # The job begins when its limits are set: code between fork and exec is not safe in a process with threads. A job whose
 # controller is gone before that does not begin.
 GATE = ("/bin/sh", "-c", 'read -r go || exit 143; exec "$@"', "sh")
+# A cluster asks everything of a job to end at once, and a process that watches over a sandbox would take the job down
+# with it, before it could clean up. The job's Python listens again: `tripwire/sitecustomize.py`.
+DEAF_GATE = (*GATE[:2], 'read -r go || exit 143; trap "" TERM; exec "$@"', "sh")
 MEMORY_A_WORKER_MB = 3000
 MOST_WORKERS = 4
 OPEN_FILES = 4096
@@ -128,7 +131,7 @@ class LocalEngine:
         with theirs, (folder / "log.txt").open("ab") as log:
             try:
                 process = subprocess.Popen(
-                    [*GATE, *self._sandbox.wrapped(command, reach, limits)],
+                    [*(DEAF_GATE if self._sandbox.watched else GATE), *self._sandbox.wrapped(command, reach, limits)],
                     cwd=folder,
                     env=environment(private, limits.threads) | share.environment(self._mps) | tripwire(reach, theirs),
                     stdin=theirs.fileno(),

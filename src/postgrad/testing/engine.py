@@ -265,11 +265,11 @@ class EngineContract:
         engine.close()
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Wait for something that happens soon; fail when it does not."""
-    patience = time.monotonic() + PATIENCE_S
+    patience = time.monotonic() + patience_s
     while not condition():
-        assert time.monotonic() < patience, f"it did not happen within {PATIENCE_S} s"
+        assert time.monotonic() < patience, f"it did not happen within {patience_s} s"
         time.sleep(0.02)
 
 

@@ -105,6 +105,10 @@ class Processes:
             with suppress(psutil.Error):
                 process.send_signal(number)
 
+    def signal_all(self, name: str) -> None:
+        """Ask every process of a job to end, one after the other, as some schedulers do."""
+        self.freeze(name, signal.SIGTERM)
+
     def _reach(self) -> None:
         if not self.reachable:
             raise Unreachable("the cluster is out of reach")

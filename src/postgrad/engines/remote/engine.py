@@ -84,6 +84,8 @@ class RemoteHandle:
             status = self._engine.status(self._attempt.name, time.monotonic(), at_once=True)
             if status is None or status.state in ("ended", "gone"):
                 return
+            if status.state == "waiting" and not self._attempt.taken:
+                return  # Some clusters cannot end a job that waits. It finds that it is called off when its turn comes.
             time.sleep(POLL_S)
 
     # --- attempts -------------------------------------------------------------------------------------------------

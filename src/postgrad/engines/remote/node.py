@@ -60,6 +60,11 @@ class Node:
         """A signal: the cluster wants the node back, or the job was called off."""
         self._asked_to_end = True
 
+    def is_called_off(self) -> bool:
+        """True where a later attempt counts, or none. A folder that is shown late does not say so."""
+        granted, own = read(self._folder.parent / GRANT, Granted), int(self._folder.name)
+        return granted is not None and (granted.attempt > own or (granted.attempt == own and not granted.token))
+
     def run(self) -> int:
         """Run the job to its end; the exit code of this program."""
         engine = LocalEngine(self._told.command)
@@ -136,6 +141,9 @@ def main(arguments: list[str]) -> int:
     node = Node(folder, told)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, node.ask_to_end)
+    if node.is_called_off():
+        print("This attempt does not count any more: it was called off while it waited.")
+        return FENCED
     here = {"system": platform.system(), "machine": platform.machine(), "cores": str(available_cores())}
     if not take(folder / LEASE, Lease(node=socket.gethostname(), pid=os.getpid(), machine=here)):
         print("This attempt was taken already: it was delivered twice, and runs once.")

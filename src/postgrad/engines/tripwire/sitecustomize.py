@@ -7,6 +7,7 @@ code gets past it, and then it is the sandbox that refuses. Imports nothing of P
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -136,6 +137,9 @@ def named(variable: str) -> tuple[str, ...]:
 
 
 if "POSTGRAD_READS" in os.environ:
+    # What watches over a sandbox is deaf to it, and a process is as deaf as the one that started it.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.addaudithook(
         Tripwire(named("POSTGRAD_READS"), named("POSTGRAD_WRITES"), named("POSTGRAD_LISTS"), line_of_job())
     )
