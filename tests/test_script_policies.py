@@ -13,12 +13,16 @@ from postgrad.errors import UserError
 from postgrad.people.desk import Desk
 from postgrad.records import Move, TaskSpec
 from postgrad.runner import drive, opened, start_run
+from postgrad.scripts.reading import CONSTANT
+from postgrad.scripts.researcher import belief_of
 from postgrad.scripts.session import ScriptSession
 from postgrad.scripts.workspace import Workspace
 from postgrad.search import POLICIES
 from postgrad.search.base import OptionPolicy, SpacePolicy
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
+from postgrad.testing.trees import Node
+from postgrad.testing.trees import tree_of as tree_from
 from postgrad.tree import Tree
 from test_script_edits_by_models import rate, scripted, spec_of, whole, with_researcher
 from test_scripts import run_of, task_of
@@ -104,3 +108,18 @@ def test_two_repairs_are_the_default_where_somebody_can_repair(
         assert isinstance(session, ScriptSession)
         chooser = Chooser(session, Desk(session, lambda: False), 1, lambda: 0.0, scripted(session, []))
     assert chooser.params.model_dump()["max_repairs"] == expected
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_a_failure_is_as_bad_on_each_scale_of_the_metric(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postgrad.scripts.researcher.PLAYBOOK", "hand")
+    tree = tree_from(
+        [
+            Node("e0000", score=0.0, kind="reference.script"),
+            Node("e0001", "e0000", score=scale, gap=scale, kind="constant.LR"),
+            Node("e0002", "e0000", state="failed", kind="edit.relu"),
+        ]
+    )
+    weight = 0.3**2 / (0.3**2 + 0.25)
+    assert belief_of("edit", tree).mean == pytest.approx(-0.3 * weight)
+    assert belief_of(CONSTANT, tree).mean == pytest.approx(weight)

@@ -30,6 +30,8 @@ WHY_AGAIN = {
 }
 # Settings of one file that are looked at for one that was not tried.
 ONWARDS = 4
+# What a failure counts as, where the largest effect of the run is 1.
+FAILED = -0.3
 # With several workers, one experiment of so many is such a control.
 EVERY = 10
 
@@ -119,7 +121,7 @@ class ScriptResearcher:
     def _ideas(self, base: Experiment, context: Context) -> Iterator[Idea]:
         """Changes in the order in which they are worth trying now."""
         groups = {CONSTANT: self._constants, EDIT: self._edits}
-        drawn = {name: _belief(name, context.tree).draw(context.rng) for name in groups}
+        drawn = {name: belief_of(name, context.tree).draw(context.rng) for name in groups}
         for name in sorted(groups, key=lambda name: -drawn[name]):
             yield from groups[name](base, context)
 
@@ -219,14 +221,15 @@ def _harmed(node: Experiment, tree: Tree) -> bool:
     return seen is not None and seen[0] < 0
 
 
-def _belief(group: str, tree: Tree) -> Belief:
-    """What a change of this group brings, in units of the spread of all effects of the run."""
+def belief_of(group: str, tree: Tree) -> Belief:
+    """What a change of this group brings, in units of the largest effect of the run: metrics of scripts are on any
+    scale, and a failure is as bad on each."""
     nodes = [node for node in tree.all() if node.proposed.proposal.proposer == PLAYBOOK]
-    effects = [(node.proposed.proposal.kind, effect_of(node, tree)) for node in nodes]
-    seen = [(kind, effect[0]) for kind, effect in effects if effect is not None]
-    scale = max((abs(value) for _, value in seen), default=0.0) or 1.0
+    effects = [(node, effect_of(node, tree)) for node in nodes]
+    seen = [(node, effect[0]) for node, effect in effects if effect is not None]
+    scale = max((abs(value) for node, value in seen if node.failure is None), default=0.0) or 1.0
     found = Belief(0.0, 0.3)
-    for kind, value in seen:
-        if (kind.partition(".")[0] == CONSTANT) == (group == CONSTANT):
-            found = found.updated(value / scale, 0.25)
+    for node, value in seen:
+        if (node.proposed.proposal.kind.partition(".")[0] == CONSTANT) == (group == CONSTANT):
+            found = found.updated(value / scale if node.failure is None else FAILED, 0.25)
     return found
