@@ -238,6 +238,7 @@ def test_a_job_over_its_limits_is_a_failure_and_the_loop_goes_on(tmp_path: Path)
     assert failed
     assert all(node.failure is not None and node.failure.kind == "timeout" for node in failed)
     assert all(node.score is None for node in failed)
+    assert {node.analysis.root.cause for node in failed if node.analysis and node.analysis.root} == {"timeout"}
 
 
 def test_an_empty_train_file_stops_before_anything_is_spent(tmp_path: Path) -> None:

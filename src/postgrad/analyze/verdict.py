@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from postgrad.records import Analysis, Confusion, Difference, Evaluation, Failure, Race
+from postgrad.records import Analysis, Confusion, Difference, Evaluation, Failure, Race, RootCause
 
 Verdict = Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "rejected", "better", "worse"]
 
@@ -66,12 +66,11 @@ CAUSES = {
 }
 
 
-def failed(failure: Failure) -> Analysis:
-    """An experiment that gave no score."""
+def failed(failure: Failure, root: RootCause | None = None) -> Analysis:
+    """An experiment that gave no score, and why where a job of it failed."""
     cause = CAUSES.get(failure.kind, failure.kind)
-    return Analysis(
-        verdict="failed", against=None, difference=None, cause=f"{failure.boundary}: {cause}. {failure.message}"
-    )
+    words = f"{failure.boundary}: {cause}. {failure.message}"
+    return Analysis(verdict="failed", against=None, difference=None, cause=words, root=root)
 
 
 def cut_off(reason: str) -> Analysis:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from postgrad.cli.output import facts, span
 from postgrad.cli.reading import Reading
-from postgrad.records import Value
+from postgrad.records import RootCause, Value
 from postgrad.report import wording
 from postgrad.report.guards import guard_checks
 from postgrad.research.difference import recipe_changes
@@ -155,6 +155,19 @@ def _failures(node: Experiment) -> Iterator[RenderableType]:
         evidence = (failure.evidence or result.log_tail).strip().splitlines()
         for line in evidence[-EVIDENCE_LINES:]:
             yield Text(f"  | {line}", style="dim")
+    if node.analysis is not None and node.analysis.root is not None:
+        yield from _root_cause(node.analysis.root)
+
+
+def _root_cause(root: RootCause) -> Iterator[RenderableType]:
+    """Why it failed, the lines that show it, and what to do."""
+    yield Text(f"\nRoot cause: {root.cause}, confidence {root.confidence:.2f}", style="bold")
+    yield Text(f"  {root.said}")
+    for line in root.evidence:
+        yield Text(f"  {line.source}:{line.number} | {line.text}", style="dim")
+    yield Text(f"  What to do: {root.advice}")
+    if root.repair is not None:
+        yield Text(f"  Repair: {wording.mend(root.repair)}")
 
 
 def _bad_cases(reading: Reading, node: Experiment) -> Iterator[RenderableType]:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from postgrad.records.base import Record, Split
+from postgrad.records.failed import RootCause
 
 
 class Estimate(Record):
@@ -113,6 +114,7 @@ class Analysis(Record):
         seed_sd: standard deviation of a whole score over training seeds, as known then.
         race: of an experiment that was stopped early.
         blamed: causes of its bad cases, the largest first; none in runs of older versions.
+        root: why its job failed; None where none did, and in runs of older versions.
     """
 
     verdict: Literal["keep", "discard", "retest", "tie", "raced", "failed", "unscored", "rejected", "better", "worse"]
@@ -126,6 +128,7 @@ class Analysis(Record):
     race: Race | None = None
     confusions: tuple[Confusion, ...] = ()
     blamed: tuple[Blame, ...] = ()
+    root: RootCause | None = None
     lesson: Lesson | None = None
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from postgrad.budget import HOUR, format_duration
 from postgrad.records import Difference, SealedRead, SealedScore
 from postgrad.report import wording
+from postgrad.report.failures import FailureSum, failures_of
 from postgrad.report.guards import Price, prices
 from postgrad.report.readings import Readings, readings_of
 from postgrad.report.result import result_facts, sealed_lead
@@ -87,6 +88,7 @@ class Contents:
     looks: tuple[tuple[str, int, str], ...]
     commands: tuple[tuple[str, str], ...]
     unscored: int
+    failures: tuple[FailureSum, ...]
     readings: Readings | None
     prices: tuple[Price, ...]
     sealed_lead: str
@@ -119,6 +121,7 @@ def contents(view: RunView) -> Contents:
         looks=tuple((split, view.looks[split], why) for split, why in LOOKS.items()),
         commands=_commands(view),
         unscored=sum(node.state in (State.FAILED, State.UNSCORED) for node in view.tree.all()),
+        failures=failures_of(view.failures),
         readings=readings_of(view),
         prices=prices(view),
         sealed_lead=sealed_lead(view),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from postgrad.report.failures import failures_of
 from postgrad.report.view import Reading, RunView
 
 
@@ -20,6 +21,7 @@ def summary(view: RunView) -> dict[str, Any]:
         "task": view.task.name,
         "experiments": len(view.tree),
         "failures": len(view.failures),
+        "failure_causes": {one.cause: one.count for one in failures_of(view.failures)},
         "champion": champion and {"experiment": champion.id, "recipe_hash": champion.proposed.proposal.recipe.hash},
         "certified": view.sealed is not None and view.sealed.refused is None,
         "sealed": _sealed(view),

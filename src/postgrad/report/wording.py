@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 
 from postgrad.events import Pared
 from postgrad.metrics import is_given
-from postgrad.records import Asked, Difference, Estimate, JudgeControl, Recipe, Value
+from postgrad.records import Asked, Difference, Estimate, JudgeControl, Mend, Recipe, Value
 from postgrad.report.decisions import Decision
+from postgrad.research.repairs import MENDS
 from postgrad.tree import Experiment, State
 
 METRIC_NAMES = {
@@ -242,3 +243,9 @@ def asked(found: Asked) -> str:
     )
     came = f"nothing: {found.failed}" if found.failed else f"{len(found.sketches)} proposals"
     return f"{found.proposer} gave {came} ({counted}{cost})"
+
+
+def mend(repair: Mend) -> str:
+    """A repair of a failure, and whether the search tries it by itself."""
+    who = f"the search tries it {'once' if repair.most == 1 else f'{repair.most} times in a row at most'}"
+    return f"{repair.words}; {who if repair.kind in MENDS else 'the search does not do it by itself'}"

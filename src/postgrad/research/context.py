@@ -257,9 +257,11 @@ def _evidence(found: Sequence[tuple[str, Lesson]]) -> str:
 def _failures(seen: Tally, tree: Tree) -> list[str]:
     lines = []
     for kind, names in sorted(seen.failures.items(), key=lambda pair: -len(pair[1])):
-        failure = tree[names[-1]].failure
-        said = inlined(failure.message, MESSAGE) if failure else ""
-        lines.append(f"- {word(kind)}: {len(names):,} times, last {', '.join(names[-NAMED:])}: {said}")
+        last = tree[names[-1]]
+        said = inlined(last.failure.message, MESSAGE) if last.failure else ""
+        root = last.analysis.root if last.analysis else None
+        why = f"; root cause {root.cause} ({root.confidence:.2f}): {root.said} {root.advice}" if root else ""
+        lines.append(f"- {word(kind)}: {len(names):,} times, last {', '.join(names[-NAMED:])}: {said}{why}")
     return lines
 
 

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache, partial
 from typing import Callable, Iterator, Mapping
 
 from postgrad.memory.effects import DRAFTS_AGAINST
-from postgrad.records import Analysis, Failure, Move, Prior, Recipe, TaskSpec
+from postgrad.records import Analysis, Failure, MendKind, Move, Prior, Recipe, RootCause, TaskSpec
 from postgrad.research import edit
 from postgrad.research.base import nothing
 from postgrad.research.drafts import starts_of
@@ -148,10 +148,11 @@ class PlaybookOptions:
         prior = self.priors.get(kind)
         return (prior.effect, prior.error) if prior and prior.effect is not None and prior.error else None
 
-    def mended(self, recipe: Recipe, failure: Failure) -> Recipe | None:
+    def mended(self, recipe: Recipe, failure: Failure, root: RootCause | None = None) -> Recipe | None:
         if self.barred("repair"):
             return None
-        return _mended(_Failed(recipe.hash, failure.boundary, failure.kind, recipe, failure))
+        mend = root.repair.kind if root is not None and root.repair is not None else None
+        return _mended(_Failed(recipe.hash, failure.boundary, failure.kind, mend, recipe, failure, root))
 
     def nominal_s(self, recipe: Recipe) -> float:
         return self.seconds(recipe)
@@ -215,13 +216,15 @@ class _Failed:
     hash: str
     boundary: str
     kind: str
+    mend: MendKind | None
     recipe: Recipe = field(compare=False)
     failure: Failure = field(compare=False)
+    root: RootCause | None = field(compare=False)
 
 
 @lru_cache(maxsize=KEPT)
 def _mended(case: _Failed) -> Recipe | None:
-    found = repaired(case.recipe, case.failure) if edit.valid(case.recipe) else None
+    found = repaired(case.recipe, case.failure, case.root) if edit.valid(case.recipe) else None
     return found[1] if found else None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Callable
 
-from postgrad.records import Choice, Move, Proposal, TaskSpec
+from postgrad.records import Choice, Move, Proposal, RootCause, TaskSpec
 from postgrad.research import edit
 from postgrad.research.base import Context
 from postgrad.research.drafts import DRAFT_PRIOR, Draft, drafts, starting_points, starts_of
@@ -22,6 +22,7 @@ from postgrad.research.promises import promises
 from postgrad.research.recombine import ablate, combine
 from postgrad.research.repairs import repaired
 from postgrad.research.tuner import described, suggestions
+from postgrad.tree import Experiment, Tree
 
 OVERHEAD_S = 10.0
 COMPOSED = "draft.composed"
@@ -132,14 +133,28 @@ def repair(ask: Ask) -> Idea | None:
     if ask.choice.parent is None:
         return None
     node = ask.tree[ask.choice.parent]
-    found = repaired(recipe_of(node), node.failure) if node.failure else None
+    root = node.analysis.root if node.analysis else None
+    if root is not None and root.repair is not None and _in_a_row(ask.tree, node, root) > root.repair.most:
+        root = None
+    found = repaired(recipe_of(node), node.failure, root) if node.failure else None
     recipe = ask.fresh(found[1]) if found else None
     if node.failure is None or found is None or recipe is None:
         return None
     change = found[0]
-    why = f"{node.id} ended with {node.failure.boundary}/{node.failure.kind}; {change} should get it through."
+    cause = f" ({root.cause}: {root.lesson})" if root is not None else ""
+    why = f"{node.id} ended with {node.failure.boundary}/{node.failure.kind}{cause}; {change} should get it through."
     kind = f"repair.{node.failure.kind}"
     return Idea(kind, change, why, recipe, refuted_by="it fails in the same way", parent=node.id)
+
+
+def _in_a_row(tree: Tree, node: Experiment, root: RootCause) -> int:
+    """How many experiments in a row, this one the last, failed for the same cause."""
+    count = 1
+    while node.parent is not None and (above := tree[node.parent].analysis) is not None:
+        if above.root is None or above.root.cause != root.cause:
+            break
+        node, count = tree[node.parent], count + 1
+    return count
 
 
 def replicate(ask: Ask) -> Idea | None:

@@ -1,4 +1,4 @@
-"""What a failure asks for: one bounded change to the recipe that failed, by the failure's kind.
+"""What a failure asks for: one bounded change to the recipe that failed, by the failure's kind, else its root cause.
 
 To teach a repair, add a line to the table. A failure that no line covers is not repaired.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from postgrad.records import Failure, Recipe, Stage
+from postgrad.records import Failure, MendKind, Recipe, RootCause, Stage
 from postgrad.research import edit, hub, language
 
 SMALLEST_BATCH = 8
@@ -15,9 +15,11 @@ Repaired = tuple[str, Recipe]
 Repair = Callable[[Recipe], Repaired | None]
 
 
-def repaired(recipe: Recipe, failure: Failure) -> Repaired | None:
+def repaired(recipe: Recipe, failure: Failure, root: RootCause | None = None) -> Repaired | None:
     """(the change in words, the new recipe), or None where nothing is known to help."""
     repair = REPAIRS.get(failure.kind) or REPAIRS.get(failure.boundary)
+    if repair is None and root is not None and root.repair is not None and edit.valid(recipe):
+        repair = MENDS.get(root.repair.kind)
     found = repair(recipe) if repair else None
     return found if found and edit.valid(found[1]) and found[1].hash != recipe.hash else None
 
@@ -140,4 +142,11 @@ REPAIRS: dict[str, Repair] = {
     "truncation": _fewer_shots,
     "empty": _without_last_step,
     "data": _without_last_step,
+}
+
+#: What a root cause asks for -> repair. A job that has only to be started again is no new recipe.
+MENDS: dict[MendKind, Repair] = {
+    "less_memory": _less_memory,
+    "slower_learning": _slower_learning,
+    "less_time": _less_time,
 }

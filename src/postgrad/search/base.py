@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Callable, Mapping, NamedTuple, Protocol, Sequence, runtime_checkable
 
 from postgrad.budget import Remaining
-from postgrad.records import Analysis, Choice, Failure, Move, Recipe, Record
+from postgrad.records import Analysis, Choice, Failure, Move, Recipe, Record, RootCause
 from postgrad.tree import Tree
 
 #: Coordinate name -> the number of an option, or a number in [0, 1].
@@ -151,8 +151,9 @@ class Options(Protocol):
         """
         ...
 
-    def mended(self, recipe: Recipe, failure: Failure) -> Recipe | None:
-        """The recipe with the change that its failure asks for, None where nothing is known to help."""
+    def mended(self, recipe: Recipe, failure: Failure, root: RootCause | None = None) -> Recipe | None:
+        """The recipe with the change that its failure or its root cause asks for, None where nothing is known to
+        help."""
         ...
 
     def nominal_s(self, recipe: Recipe) -> float:

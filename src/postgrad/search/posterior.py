@@ -117,7 +117,8 @@ class Posterior:
 
     def _mends(self, tree: Tree, node: Experiment) -> bool:
         """True where the failure asks for a recipe that was not tried."""
-        mended = self.options.mended(_recipe(node), node.failure) if self.options and node.failure else None
+        root = node.analysis.root if node.analysis else None
+        mended = self.options.mended(_recipe(node), node.failure, root) if self.options and node.failure else None
         return mended is not None and not tree.has_tried(mended)
 
 
