@@ -84,6 +84,7 @@ def test_summary_of_a_finished_run(finished: RunView) -> None:
         "task",
         "experiments",
         "failures",
+        "failure_causes",
         "champion",
         "certified",
         "sealed",
@@ -405,8 +406,8 @@ def test_markdown_says_the_same_as_the_page(finished: RunView) -> None:
     for node in finished.tree.all():
         assert f"| {node.id} |" in text
     rendered = MarkdownIt("commonmark").enable("table").render(text)
-    assert rendered.count("<table>") == 8
-    assert rendered.count("<h2>") == 12
+    assert rendered.count("<table>") == 9
+    assert rendered.count("<h2>") == 13
 
 
 def test_numbers_are_never_minus_zero_and_nan_is_a_dash() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +22,9 @@ from postgrad.analyze.failures.series import courses_of, detected
 from postgrad.bench.failures.corpus import judged, read_corpus, share, summary
 from postgrad.bench.failures.provocations import PARTS, provocations
 from postgrad.bench.failures.provoke import provoke
-from postgrad.records import Cause, Failure, Left, Limits, LogLine, RootCause, Usage
+from postgrad.engines.local import LocalEngine
+from postgrad.execute.collect import bad_end
+from postgrad.records import Cause, EngineSpec, Failure, Left, Limits, LogLine, RootCause, Usage
 
 CORPUS = Path(__file__).parent / "data" / "failures"
 #: torch's own words where memory of a GPU is full (c10/cuda/CUDACachingAllocator.cpp); no GPU was here to say them.
@@ -162,6 +165,23 @@ def test_a_kill_at_the_limit_of_memory_is_taken_for_that() -> None:
     limits = Limits(wall_s=60, memory_mb=1000, threads=1)
     assert said_of("", code=-9, usage=Usage(max_rss_mb=950), limits=limits).cause == "host_oom"
     assert said_of("", code=-9, usage=Usage(max_rss_mb=500), limits=limits).cause == "killed_by_signal"
+
+
+def test_a_job_that_hangs_leaves_its_stack(tmp_path: Path) -> None:
+    """As the worker is told to: the engine's SIGTERM writes the stack into the log."""
+    (tmp_path / "train.py").write_text(
+        "import signal, threading\nfrom postgrad.execute.worker import tell_stacks\ntell_stacks()\n"
+        "lock = threading.Lock()\nlock.acquire()\ndef next_batch():\n    lock.acquire()\nnext_batch()\n"
+    )
+    engine = LocalEngine(command=(sys.executable, str(tmp_path / "train.py")))
+    engine.open(EngineSpec(workers=1, threads=1))
+    limits = Limits(wall_s=60, memory_mb=2000, threads=1, hung_s=2)
+    ended = engine.start(tmp_path, limits).wait(60)
+    engine.close()
+    assert ended is not None and ended.cause == "hung"
+    verdict = root_cause(Left(failure=bad_end(ended, limits), log=(tmp_path / "log.txt").read_text()))
+    assert verdict.cause == "hang"
+    assert any("next_batch" in line.text for line in verdict.evidence)
 
 
 def test_the_executors_words_give_the_code() -> None:

@@ -8,6 +8,7 @@ and a job that is started again goes on where it was. It holds no label of an it
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import math
 import os
@@ -37,6 +38,7 @@ TRAINED = "trained.jsonl"
 HISTORY_POINTS = 200
 PROGRESS_EVERY_S = 0.5
 STOPPED = 128 + signal.SIGTERM
+STDERR = 2
 _PR_SET_PDEATHSIG = 1
 
 
@@ -319,10 +321,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(STOPPED)
 
 
+def tell_stacks() -> None:
+    """Have every thread's stack written to the log by a fatal signal, and by the SIGTERM that ends a job which hangs or
+    is late: then the handler that stands goes on."""
+    faulthandler.enable(file=STDERR)
+    faulthandler.register(signal.SIGTERM, file=STDERR, all_threads=True, chain=True)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the job in the folder that is the only argument; 0 when it worked, 1 when the result holds a failure."""
     die_with_parent()
     signal.signal(signal.SIGTERM, _stop)
+    tell_stacks()
     folder = Path(arguments[0])
     spec = JobSpec.model_validate_json((folder / "job.json").read_text(encoding="utf-8"))
     return 1 if Worker(folder, spec).run().failure else 0

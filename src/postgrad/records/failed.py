@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from postgrad.records.base import Record
 from postgrad.records.job import Failure, Limits, Usage
@@ -79,15 +77,14 @@ class RootCause(Record):
     """Why a job failed.
 
     Attributes:
-        confidence: from 0 to 1: the share of the corpus' development part in which what spoke for it was right, held
-            below 1; 0 for `unknown`.
+        confidence: from 0 to 1: a grade of its kind of evidence, and no probability; 0 for `unknown`.
         evidence: the lines that show it.
         said, advice, lesson: our own words, with nothing of the log in them.
         repair: what may be tried without asking; None where nothing is safe.
     """
 
     cause: Cause
-    confidence: Annotated[float, Field(ge=0, le=1)]
+    confidence: float
     evidence: tuple[LogLine, ...] = ()
     said: str
     advice: str

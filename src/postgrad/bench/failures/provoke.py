@@ -20,6 +20,7 @@ import postgrad
 from postgrad.bench.failures.provocations import MAKE, SMALL, Confines, Provocation
 from postgrad.engines.base import Exit
 from postgrad.engines.local import LocalEngine, environment
+from postgrad.errors import UserError
 from postgrad.execute.collect import REFUSED, bad_end, isolation
 from postgrad.execute.executor import Executor
 from postgrad.execute.files import plain_text, read_tail, remove_tree
@@ -127,7 +128,11 @@ def _interfere(one: Provocation, folder: Path, pid: int) -> None:
         return
     time.sleep(0.5)
     if one.probe is not None:
-        dump = [str(Path(sys.executable).with_name("py-spy")), "dump", "--pid", str(pid)]
+        tool = shutil.which(one.probe.tool) or Path(sys.executable).with_name(one.probe.tool)
+        if not Path(tool).exists():
+            os.kill(pid, signal.SIGKILL)
+            raise UserError(f"{one.name} needs {one.probe.tool}: pip install {one.probe.tool}")
+        dump = [str(tool), "dump", "--pid", str(pid)]
         said = subprocess.run(dump, capture_output=True, text=True, timeout=PATIENCE_S)
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(said.stdout)
