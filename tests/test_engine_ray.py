@@ -244,6 +244,10 @@ def test_statuses_of_many_jobs_are_one_question(dashboard: Dashboard) -> None:
     assert {name: status.state for name, status in found.items()} == {**told, "unknown": "gone"}
     assert found["RUNNING"].node == "10.0.0.7 (01234567)"
     assert dashboard.asked == [("GET", "/api/jobs/")]
+    dashboard.asked.clear()
+    few = ("PENDING", "unknown")
+    assert cluster.statuses(few) == {name: found[name] for name in few}
+    assert dashboard.asked == [("GET", f"/api/jobs/{name}") for name in few], "all that ever ran is not asked for"
 
 
 def test_a_job_that_ray_gave_up_before_it_began_is_asked_for_again(dashboard: Dashboard) -> None:

@@ -26,6 +26,8 @@ PORT = 8265
 # The first with all fields that are sent.
 OLDEST = (2, 9)
 ASK_S, SUBMIT_S = 20.0, 60.0
+# Of so many jobs each is asked after by itself.
+FEW = 3
 LOG_CHARS, SAID_CHARS = 1 << 16, 1000
 MB = 1 << 20
 # Seconds between Ray's SIGTERM and its SIGKILL. The default of 3 is less than a job needs to keep what it has.
@@ -309,14 +311,32 @@ class RayCluster:
         return body | ({"entrypoint_label_selector": dict(self._wishes.labels)} if self._wishes.labels else {})
 
     def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
+        known = self._each(names) if len(names) <= FEW else self._listed()
+        return {name: _status(known[name]) if name in known else Status("gone") for name in names}
+
+    def _each(self, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """One question a job. The list of all would hold whatever the cluster ever ran."""
+        known = {}
+        for name in names:
+            try:
+                found = self._dashboard.ask("GET", f"/api/jobs/{quote(name)}")
+            except Refused as problem:
+                if problem.status != 404:
+                    raise Unreachable(problem.said) from None
+                continue
+            if not isinstance(found, dict):
+                raise Unreachable(f"{self._dashboard.address} does not say how a job stands")
+            known[name] = found
+        return known
+
+    def _listed(self) -> dict[str, Mapping[str, Any]]:
         try:
             listed = self._dashboard.ask("GET", "/api/jobs/")
         except Refused as problem:
             raise Unreachable(problem.said) from None
         if not isinstance(listed, list):
             raise Unreachable(f"{self._dashboard.address} does not list its jobs")
-        known = {job.get("submission_id"): job for job in listed if isinstance(job, dict)}
-        return {name: _status(known[name]) if name in known else Status("gone") for name in names}
+        return {str(job.get("submission_id")): job for job in listed if isinstance(job, dict)}
 
     def logs(self, name: str) -> str:
         """Kept by Ray on the node where the job ran: with the node they are lost."""
