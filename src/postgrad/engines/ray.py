@@ -314,9 +314,9 @@ class RayCluster:
         known = self._each(names) if len(names) <= FEW else self._listed()
         return {name: _status(known[name]) if name in known else Status("gone") for name in names}
 
-    def _each(self, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    def _each(self, names: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """One question a job. The list of all would hold whatever the cluster ever ran."""
-        known = {}
+        known: dict[str, Mapping[str, Any]] = {}
         for name in names:
             try:
                 found = self._dashboard.ask("GET", f"/api/jobs/{quote(name)}")
@@ -329,7 +329,7 @@ class RayCluster:
             known[name] = found
         return known
 
-    def _listed(self) -> dict[str, Mapping[str, Any]]:
+    def _listed(self) -> Mapping[str, Mapping[str, Any]]:
         try:
             listed = self._dashboard.ask("GET", "/api/jobs/")
         except Refused as problem:
