@@ -215,6 +215,33 @@ def test_preemption_keeps_what_was_done_and_goes_on(tmp_path: Path) -> None:
     assert place.steps() == {"starts": 4, "steps": 20}
 
 
+def test_a_node_that_the_cluster_takes_at_once_is_no_fault_of_the_node(tmp_path: Path) -> None:
+    place = Place(tmp_path, retries=0)
+    place.cluster.preempts = True
+    handle = place.started()
+    begun(place, handle, 1)
+    place.cluster.lose(handle.name)
+    assert place.ended(handle).code == 0 and place.steps()["steps"] == 20
+    granted = json.loads((place.folder / "remote" / "grant.json").read_text())
+    assert (granted["preempted"], granted["lost"]) == (1, 0)
+
+
+# What a cluster does that signals every process of a job at once. It ends before it is asked to.
+WAITS = "import sys, time; from pathlib import Path; (Path(sys.argv[1]) / 'ready').touch(); time.sleep(100)"
+
+
+def test_a_job_that_is_signalled_beside_its_node_was_preempted(tmp_path: Path) -> None:
+    place = Place(tmp_path, WAITS)
+    handle = place.started()
+    until(lambda: handle.wait(0.1) is not None or (work_of(place.folder) / "ready").exists())
+    for process in reversed(place.cluster._tree(handle.name)):
+        process.terminate()
+    until(lambda: handle.wait(0.1) is not None or len(place.cluster.submitted) == 2)
+    granted = json.loads((place.folder / "remote" / "grant.json").read_text())
+    assert (granted["preempted"], granted["lost"]) == (1, 0)
+    handle.stop()
+
+
 def test_a_stopped_job_is_gone_and_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
     place = Place(tmp_path)
     handle = place.started()

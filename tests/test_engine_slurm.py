@@ -22,11 +22,13 @@ from postgrad.engines.slurm import SlurmCluster, SlurmEngine
 from postgrad.errors import UserError
 from postgrad.execute.executor import Executor
 from postgrad.records import EngineSpec, Limits
+from postgrad.spec import load_task
 from postgrad.store.artifacts import Artifacts
 from postgrad.testing.engine import EngineContract, until
 from slurm_nodes import Slurm, missing
 from test_engine_remote import STEPS, work_of
 from test_executor import finished, inputs_of, make_spec
+from test_scripts import driven, run_of, task_of
 
 LIMITS = Limits(wall_s=100, memory_mb=1000, threads=1)
 
@@ -344,3 +346,17 @@ def test_a_run_on_slurm_ends_with_the_champion_of_a_local_one(slurm: Slurm, tmp_
     assert there["failures"] == 0 and there["experiments"] == here["experiments"]
     assert there["champion"] == here["champion"] and there["sealed"] == here["sealed"]
     assert sum("postgrad-e00" in name for name in names(slurm)) >= 4, "and its jobs were Slurm's"
+
+
+@pytest.mark.slow
+def test_a_script_runs_on_slurm_with_its_referee(slurm: Slurm, tmp_path: Path) -> None:
+    found = []
+    for name, engine in (("here", "{workers: 1}"), ("there", "{kind: slurm, workers: 1}")):
+        task = task_of(tmp_path / name, budget="2 experiments")
+        path = tmp_path / name / "task.yaml"
+        path.write_text(path.read_text().replace("{workers: 1}", engine))
+        task = load_task(path)
+        events = driven(run_of(tmp_path / name, task))
+        (read,) = [event.body.read for event in events if event.body.type == "sealed_done"]
+        found.append([(score.role, score.experiment, score.estimate.value) for score in read.scores])
+    assert found[0] == found[1]

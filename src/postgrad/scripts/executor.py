@@ -25,7 +25,7 @@ from postgrad.records import Failure, JobResult, JobSpec, ScriptSpec, UnitResult
 from postgrad.scripts.left import hand_over
 from postgrad.scripts.scores import BadScore, printed, stored, written
 from postgrad.scripts.settings import setting_of
-from postgrad.scripts.worker import CHECKOUT
+from postgrad.scripts.worker import CHECKOUT, PLACE
 from postgrad.scripts.workspace import Workspace
 from postgrad.store.artifacts import Artifacts
 
@@ -147,7 +147,7 @@ class RunningScript(RunningJob):
         hidden = folder / "hidden"
         if script.hidden:
             shutil.copytree(self._of.hidden(split), hidden)
-        told = {"POSTGRAD_SPLIT": split, "POSTGRAD_HIDDEN": str(hidden.resolve())}
+        told = {"POSTGRAD_SPLIT": split, PLACE + "POSTGRAD_HIDDEN": hidden.name}
         self._handle = self._start(folder, script.referee, told, [], limit_s=REFEREE_S)
         return None
 

@@ -9,12 +9,15 @@ from pathlib import Path
 
 CHECKOUT = "work"
 NOT_FOUND = 127
+# Before the name of a variable: its value is a name in the job's folder, which a cluster puts elsewhere.
+PLACE = "place:"
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     told = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    os.environ.update(told["environment"])
+    for name, value in told["environment"].items():
+        os.environ[name.removeprefix(PLACE)] = str(folder / value) if name.startswith(PLACE) else value
     os.chdir(folder / CHECKOUT)
     try:
         os.execvp(told["command"][0], told["command"])

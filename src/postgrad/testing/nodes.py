@@ -35,12 +35,14 @@ class Processes:
     Args:
         folder: what it remembers: a file for each job.
         cores: what it says that it has.
+        preempts: what ends did so because the cluster wanted the node back.
     """
 
     folder: Path
     cores: int = 2
     reachable: bool = True
     submitted: list[str] = field(default_factory=list)
+    preempts: bool = False
 
     def open(self, spec: EngineSpec) -> Capacity:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ class Processes:
     def _status(self, name: str) -> Status:
         if not (self.folder / name).exists():
             return Status("gone")
-        return Status("running" if self.alive(name) else "ended", node="here")
+        return Status("running", "here") if self.alive(name) else Status("ended", "here", preempted=self.preempts)
 
     def logs(self, name: str) -> str:
         self._reach()
