@@ -30,6 +30,8 @@ GRACE_S = 10.0
 SPARE_S = 120.0
 # A cluster that does not answer for so long, with no sign of life of a job, is as good as gone.
 CUT_S = 900.0
+# A node that runs the job has so long to take it: the first start of Python from a shared folder is slow.
+START_S = 120.0
 # A job that was stopped has so long to be gone.
 STOP_S = 20.0
 MOST_PREEMPTIONS = 20
@@ -177,7 +179,7 @@ class RemoteHandle:
             if attempt.ended_s(now) > GRACE_S:
                 cause = "preempted" if status.preempted else "lost"
                 self._again(cause, f"The cluster ended the job, and it left no result. {status.said}".strip())
-        elif attempt.silent_s(now) > self._engine.spec.lease_s:
+        elif attempt.silent_s(now) > (self._engine.spec.lease_s if attempt.taken else START_S):
             self._again("lost", f"Nothing was heard of {status.node or 'its node'} for {attempt.silent_s(now):.0f} s.")
 
 
