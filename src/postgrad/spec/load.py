@@ -13,7 +13,7 @@ from postgrad.records import TaskSpec
 from postgrad.spec.check import check_sections, check_values, shown, unknown_keys
 from postgrad.spec.keys import DEFAULT_BUDGET, HELP, default_base_model, default_metric
 from postgrad.spec.researcher import read_researcher
-from postgrad.spec.script import POLICY, read_script, without_foreign
+from postgrad.spec.script import PARE, POLICY, read_script, without_foreign
 
 MAX_BYTES = 1_000_000
 DEEPEST = 20
@@ -55,7 +55,7 @@ def _of_script(fields: dict[str, Any], root: Path, problems: list[str]) -> dict[
     """The fields of a task that is a program: its number is the metric, and it has no base model of ours."""
     found = read_script(fields.get("script", {}), root, problems)
     kept = without_foreign(fields, problems)
-    search = {"policy": POLICY, **(kept["search"] if isinstance(kept.get("search"), dict) else {})}
+    search = {"policy": POLICY, "pare": PARE, **(kept["search"] if isinstance(kept.get("search"), dict) else {})}
     metric = found.scored if found else "referee:unknown"
     return {**kept, "script": found, "metric": metric, "base_models": [], "search": search, "memory": False}
 

@@ -24,6 +24,8 @@ DEFAULT_TIME_S = 300.0
 #: Keys of a task file that say nothing of a script.
 FOREIGN = ("data", "metric", "base_models", "backends", "generation", "judge", "guards", "memory")
 POLICY = "uct"
+# Of 30 trainings one: what a line too many costs is little.
+PARE = 0.05
 # Key -> what it is for, in the schema and in messages.
 SCRIPT_HELP = {
     "source": "The folder or git repository, seen from the task file. It is copied and never written to.",
