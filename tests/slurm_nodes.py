@@ -104,7 +104,8 @@ class Slurm:
         self._daemons.pop(node).kill()
         for process in self.processes():
             with suppress(psutil.Error):
-                if process.environ().get("SLURMD_NODENAME") == node or f"/{node}" in " ".join(process.cmdline()):
+                own = any(file.startswith(f"{self.folder}/{node}") for file in _open_files(process))
+                if own or process.environ().get("SLURMD_NODENAME") == node:
                     process.kill()
 
     def freeze_controller(self, number: signal.Signals = signal.SIGSTOP) -> None:
@@ -121,7 +122,10 @@ class Slurm:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("SLURM_CONF") == str(self.conf) and process.pid != os.getpid():
+                # What watches over a job writes its title over its environment, and is known by its log.
+                step = process.name().startswith("slurmstepd")
+                own = step and any(file.startswith(f"{self.folder}/") for file in _open_files(process))
+                if own or (process.environ().get("SLURM_CONF") == str(self.conf) and process.pid != os.getpid()):
                     found.append(process)
         return found
 
@@ -151,6 +155,16 @@ class Slurm:
             self._daemons[name or program] = subprocess.Popen(
                 [found, *words], env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
             )
+
+
+def _open_files(process: psutil.Process) -> list[str]:
+    """Also those that were removed since."""
+    found = []
+    with suppress(OSError):
+        for each in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(OSError):
+                found.append(os.readlink(each))
+    return found
 
 
 def _path() -> str:
