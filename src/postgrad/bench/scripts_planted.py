@@ -24,6 +24,7 @@ from postgrad.engines.base import Exit
 from postgrad.records import EngineSpec, Limits, TaskSpec, Usage
 from postgrad.scripts.constants import constants
 from postgrad.scripts.tuning import neighbours
+from postgrad.scripts.worker import environment_of
 from postgrad.spec import load_task
 
 START = {
@@ -228,7 +229,7 @@ def _become(folder: Path) -> None:
         with (folder / "log.txt").open("ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        os.environ.update(told["environment"])
+        os.environ.update(environment_of(folder.resolve(), told["environment"]))
         os.chdir(folder / "work")
         sys.path.insert(0, os.getcwd())
         with open(1, "w", encoding="utf-8", closefd=False) as out, redirect_stdout(out):

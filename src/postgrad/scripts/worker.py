@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Mapping
 
 CHECKOUT = "work"
 NOT_FOUND = 127
@@ -13,11 +14,18 @@ NOT_FOUND = 127
 PLACE = "place:"
 
 
+def environment_of(folder: Path, told: Mapping[str, str]) -> dict[str, str]:
+    """What a job's command is told, in the folder that the job has."""
+    return {
+        name.removeprefix(PLACE): str(folder / value) if name.startswith(PLACE) else value
+        for name, value in told.items()
+    }
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     told = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    for name, value in told["environment"].items():
-        os.environ[name.removeprefix(PLACE)] = str(folder / value) if name.startswith(PLACE) else value
+    os.environ.update(environment_of(folder, told["environment"]))
     os.chdir(folder / CHECKOUT)
     try:
         os.execvp(told["command"][0], told["command"])
