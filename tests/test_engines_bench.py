@@ -21,6 +21,12 @@ def test_this_machine_is_measured(tmp_path: Path) -> None:
     assert 0 < row["least_s"] <= row["median_s"] <= row["most_s"]
 
 
+def test_a_relative_folder_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command line has it."""
+    monkeypatch.chdir(tmp_path)
+    assert Engines().run(spec(Path("bench-runs"), "local"), lambda text: None)["table"]
+
+
 @pytest.mark.parametrize(
     ("engine", "advice"),
     [

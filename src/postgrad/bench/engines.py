@@ -42,7 +42,7 @@ class Engines:
     def run(self, spec: BenchSpec, say: Callable[[str], None]) -> dict[str, Any]:
         jobs = 2 if spec.quick else whole_number(spec.options, "jobs")
         wanted = _engine(spec.options["engine"])
-        folder = spec.folder / uuid.uuid4().hex[:8]
+        folder = (spec.folder / uuid.uuid4().hex[:8]).resolve()  # A job starts in a folder of its own.
         folder.mkdir(parents=True)
         program = folder / "empty.py"
         program.write_text(EMPTY)
@@ -51,7 +51,7 @@ class Engines:
         table = []
         for each in specs:
             say(f"{jobs} empty jobs on {each.kind}")
-            table.append(measured(_made(each, program), each, folder.resolve(), jobs))
+            table.append(measured(_made(each, program), each, folder, jobs))
         return {"table": table}
 
 
