@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -217,6 +218,24 @@ def test_a_cluster_out_of_reach_is_waited_for(tmp_path: Path) -> None:
     place.cluster.reachable = False
     assert place.ended(handle).code == 0, "what counts is the lease"
     assert len(place.cluster.submitted) == 1
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_shared_folder_that_is_away_for_a_moment_ends_nothing(tmp_path: Path, at_the_end: bool) -> None:
+    place = Place(tmp_path, lease_s=20.0)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= (18 if at_the_end else 3))
+    grant, hold = place.folder / "remote" / "grant.json", work_of(place.folder) / "hold"
+    if not at_the_end:
+        hold.touch()  # It works on, and has signs of life to give.
+    grant.rename(grant.with_name("kept"))
+    grant.mkdir()  # It can be seen, and not be read.
+    time.sleep(4.0)
+    grant.rmdir()
+    grant.with_name("kept").rename(grant)
+    hold.unlink(missing_ok=True)
+    assert place.ended(handle).code == 0
+    assert len(place.cluster.submitted) == 1 and place.steps() == {"starts": 1, "steps": 20}
 
 
 def test_preemption_keeps_what_was_done_and_goes_on(tmp_path: Path) -> None:

@@ -171,7 +171,8 @@ class RemoteHandle:
         elif status.state == "waiting":
             attempt.hear(now)
         elif status.state == "gone" and not attempt.taken:
-            self._submit(attempt) if attempt.due(now, GRACE_S) else None
+            if attempt.due(now, GRACE_S):
+                self._submit(attempt)
             if attempt.silent_s(now) > self._engine.spec.lease_s + GRACE_S:
                 self._again("lost", "The cluster does not know the job.")
         elif status.state in ("ended", "gone"):

@@ -14,6 +14,7 @@ goes forward, from when it saw the counter move: clocks of two machines are neve
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import suppress
@@ -127,6 +128,22 @@ def read(path: Path, kind: type[R]) -> R | None:
         return kind.model_validate(data)
     except (OSError, ValueError):
         return None
+
+
+def granted_in(folder: Path) -> Granted | None:
+    """What is granted in the folder of a job's attempts; None where nothing is.
+
+    Raises:
+        OSError: nobody can tell now: the shared folder is away, or broken.
+    """
+    try:
+        return Granted.model_validate_json((folder / GRANT).read_bytes())
+    except FileNotFoundError:
+        if folder.is_dir():
+            return None
+        raise
+    except ValueError as wrong:
+        raise OSError(errno.EIO, "what is granted cannot be read", str(folder / GRANT)) from wrong
 
 
 def together(first: Usage, second: Usage) -> Usage:

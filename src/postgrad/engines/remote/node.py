@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Callable, TypeVar
 
 from postgrad.engines.base import Exit
 from postgrad.engines.handle import LocalHandle
@@ -33,6 +34,7 @@ from postgrad.engines.remote.lease import (
     Granted,
     Lease,
     Told,
+    granted_in,
     read,
     take,
     write,
@@ -45,6 +47,7 @@ SIGNAL_S = 0.3
 # A job that the cluster wants to end may take so long to keep what it has. Clusters grant about 30 s.
 KEEP_S = 20.0
 TAKEN, FENCED, NOTHING_TOLD = 0, 3, 4
+T = TypeVar("T")
 
 
 class Node:
@@ -77,8 +80,24 @@ class Node:
             engine.close()
         if found is None:
             return FENCED
-        write(self._folder / EXIT, Ended.of(found, self._told.token))
+        ended = Ended.of(found, self._told.token)
+        self._patiently(lambda: write(self._folder / EXIT, ended))
         return 0
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask again while the shared folder is away, for as long as the lease: what was trained is not thrown away.
+
+        Raises:
+            OSError: it is not back.
+        """
+        patience = time.monotonic() + self._told.lease_s
+        while True:
+            try:
+                return ask()
+            except OSError:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(LOOK_S)
 
     def _watched(self, handle: LocalHandle) -> Exit | None:
         """How the job ended; None where this attempt does not count any more."""
@@ -87,7 +106,10 @@ class Node:
             if found is not None:
                 return self._judged(found)
             if self._asked_to_end:
-                handle.stop(min(KEEP_S, self._told.lease_s / 2)) if self._counts() else handle.stop()
+                if self._patiently(self._counts):
+                    handle.stop(min(KEEP_S, self._told.lease_s / 2))
+                else:
+                    handle.stop()
                 found = handle.wait(0)
                 assert found is not None, "a job that was stopped has ended"
                 return self._judged(found)
@@ -100,8 +122,9 @@ class Node:
         if found.cause is None and found.code != 0 and not self._asked_to_end:
             time.sleep(SIGNAL_S)
         if self._asked_to_end and (found.cause == "stopped" or (found.cause is None and found.code != 0)):
-            return replace(found, cause="preempted") if self._counts(called_off=True) else None
-        return found if self._counts() else None
+            counts = self._patiently(lambda: self._counts(called_off=True))
+            return replace(found, cause="preempted") if counts else None
+        return found if self._patiently(self._counts) else None
 
     def _beat(self, handle: LocalHandle) -> bool:
         """Say that it lives; False where it may not go on."""
@@ -123,8 +146,11 @@ class Node:
 
         Args:
             called_off: so is the last one, of a job that was called off.
+
+        Raises:
+            OSError: nobody can tell now.
         """
-        granted = read(self._folder.parent / GRANT, Granted)
+        granted = granted_in(self._folder.parent)
         if granted is None:
             return False
         last = called_off and not granted.token and granted.attempt == int(self._folder.name)
