@@ -67,6 +67,15 @@ while done["steps"] < 20:
 """
 
 
+def steps_of(folder: Path) -> dict[str, int]:
+    """How often the job in a folder was begun, and how far it came."""
+    for place in (work_of(folder), folder):
+        if (place / "state.json").exists():
+            found: dict[str, int] = json.loads((place / "state.json").read_text())
+            return found
+    return {"starts": 0, "steps": 0}
+
+
 class Place:
     """A job on a cluster, which was begun."""
 
@@ -90,11 +99,7 @@ class Place:
         return handle
 
     def steps(self) -> dict[str, int]:
-        for place in (work_of(self.folder), self.folder):
-            if (place / "state.json").exists():
-                found: dict[str, int] = json.loads((place / "state.json").read_text())
-                return found
-        return {"starts": 0, "steps": 0}
+        return steps_of(self.folder)
 
     def ended(self, handle: RemoteHandle, patience_s: float = 60) -> Exit:
         found = handle.wait(patience_s)

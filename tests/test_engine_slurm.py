@@ -26,7 +26,7 @@ from postgrad.spec import load_task
 from postgrad.store.artifacts import Artifacts
 from postgrad.testing.engine import EngineContract, until
 from slurm_nodes import Slurm, missing
-from test_engine_remote import STEPS, work_of
+from test_engine_remote import STEPS, steps_of, work_of
 from test_executor import finished, inputs_of, make_spec
 from test_scripts import driven, run_of, task_of
 
@@ -100,11 +100,7 @@ class Place:
         return handle
 
     def steps(self) -> dict[str, int]:
-        for place in (work_of(self.folder), self.folder):
-            if (place / "state.json").exists():
-                found: dict[str, int] = json.loads((place / "state.json").read_text())
-                return found
-        return {"starts": 0, "steps": 0}
+        return steps_of(self.folder)
 
 
 def names(slurm: Slurm) -> list[str]:
