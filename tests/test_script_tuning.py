@@ -13,6 +13,7 @@ from postgrad.scripts.tuning import Setting, Tried, Values, applied, neighbours,
 from script_texts import LOOPS, NANO
 
 FOUND = constants("train.py", NANO)
+FOUND_TUNABLE = tunable(FOUND)
 HERE = values_of(FOUND)
 
 
@@ -38,27 +39,33 @@ def _run(seed: int, tries: int = 25) -> list[Tried]:
     return tried
 
 
-def test_the_first_tries_are_one_number_each_in_the_usual_order() -> None:
+def test_the_first_tries_move_each_number_once_in_the_usual_order_and_then_again() -> None:
     tried: list[Tried] = []
     words = []
-    for i in range(5):
+    for i in range(12):
         setting = next_setting(FOUND, tried, "min", i)
         assert setting is not None and len(setting.values) == 1
         words.append(setting.words)
         tried.append(Tried({**HERE, **setting.values}, 2.0))
-    assert words == [
+    assert words[:3] == [
         "LEARNING_RATE 6e-4 -> 1.2e-3",
-        "LEARNING_RATE 6e-4 -> 3e-4",
         "TOTAL_BATCH_SIZE 2**14 -> 2**15",
-        "TOTAL_BATCH_SIZE 2**14 -> 2**13",
         "GPTConfig.n_layer 4 -> 8",
     ]
+    numbers = [each.split()[0] for each in words]
+    assert len(set(numbers)) == min(12, len(FOUND_TUNABLE)), "none twice before all once"
+    again = words[len(FOUND_TUNABLE) :]
+    assert again[:1] == ["LEARNING_RATE 6e-4 -> 3e-4"][: len(again)]
 
 
 def test_a_value_that_was_tried_elsewhere_is_not_among_the_first_again() -> None:
     first = Tried({**HERE, "LEARNING_RATE": 1.2e-3, "WEIGHT_DECAY": 0.3}, 2.0)
     setting = next_setting(FOUND, [first], "min", 0)
-    assert setting is not None and setting.values == {"LEARNING_RATE": 3e-4}
+    assert setting is not None and setting.values == {"TOTAL_BATCH_SIZE": 2**15}, "it was not moved yet"
+    moved = [first, *(Tried({**HERE, one.name: neighbours(one)[0]}, 2.0) for one in FOUND_TUNABLE[1:9])]
+    assert (setting := next_setting(FOUND, moved, "min", 0)) is not None
+    assert all(setting.values.items() != entry.values.items() for entry in moved)
+    assert setting.values != {"LEARNING_RATE": 1.2e-3}
 
 
 @pytest.mark.parametrize("count", [0, 4, 12])
@@ -125,7 +132,7 @@ def test_tuning_beats_chance() -> None:
 
 def test_the_direction_counts() -> None:
     """Of two runs with the same tries and the opposite aim, the one moves the rate up and the other down."""
-    rates = [6e-4 * 2 ** (i / 4 - 2) for i in range(12)]
+    rates = [6e-4 * 2 ** (i / 4 - 2) for i in range(14)]
     tried = [Tried({**HERE, "LEARNING_RATE": rate}, log(rate)) for rate in rates]
     means = {}
     for direction in ("min", "max"):

@@ -34,6 +34,7 @@ from postgrad.research.base import Researcher
 from postgrad.research.in_vain import asked_in_vain
 from postgrad.research.references import reference_recipes
 from postgrad.scoring import evaluate_search
+from postgrad.scripts.stopping import Stopper
 from postgrad.seal import seal
 from postgrad.session import Job, Session
 from postgrad.side_by_side import side_by_side
@@ -78,6 +79,7 @@ class Loop:
         self.parer = Parer(session, self.referee)
         self.tester = Tester(session, self.referee, self.running, self._reserve_s)
         self.racer = Racer(session, self._view)
+        self.stopper = Stopper(session, self._view)
         if session.search_ended is None:
             self._search()
         if session.sealed is None:
@@ -331,7 +333,7 @@ class Loop:
     def _collect(self) -> None:
         """Record what has ended, and score what is recorded but not scored yet."""
         for name, (job, handle) in list(self.running.items()):
-            result = handle.poll(0.0)
+            result = handle.poll(0.0) or self.stopper.cut(job, handle)
             if result is not None:
                 del self.running[name]
                 self.session.finish(job, result)

@@ -34,8 +34,9 @@ class Pace:
         self._reserved[job] = nominal_s
 
     def finished(self, job: str, backend: str, result: JobResult) -> None:
-        """A job of this backend has ended. One that failed says nothing of how long it would have taken."""
-        if result.failure is None and self._reserved.get(job):
+        """A job of this backend has ended. One that failed or was ended on its way says nothing of how
+        long it would have taken."""
+        if result.failure is None and result.race is None and self._reserved.get(job):
             found = Speed(result.usage.wall_s, self._reserved[job])
             self._all.append(found)
             self._of[backend].append(found.wall_s / found.nominal_s)

@@ -43,7 +43,7 @@ class Racer:
 
     def owed(self, node: Experiment) -> tuple[UnitPlan, ...]:
         """The units of the next job of an open experiment; none when it only waits to be closed."""
-        if node.analysis is not None or node.failure is not None:
+        if node.analysis is not None or node.failure is not None or _cut_short(node) is not None:
             return ()
         done = {unit.name for result in node.results for unit in result.units}
         left = tuple(unit for unit in self.session.plan.search if unit.name not in done)
@@ -56,6 +56,8 @@ class Racer:
 
     def race(self, node: Experiment) -> Race | None:
         """How an experiment ended at the rung that it stands at; None where it goes on, or has ended."""
+        if (race := _cut_short(node)) is not None:
+            return race
         done = sum(len(result.units) for result in node.results)
         if node.evaluation is None or node.evaluation.complete or node.evaluation.units != done:
             return None
@@ -101,3 +103,8 @@ class Racer:
         parts = self.session.raw_items(node.id, "search")[:rung]
         rejects = self.session.plan.out_of_scope is not None
         return cross_fitted(parts, node.proposed.proposal.recipe.inference, rejects)
+
+
+def _cut_short(node: Experiment) -> Race | None:
+    """The race of a job that was ended on its way."""
+    return next((result.race for result in node.results if result.race), None)

@@ -14,7 +14,7 @@ from postgrad.analyze.badcases import confusions, worst
 from postgrad.analyze.blame import blamed
 from postgrad.analyze.failures import cause_of
 from postgrad.analyze.matrix import right_or_wrong
-from postgrad.analyze.verdict import failed, raced, said, same_again, unmeasured
+from postgrad.analyze.verdict import cut_short, failed, raced, said, same_again, unmeasured
 from postgrad.evaluate.statistics import difference, interval
 from postgrad.evaluate.statistics.influence import contributions, group_values
 from postgrad.evaluate.statistics.intervals import widened
@@ -131,6 +131,8 @@ class Referee:
     def _closed(self, node: Experiment, items: Items | None, race: Race | None) -> Analysis:
         if node.failure is not None:
             return failed(node.failure, cause_of(node, self.session.task.engine))
+        if race is not None and node.evaluation is None:
+            return cut_short(race, node.proposed.incumbent)
         if node.evaluation is None or items is None:
             return failed(Failure(boundary="evaluate", kind="unscored", message="No unit gave a score."))
         if (wrong := self._unlike(node)) is not None:

@@ -103,6 +103,18 @@ def raced(
     return Analysis(verdict="raced", against=against, difference=gap, cause=words, confusions=shown, race=race)
 
 
+def cut_short(race: Race, against: str | None) -> Analysis:
+    """An experiment whose only training was ended on its way: there is no score of it, and no difference."""
+    likely = race.expected
+    words = (
+        f"stopped after {race.share:.0%} of its time: by what it printed it would have come to {likely.value:.3f} "
+        f"[{likely.low:.3f}, {likely.high:.3f}], and near or ahead of {against} with probability {race.chance:.3f} "
+        f"(rank correlation of what is printed then with the score: {race.correlation:.2f} over {race.ended} "
+        "experiments)"
+    )
+    return Analysis(verdict="raced", against=against, difference=None, cause=words, race=race)
+
+
 def unmeasured(evaluation: Evaluation, shown: tuple[Confusion, ...]) -> Analysis:
     """An experiment whose metric is not defined on its answers."""
     words = f"{evaluation.metric} is not defined on these answers, so there is nothing to compare"

@@ -7,17 +7,15 @@ Units: times are seconds, memory is megabytes, money is US dollars, scores are i
 """
 
 from postgrad.records.base import SCHEMA, Record, Row, Split, Value, content_hash
+from postgrad.records.estimates import Difference, Estimate, Race
 from postgrad.records.evaluation import (
     Analysis,
     Blame,
     Confusion,
     DataCard,
-    Difference,
-    Estimate,
     Evaluation,
     JudgeControl,
     Lesson,
-    Race,
     SealedRead,
     SealedScore,
     Transfer,

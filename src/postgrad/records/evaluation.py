@@ -7,26 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from postgrad.records.base import Record, Split
+from postgrad.records.estimates import Difference, Estimate, Race
 from postgrad.records.failed import RootCause
-
-
-class Estimate(Record):
-    """A number with its 95 % interval. `n` counts items."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-class Difference(Record):
-    """A paired difference (first minus second) with its 95 % interval and two-sided p value."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-    n: int
 
 
 class Evaluation(Record):
@@ -69,23 +51,6 @@ class Lesson(Record):
     experiments: tuple[str, ...]
     effect: Estimate
     scope: str
-
-
-class Race(Record):
-    """What an experiment that was stopped early would have come to.
-
-    Attributes:
-        share: the part of it that was run.
-        chance: the probability that it would have beaten, or come near, the champion it was proposed against.
-        expected: the whole score that was to be expected, with a 95 % interval; `n` counts the items it was asked.
-        correlation: rank correlation of the score after that part with the whole one, over `ended` experiments.
-    """
-
-    share: float
-    chance: float
-    expected: Estimate
-    correlation: float
-    ended: int
 
 
 class Blame(Record):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from postgrad.records.base import SCHEMA, Record, content_hash
+from postgrad.records.estimates import Race
 from postgrad.records.recipe import Recipe
 from postgrad.records.task import Generation
 
@@ -111,6 +112,7 @@ class JobResult(Record):
     """What one job gave back: its units, or the failure that ended it. A job can hold both.
 
     Where a model was saved, `model` is its artefact and `trained` that of the rows it was trained on, as JSON lines.
+    `race` is of a job that was ended on its way, because what it said left hardly a chance: it has no units then.
     """
 
     job: str
@@ -119,4 +121,5 @@ class JobResult(Record):
     trained: str | None = None
     usage: Usage = Usage()
     failure: Failure | None = None
+    race: Race | None = None
     log_tail: str = ""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from postgrad.records.base import Record
-from postgrad.records.evaluation import Estimate
+from postgrad.records.estimates import Estimate
 
 Differs = Literal[
     "another metric",

@@ -223,7 +223,8 @@ def _baseline(view: RunView, frame: _Frame) -> Iterable[Markup]:
 
 def _mark(view: RunView, moment: Moment, frame: _Frame) -> Iterable[Markup]:
     node, place = moment.experiment, frame.x(moment.clock)
-    found = node.evaluation.estimate.value if node.evaluation else math.nan
+    foreseen = math.nan if node.foreseen is None else node.foreseen
+    found = node.evaluation.estimate.value if node.evaluation else foreseen
     title = f"{wording.about(node)}\nat {format_duration(moment.clock)}"
     if node.state not in (State.DONE, State.RACED) or not math.isfinite(found):
         yield cross(place, frame.floor - STRIP / 2, 4, "failed", title)

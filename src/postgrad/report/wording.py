@@ -213,7 +213,7 @@ def about(node: Experiment) -> str:
     score = estimate(node.evaluation.estimate if node.evaluation else None)
     result = {
         State.DONE: score,
-        State.RACED: f"stopped early at {score}",
+        State.RACED: f"stopped early at {score}" if node.evaluation else "stopped on its way",
         State.FAILED: f"failed: {node.failure.kind}" if node.failure else "failed",
         State.UNSCORED: "not scored",
         State.PENDING: "under way",

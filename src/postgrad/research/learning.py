@@ -54,12 +54,15 @@ def effect_of(node: Experiment, tree: Tree) -> tuple[float, float] | None:
     """(effect on the parent, variance) of an ended experiment; None where it teaches nothing.
 
     A failure gave nothing for its cost and counts as a small loss. A raced experiment was compared with the champion:
-    the champion's lead over the parent is added.
+    the champion's lead over the parent is added. Of one whose only training was ended on its way counts what it was
+    expected to come to.
     """
     if node.analysis is None:
         return None
     if node.analysis.verdict == "failed":
         return FAILED_EFFECT, BETWEEN_PARENTS**2
+    if (foretold := _foretold(node, tree)) is not None:
+        return foretold
     gap, against = node.analysis.difference, node.analysis.against
     if gap is None or against is None or not all(map(isfinite, (gap.value, gap.low, gap.high))):
         return None
@@ -71,6 +74,14 @@ def effect_of(node: Experiment, tree: Tree) -> tuple[float, float] | None:
         lead = rival - parent
     error = (gap.high - gap.low) / (2 * Z95)
     return gap.value + lead, error**2 + BETWEEN_PARENTS**2
+
+
+def _foretold(node: Experiment, tree: Tree) -> tuple[float, float] | None:
+    race, parent = node.analysis.race if node.analysis else None, tree.experiments.get(node.parent or "")
+    if race is None or node.evaluation is not None or parent is None or parent.score is None:
+        return None
+    error = (race.expected.high - race.expected.low) / (2 * Z95)
+    return race.expected.value - parent.score, error**2 + BETWEEN_PARENTS**2
 
 
 def worth(effect: float, cost_s: float) -> float:

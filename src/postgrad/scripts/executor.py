@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ from postgrad.errors import PostgradError
 from postgrad.execute.collect import REFUSED, TAIL_BYTES, TAIL_LINES, bad_end, isolation
 from postgrad.execute.executor import Executor, Inputs, RunningJob
 from postgrad.execute.files import Refused, plain_text, read_regular, read_tail, remove_tree
-from postgrad.records import Failure, JobResult, JobSpec, ScriptSpec, UnitResult, Usage
+from postgrad.records import Failure, JobResult, JobSpec, Race, ScriptSpec, UnitResult, Usage
+from postgrad.scripts.curve import Curve
 from postgrad.scripts.left import hand_over
 from postgrad.scripts.scores import BadScore, printed, stored, written
 from postgrad.scripts.settings import setting_of
@@ -59,6 +61,8 @@ class RunningScript(RunningJob):
         with _explained(self.spec.job):
             if self._result is None:
                 ended = self._handle.wait(timeout)
+                if ended is None and self._ran is None and self._of.watched:
+                    self.curve.look()
                 if ended is not None:
                     self._result = self._measured(ended) if self._ran else self._ended(ended)
                 if self._result is not None:
@@ -68,6 +72,16 @@ class RunningScript(RunningJob):
     def stop(self) -> None:
         """End what runs. Idempotent."""
         self._handle.stop()
+
+    def cut(self, race: Race) -> JobResult:
+        """End the script on its way: what it used, and what it would have come to."""
+        self._handle.stop()
+        ended = self._handle.wait(0.0)
+        usage = ended.usage if ended else Usage(wall_s=time.monotonic() - self._begun)
+        log = self._folder / "run" / "log.txt"
+        self._result = JobResult(job=self.spec.job, usage=usage, log_tail=_tail(log), race=race)
+        remove_tree(self._folder)
+        return self._result
 
     def progress(self) -> str:
         """What the script said last, for a person."""
@@ -88,6 +102,8 @@ class RunningScript(RunningJob):
         self._known = _hashes(work, self._of.protected)
         setting = setting_of(script, self.spec.units[0].name)
         told = {"POSTGRAD_SEED": str(self.spec.units[0].seed), "POSTGRAD_TIME_S": f"{setting.time_s:g}"}
+        self._begun = time.monotonic()
+        self.curve = Curve(folder / "log.txt", setting.time_s, self._begun)
         return self._start(folder, setting.command, told, list(self._known))
 
     def _ended(self, ended: Exit) -> JobResult | None:
@@ -195,7 +211,8 @@ class RunningScript(RunningJob):
         if numbers is not None:
             unit = self.spec.units[0].name
             outputs = self._of.artifacts.put_bytes(stored(numbers))
-            units = (UnitResult(name=unit, outputs=outputs, wall_s=self._ran.usage.wall_s, measured=self._beside),)
+            measured = self._beside | self.curve.measured
+            units = (UnitResult(name=unit, outputs=outputs, wall_s=self._ran.usage.wall_s, measured=measured),)
             model = self._kept() if self.spec.save_model else None
         if failure is not None and not failure.evidence:
             failure = failure.model_copy(update={"evidence": _tail(log)})
@@ -238,6 +255,12 @@ class ScriptExecutor(Executor):
     def workspace(self) -> Workspace:
         assert self._workspace is not None, "the repository is there before anything is run"
         return self._workspace
+
+    @property
+    def watched(self) -> bool:
+        """Whether jobs run on this machine from the moment that they are started: else what they print at a moment
+        cannot be compared."""
+        return self.engine.memory_mb is not None
 
     def hidden(self, split: str) -> Path:
         """The folder with the hidden file of a split; that of the search where a split has none of its own."""

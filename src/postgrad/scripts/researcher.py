@@ -155,7 +155,7 @@ class ScriptResearcher:
             text, *others = versions.texts(blobs)
             self._values[path, *blobs] = values_of(constants(path, text, tuple(others)))
         known = self._values.get((path, *blobs), {})
-        return Tried(values=known, score=node.score, pending=node.state is State.PENDING)
+        return Tried(values=known, score=node.foreseen, pending=node.state is State.PENDING)
 
     def _sources(self, base: Experiment) -> Iterator[tuple[str, str]]:
         """The editable Python files of an experiment."""
