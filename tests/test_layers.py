@@ -23,7 +23,7 @@ LAYERS = (
     {"budget"},
     {"search", "data", "train", "metrics", "engines", "store"},
     {"spec", "memory", "llm"},
-    {"pace"},
+    {"pace", "forecast"},
     {"research", "execute", "evaluate", "analyze"},
     {
         "admission",
@@ -50,6 +50,9 @@ LAYERS = (
         "loop",
         "runner",
         "replay",
+        "prospect",
+        "reserve",
+        "spending",
     },
     {"report", "bench", "testing"},
     {"export", "audit", "contest"},

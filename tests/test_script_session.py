@@ -9,7 +9,7 @@ import pytest
 
 from postgrad.certify import _lost
 from postgrad.events import JobFinished
-from postgrad.records import Failure, JobResult, UnitResult, Usage
+from postgrad.records import Failure, Hardware, JobResult, UnitResult, Usage
 from postgrad.records.job import unit_seed
 from postgrad.report.view import build_view
 from postgrad.report.wording import metric_name
@@ -23,7 +23,7 @@ from postgrad.scripts.session import ScriptSession
 from postgrad.scripts.versions import Versions
 from postgrad.scripts.workspace import Workspace
 from postgrad.seal import SEALED_SEED
-from postgrad.session import Session
+from postgrad.session import Job, Session
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
 from script_sources import HIDDEN, TRAIN, write_source
@@ -31,13 +31,18 @@ from test_scripts import MEASURED, REFEREE, Editing, driven, run_of, task_of
 from test_scripts import TRAIN as SCRIPT
 
 
-def finished(session: Session, experiment: str, names: str) -> str:
-    """A job of an experiment on the select split that ended, in the log; what the referee named in it."""
-    outputs = session.store.artifacts.put_bytes(stored({name: float(len(experiment)) for name in names}))
+def of_names(session: Session, names: str, usage: Usage | None = None) -> JobResult:
+    """What a job on the select split gives back whose referee named these items."""
+    outputs = session.store.artifacts.put_bytes(stored({name: 5.0 for name in names}))
     unit = UnitResult(name="select", outputs=outputs, wall_s=1.0)
-    result = JobResult(job=f"{experiment}-select", units=(unit,), usage=Usage())
+    return JobResult(job="select", units=(unit,), usage=usage or Usage())
+
+
+def finished(session: Session, experiment: str, names: str, usage: Usage | None = None) -> str:
+    """A job of an experiment on the select split that ended, in the log; what the referee named in it."""
+    result = of_names(session, names, usage).model_copy(update={"job": f"{experiment}-select"})
     session.append(JobFinished(job=result.job, experiment=experiment, purpose="select", result=result))
-    return outputs
+    return result.units[0].outputs
 
 
 def test_what_the_referee_named_is_read_once_and_known_after_a_resume(tmp_path: Path) -> None:
@@ -185,12 +190,28 @@ def test_what_ended_before_the_source_is_held_to_its_items_all_the_same(tmp_path
     driven(folder)
     with opened(SqliteStore.open(folder, write=True)) as session:
         assert isinstance(session, ScriptSession)
-        few, many = (session.store.artifacts.put_bytes(stored(items(*names))) for names in ("ab", "abc"))
+        few, many = (of_names(session, names) for names in ("ab", "abc"))
         finished(session, "e0001", "ab")
         assert session.unlike("e0001", "select", few) is None and session.unlike("e0000", "select", many) is None
         assert (found := session.unlike("e0001", "select", many)) is not None and found.kind == "other_items"
         finished(session, "e0000", "abc")
         assert (found := session.unlike("e0001", "select", few)) is not None and found.kind == "missing_items"
+
+
+def test_what_was_trained_on_other_hardware_is_set_apart(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, task_of(tmp_path, budget="1 experiments"))
+    driven(folder)
+    old, new = (Usage(hardware=(Hardware(cpu=name, threads=1),)) for name in ("old", "new"))
+    with opened(SqliteStore.open(folder, write=True)) as session:
+        assert isinstance(session, ScriptSession)
+        finished(session, "e0000", "ab", old)
+        assert session.unlike("e0001", "select", of_names(session, "ab", old)) is None
+        found = session.unlike("e0001", "select", of_names(session, "ab", new))
+        assert found is not None and found.kind == "other_hardware" and "old, 1 thread" in found.message
+        job = Job("e0001", "select", session.plan.select, session.tree["e0000"].proposed.proposal.recipe, 3)
+        session.finish(job, of_names(session, "ab", new))
+        recorded = list(session.finished.values())[-1].result
+        assert recorded.failure == found and not recorded.units and recorded.usage == new, "what it cost counts"
 
 
 @pytest.mark.parametrize(

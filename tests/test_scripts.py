@@ -14,7 +14,7 @@ from typing import Any, Callable, Mapping
 
 import pytest
 
-from postgrad import runner
+from postgrad.engines import hardware
 from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event
 from postgrad.records import Choice, Failure, Move, Proposal, Recipe, Stage, TaskSpec
@@ -411,6 +411,8 @@ def test_check_says_what_is_wrong_with_the_files(tmp_path: Path, more: dict[str,
 def test_a_run_of_a_script_does_not_go_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run_of(tmp_path, task_of(tmp_path, budget="2 experiments"))
     driven(folder)
-    monkeypatch.setattr(runner, "machine", lambda: {"system": "Linux", "machine": "riscv64", "cores": "512"})
-    with pytest.raises(UserError, match="another machine"):
+    other = tmp_path / "cpuinfo"
+    other.write_text("model name : another kind of processor\n")
+    monkeypatch.setattr(hardware, "CPUINFO", other)
+    with pytest.raises(UserError, match="and here is another kind of processor, "):
         driven(folder)

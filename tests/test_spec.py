@@ -103,10 +103,10 @@ def test_everything_said(folder: Path) -> None:
 
 
 def test_shorthands(folder: Path) -> None:
-    fields = {**MINIMAL, "search": "random", "engine": "local", "budget": "8h, $5", "base_models": "hf:a/b@c"}
+    fields = {**MINIMAL, "search": "random", "engine": "local", "budget": "8h, $0", "base_models": "hf:a/b@c"}
     task = load_task(write(folder, fields))
     assert (task.search.policy, task.engine.kind) == ("random", "local")
-    assert (task.budget, task.base_models) == (Budget(wall_s=28800.0, usd=5.0), ("hf:a/b@c",))
+    assert (task.budget, task.base_models) == (Budget(wall_s=28800.0, usd=0.0), ("hf:a/b@c",))
 
 
 def test_overrides_come_first(folder: Path) -> None:

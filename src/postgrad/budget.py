@@ -19,6 +19,7 @@ from postgrad.events import (
     Event,
     JobFinished,
     JobStarted,
+    JobStopped,
     Proposed,
     Reopened,
     RunResumed,
@@ -30,6 +31,8 @@ from postgrad.events import (
 from postgrad.records import Asked, Budget, Grant, Record, Reject, Usage
 
 HOUR = 3600.0
+# The engine whose jobs die with their controller.
+LOCAL = "local"
 
 # Nothing granted of these means "do without", not "stop at once".
 _MAY_BE_ZERO = ("gpu_hours", "usd")
@@ -150,7 +153,8 @@ class Spent(Record):
     sums over finished jobs, `max_rss_mb` the largest of them. `experiments` counts proposals that nobody rejected,
     `jobs` finished jobs, `failures` those that ended in a Failure.
     `asked` counts questions to language models and other programs, `tokens_in` and `tokens_out` what models read and
-    wrote; their dollars are in `usd`, and those of a model without a known price are in no sum.
+    wrote; their dollars are in `usd`, and by themselves in `asked_usd`; those of a model without a known price are in
+    no sum. The other dollars are those of hardware, by the person's prices; `unpriced_gpu_s` has none.
     """
 
     wall_s: float = 0.0
@@ -164,6 +168,20 @@ class Spent(Record):
     asked: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    asked_usd: float = 0.0
+    unpriced_gpu_s: float = 0.0
+
+    def with_usage(self, usage: Usage) -> Spent:
+        """The same with what a job used."""
+        return self.model_copy(
+            update={
+                "cpu_s": self.cpu_s + usage.cpu_s,
+                "gpu_s": self.gpu_s + usage.gpu_s,
+                "usd": self.usd + usage.usd,
+                "max_rss_mb": max(self.max_rss_mb, usage.max_rss_mb),
+                "unpriced_gpu_s": self.unpriced_gpu_s + usage.unpriced_gpu_s,
+            }
+        )
 
 
 class Remaining(Record):
@@ -188,6 +206,29 @@ class Remaining(Record):
         return self.fraction <= 0.0
 
 
+class Open(Record):
+    """A job that has started and not finished.
+
+    Attributes:
+        clock: controller seconds when it began.
+        reserved_s: seconds set aside for it.
+        expected: what it is expected to use, where it holds devices or has a price.
+    """
+
+    clock: float
+    reserved_s: float
+    expected: Usage | None = None
+
+    def until(self, clock: float) -> Usage:
+        """What it has used of devices and money by then, as far as the log says: nobody measured it to its end."""
+        expected = self.expected
+        if expected is None or expected.wall_s <= 0.0:
+            return Usage()
+        wall_s = max(0.0, clock - self.clock)
+        share = wall_s / expected.wall_s
+        return Usage(wall_s=wall_s, gpu_s=expected.gpu_s * share, usd=expected.usd * share)
+
+
 def _no_looks() -> dict[str, int]:
     return {"search": 0, "select": 0, "sealed": 0}
 
@@ -200,7 +241,8 @@ class Ledger:
         granted: the limits. RunStarted sets them; RunResumed, Reopened and a person's order may change some.
         spent: what is charged.
         looks: how often each split was read: one per Evaluated, one per SealedDone.
-        reservations: seconds set aside for each job that has started and not finished.
+        open: the jobs that have started and not finished, and what is set aside for them.
+        dies_with_us: jobs end with their controller: those of this machine do, those of a cluster go on.
         waited: controller seconds in which the run only waited for a person.
         waits_since: the clock when it began to wait; None where it does not wait.
     """
@@ -208,7 +250,8 @@ class Ledger:
     granted: Budget = Budget()
     spent: Spent = Spent()
     looks: dict[str, int] = field(default_factory=_no_looks)
-    reservations: dict[str, float] = field(default_factory=dict)
+    open: dict[str, Open] = field(default_factory=dict)
+    dies_with_us: bool = True
     waited: float = 0.0
     waits_since: float | None = None
 
@@ -226,11 +269,10 @@ class Ledger:
         wall_s = max(self.spent.wall_s, self.charged(event.clock))
         after = replace(self, spent=self.spent.model_copy(update={"wall_s": wall_s}))
         if isinstance(body, RunStarted):
-            return replace(after, granted=body.task.budget)
+            return replace(after, granted=body.task.budget, dies_with_us=body.task.engine.kind == LOCAL)
         if isinstance(body, RunResumed | Reopened):
-            # The jobs of the controller that ended are gone: those still owed are started, and reserved for, again.
             granted = merge(self.granted, body.budget) if body.budget else self.granted
-            return replace(after, granted=granted, reservations={})
+            return replace(after._left_alone(event.clock), granted=granted)
         if isinstance(body, Waiting):
             return replace(after, waits_since=event.clock)
         if isinstance(body, WentOn):
@@ -243,14 +285,31 @@ class Ledger:
         if isinstance(body, AskedInVain | BadCasesDescribed):
             return after._asked(body.asked)
         if isinstance(body, JobStarted):
-            return replace(after, reservations={**self.reservations, body.job: body.reserved_s})
+            return after._opened(body, event.clock)
         if isinstance(body, JobFinished):
             return after._charged(body)
+        if isinstance(body, JobStopped):
+            return replace(after, spent=after.spent.with_usage(body.usage), open=after._without(body.job))
         if isinstance(body, Evaluated):
             return after._looked(body.evaluation.split)
         if isinstance(body, SealedDone):
             return after._looked("sealed")
         return after
+
+    def _opened(self, body: JobStarted, clock: float) -> Ledger:
+        found = Open(clock=clock, reserved_s=body.reserved_s, expected=body.expected)
+        return replace(self, open={**self.open, body.job: found})
+
+    def _without(self, job: str) -> dict[str, Open]:
+        return {name: each for name, each in self.open.items() if name != job}
+
+    def _left_alone(self, clock: float) -> Ledger:
+        """The controller that ended left its jobs: those still owed are started, and reserved for, again. Of those that
+        ended with it, what they held until then counts; those of a cluster say all of it at their own end."""
+        spent = self.spent
+        for each in self.open.values() if self.dies_with_us else ():
+            spent = spent.with_usage(each.until(clock))
+        return replace(self, spent=spent, open={})
 
     def _proposed(self, body: Proposed) -> Ledger:
         counted = self.spent.model_copy(update={"experiments": self.spent.experiments + 1})
@@ -265,6 +324,7 @@ class Ledger:
             "tokens_in": spent.tokens_in + asked.tokens_in,
             "tokens_out": spent.tokens_out + asked.tokens_out,
             "usd": spent.usd + (asked.usd or 0.0),
+            "asked_usd": spent.asked_usd + (asked.usd or 0.0),
         }
         return replace(self, spent=spent.model_copy(update=charged))
 
@@ -284,37 +344,34 @@ class Ledger:
         return replace(self, looks={**self.looks, split: self.looks[split] + 1})
 
     def _charged(self, body: JobFinished) -> Ledger:
-        usage: Usage = body.result.usage
-        spent = self.spent
-        charged = {
-            "cpu_s": spent.cpu_s + usage.cpu_s,
-            "gpu_s": spent.gpu_s + usage.gpu_s,
-            "usd": spent.usd + usage.usd,
-            "jobs": spent.jobs + 1,
-            "failures": spent.failures + (body.result.failure is not None),
-            "max_rss_mb": max(spent.max_rss_mb, usage.max_rss_mb),
-        }
-        open_jobs = {job: seconds for job, seconds in self.reservations.items() if job != body.job}
-        return replace(self, spent=spent.model_copy(update=charged), reservations=open_jobs)
+        spent = self.spent.with_usage(body.result.usage)
+        counted = {"jobs": spent.jobs + 1, "failures": spent.failures + (body.result.failure is not None)}
+        return replace(self, spent=spent.model_copy(update=counted), open=self._without(body.job))
 
     @property
     def reserved(self) -> float:
         """Seconds set aside for the jobs under way, summed."""
-        return sum(self.reservations.values())
+        return sum(each.reserved_s for each in self.open.values())
+
+    @property
+    def expected(self) -> Usage:
+        """What the jobs under way are expected to use of devices and money, summed."""
+        found = [each.expected for each in self.open.values() if each.expected is not None]
+        return Usage(gpu_s=sum(each.gpu_s for each in found), usd=sum(each.usd for each in found))
 
     def remaining(self, clock: float) -> Remaining:
         """Return what is left at controller time `clock` (seconds).
 
         Reserved seconds count against CPU hours, as one core each, and not against wall time: jobs under way run side
-        by side on the clock that is already ticking.
+        by side on the clock that is already ticking. What they are expected to use of devices and money counts too.
         """
-        granted, spent = self.granted, self.spent
+        granted, spent, expected = self.granted, self.spent, self.expected
         used: dict[str, float] = {
             "wall_s": max(self.charged(clock), spent.wall_s),
             "experiments": spent.experiments,
             "cpu_hours": (spent.cpu_s + self.reserved) / HOUR,
-            "gpu_hours": spent.gpu_s / HOUR,
-            "usd": spent.usd,
+            "gpu_hours": (spent.gpu_s + expected.gpu_s) / HOUR,
+            "usd": spent.usd + expected.usd,
         }
         limits = {name: limit for name, limit in granted.model_dump().items() if limit is not None}
         left = {name: max(0, limit - used[name]) for name, limit in limits.items()}

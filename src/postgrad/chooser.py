@@ -19,6 +19,7 @@ from postgrad.research import edit
 from postgrad.research.assemble import researcher_of
 from postgrad.research.base import Context, Guiding, Researcher
 from postgrad.research.binding import bound
+from postgrad.reserve import wall_limits
 from postgrad.scripts.asking import REPAIRS, repaired_first, repairs_of
 from postgrad.search import POLICIES
 from postgrad.session import START_UP_S, Session
@@ -91,11 +92,12 @@ class Chooser:
         return repaired_first(choice, shown, most) if most else choice
 
     def affordable_s(self) -> float | None:
-        """Nominal seconds that one more experiment may have: what the wall-clock budget still holds, and no more than
+        """Nominal seconds that one more experiment may have: what the budgets still hold, its own too, and no more than
         leaves room for its own final training, without which it cannot win."""
         session = self.session
         wall, cheap = session.remaining().wall_s, self.desk.cheap_s(self.lookahead)
         limits = [] if wall is None else [wall - self._reserve_s(), wall / (1 + session.final_share)]
+        limits += wall_limits(session)
         limits += [] if cheap is None else [cheap - START_UP_S * session.pace.overall()]
         return max(0.0, min(limits)) / session.pace.overall() if limits else None
 

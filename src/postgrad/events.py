@@ -29,6 +29,7 @@ from postgrad.records import (
     SealedRead,
     Split,
     TaskSpec,
+    Usage,
 )
 
 
@@ -90,6 +91,8 @@ class Proposed(Record):
 
 
 class JobStarted(Record):
+    """`expected` is what it will use at the measured pace, where it holds devices or has a price; it is set aside."""
+
     type: Literal["job_started"] = "job_started"
     job: str
     experiment: str
@@ -98,6 +101,17 @@ class JobStarted(Record):
     reserved_s: float
     base_hash: str | None = None
     sandbox: str = ""
+    expected: Usage | None = None
+
+
+class JobStopped(Record):
+    """The run ended a job that it had no more use for. Nothing came of it, and what it used counts."""
+
+    type: Literal["job_stopped"] = "job_stopped"
+    job: str
+    experiment: str
+    purpose: Split
+    usage: Usage
 
 
 class JobFinished(Record):
@@ -268,6 +282,7 @@ Body = Annotated[
         DataPrepared,
         Proposed,
         JobStarted,
+        JobStopped,
         JobFinished,
         Evaluated,
         Analysed,

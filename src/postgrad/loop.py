@@ -33,11 +33,13 @@ from postgrad.referee import Referee
 from postgrad.research.base import Researcher
 from postgrad.research.in_vain import asked_in_vain
 from postgrad.research.references import reference_recipes
+from postgrad.reserve import spent_up
 from postgrad.scoring import evaluate_search
 from postgrad.scripts.stopping import Stopper
 from postgrad.seal import seal
 from postgrad.session import Job, Session
 from postgrad.side_by_side import side_by_side
+from postgrad.spending import stop
 from postgrad.tester import Tester
 from postgrad.tree import Experiment, Tree
 
@@ -134,8 +136,8 @@ class Loop:
                 break
             self.tick("last experiments", [job for _, job in self.running.values()])
             time.sleep(POLL_S)
-        for _, job in self.running.values():
-            job.stop()
+        for job, under_way in self.running.values():
+            stop(self.session, job, under_way)
         self.running.clear()
         for node in self.session.tree.pending():
             cut = cut_off(f"the search ended first ({reason})")
@@ -243,8 +245,8 @@ class Loop:
             return "the budget of experiments is spent"
         if index < len(self.references):
             return None
-        if remaining.empty:
-            return "the budget is spent"
+        if (why := spent_up(self.session)) is not None:
+            return why
         if self._out_of_time():
             return "the wall-clock budget is spent, less what certifying needs"
         return None

@@ -151,11 +151,11 @@ class Referee:
         return self._analysis(node, judgement, shown)
 
     def _unlike(self, node: Experiment) -> Failure | None:
-        """What is wrong with the items of a script's experiment that ended before those of the source were known."""
-        outputs = [unit.outputs for result in node.results for unit in result.units]
-        if not outputs or not isinstance(self.session, ScriptSession):
+        """What of a script's experiment that ended before its source cannot be compared with that: items, hardware."""
+        found = [result for result in node.results if result.units]
+        if not found or not isinstance(self.session, ScriptSession):
             return None
-        return self.session.unlike(node.id, "search", outputs[0])
+        return self.session.unlike(node.id, "search", found[0])
 
     def _analysis(self, node: Experiment, found: Judgement, shown: tuple[Confusion, ...]) -> Analysis:
         parent = node.parent or found.rival

@@ -14,15 +14,16 @@ from typing import Callable, Iterator, Sequence
 from postgrad import __version__
 from postgrad.budget import Ledger, format_budget, merge
 from postgrad.engines import ENGINES
-from postgrad.engines.base import Engine
+from postgrad.engines.base import Engine, Placed
 from postgrad.engines.local import LocalEngine
 from postgrad.engines.remote.engine import RemoteEngine
 from postgrad.errors import PostgradError, UserError
+from postgrad.evaluate.hardware import told, unlike
 from postgrad.events import Event, JobFinished, Reopened, RunResumed, RunStarted, current
 from postgrad.execute.executor import Executor, RunningJob
 from postgrad.loop import Control, Loop
 from postgrad.recall import new_name, remember
-from postgrad.records import Budget, TaskSpec
+from postgrad.records import Budget, TaskSpec, Usage
 from postgrad.research.assemble import ready
 from postgrad.research.base import Researcher
 from postgrad.scripts.asking import editor_of
@@ -113,10 +114,10 @@ def opened(
     scratch = store.folder / "scratch"
     with closing(store):
         task = run_started(store).task
-        same_machine(store)
         with closing(engine or engine_of(task)) as used:
             wanted = task.engine.model_copy(update={"sandbox": "none"}) if unsandboxed else task.engine
             used.open(wanted)
+            same_machine(store, used)
             session = _session(store, used, task, listener)
             session.task = task.model_copy(update={"engine": wanted})
             yield session
@@ -124,21 +125,29 @@ def opened(
             scratch.rmdir()
 
 
-def same_machine(store: SqliteStore) -> None:
-    """Within a fixed time, another machine trains more or less: its scores are not compared.
+def same_machine(store: SqliteStore, engine: Engine) -> None:
+    """Within a fixed time, another machine trains more or less: its scores are not compared. Where the nodes of a
+    cluster train, it does not matter which machine asks them to.
 
     Raises:
-        UserError: experiments of a script would go on on another machine.
+        UserError: experiments of a script would go on on another kind of machine.
     """
     events = store.events()
-    began, here = run_started(store, events), machine()
-    differs = [name for name in ("system", "machine", "cores") if began.machine.get(name) != here[name]]
-    if began.task.script is None or not differs or not any(isinstance(e.body, JobFinished) for e in events):
+    task = run_started(store, events).task
+    ended = "search_ended" in current(events)
+    # What is trained at the end is compared among itself.
+    purposes = ("sealed",) if ended else ("search", "select")
+    done = [e.body.result.usage for e in events if isinstance(e.body, JobFinished) and e.body.purpose in purposes]
+    first = next((usage for usage in done if usage.hardware), None)
+    if not isinstance(engine, Placed) or first is None:
         return
-    told = ", ".join(f"{name} {began.machine.get(name)} there, {here[name]} here" for name in differs)
+    here = Usage(hardware=(engine.usual,))
+    if unlike(task, here, first, "the run") is None:
+        return
     raise UserError(
-        f"The run '{store.folder.name}' began on another machine ({told}). A script trains for a fixed time, so its "
-        "scores on different machines say nothing of each other. Go on where it began, or start a new run here."
+        f"The run '{store.folder.name}' trained on {told(first.hardware)}, and here is {told(here.hardware)}. A script "
+        "trains for a fixed time, so its scores on different machines say nothing of each other. Go on where it began, "
+        "or on a machine of the same kind with the same engine.threads and engine.workers, or start a new run here."
     )
 
 

@@ -56,12 +56,12 @@ from postgrad.records import (
 )
 from postgrad.records.job import unit_seed
 from postgrad.research import edit
+from postgrad.spending import allowed, expected, most_s
 from postgrad.store.base import Store
 from postgrad.train import BACKENDS
 from postgrad.train.models import model_hash, resolve_model
 from postgrad.tree import Experiment, Tree
 
-LEAST_JOB_S = 30.0  # The search's own end stops a job that has less left.
 START_UP_S = 5.0
 Inputs = tuple[tuple[Row, ...], tuple[Row, ...]]
 
@@ -301,6 +301,7 @@ class Session:
                 reserved_s=reserved,
                 base_hash=self._base_hash(job.recipe.base_model),
                 sandbox=self.executor.engine.sandbox,
+                expected=expected(self, job),
             )
         )
         return self.executor.start(spec, self.inputs(job))
@@ -329,6 +330,7 @@ class Session:
 
     def job_spec(self, job: Job) -> JobSpec:
         engine, told = self.executor.engine, self.task.engine
+        most, may = most_s(self, job), allowed(self, job)
         # The champion's final training is waited for by everything, and what runs beside it hardly trains.
         threads = engine.threads_alone if job.save_model else engine.threads
         base = resolve_model(job.recipe.base_model) if job.recipe.base_model else None
@@ -353,19 +355,9 @@ class Session:
             metric="" if self.plan.labels else self.task.metric,
             calibration=self.pace.calibration(job.recipe.stage.backend),
             models={name: str(resolve_model(name)) for name in edit.teachers(job.recipe)},
-            limits=Limits(wall_s=self._most_s(job), memory_mb=told.memory_mb, threads=threads),
+            limits=Limits(wall_s=most, memory_mb=told.memory_mb, threads=threads, allowed=may),
             save_model=job.save_model,
         )
-
-    def _most_s(self, job: Job) -> float:
-        """Seconds that a job may take. An experiment that leaves no room for its own final training cannot win, and a
-        reference's answers are not worth more than the whole budget."""
-        most, left, granted = self.task.engine.job_wall_s, self.remaining().wall_s, self.ledger.granted.wall_s
-        if job.purpose == "search" and left is not None:
-            most = min(most, max(LEAST_JOB_S, left / (1 + self.final_share)))
-        if job.purpose == "sealed" and not job.save_model and granted is not None and self.sealed is None:
-            most = min(most, max(LEAST_JOB_S, granted))
-        return most
 
     # --- answers --------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ CAUSES = {
     "oom": "the job needed more memory than it may use",
     "disk": "the disk is full",
     "timeout": "the job ran into its wall-clock limit",
+    "budget": "the job used up what budgets left it",
+    "other_hardware": "it was trained on another kind of hardware than what it would be compared with",
     "hung": "the job used no processor and made no progress",
     "empty": "a data step removed every row",
     "invalid": "the recipe's parameters are not valid",

@@ -97,6 +97,7 @@ class Tools:
             "paused_by": now.standing.paused.by if now.standing.paused else None,
             "granted": plain(now.ledger.granted),
             "spent": plain(now.ledger.spent),
+            "expected": plain(line.expected),
         }
 
     def result(self, experiment: str) -> Answer:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from postgrad.cli.outlook import Outlook
+    from postgrad.forecast import Forecast
+    from postgrad.records import Hardware, TaskSpec
 
 LABELS_SHOWN = 6
 
@@ -73,7 +75,6 @@ def _parts(found: Outlook, path: Path) -> Iterator[RenderableType]:
 
 def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
     """The task, its rows and the machine in short."""
-    from postgrad.budget import format_budget
     from postgrad.evaluate.guards import limit, named
     from postgrad.records import called
 
@@ -99,7 +100,25 @@ def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
     yield "search", f"{called(task.researcher)} with {task.search.policy}, seed {task.seed}"
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     yield "engine", f"{task.engine.kind}: {found.workers} jobs side by side, {threads} each"
+    yield from spending_facts(task, found.hardware, found.expected)
+
+
+def spending_facts(task: TaskSpec, where: Hardware, expected: Forecast | None) -> Iterator[tuple[str, str]]:
+    """What a job runs on, what may be spent, what that costs, and what is foreseen."""
+    from postgrad.budget import format_budget
+    from postgrad.forecast import in_words
+
+    if where.cpu:
+        yield "hardware", f"{where.kind} for each job"
     yield "budget", format_budget(task.budget)
+    if task.experiment != type(task.experiment)():
+        yield "experiment", f"at most {format_budget(task.experiment)} each in the search"
+    if task.engine.prices:
+        yield "prices", ", ".join(f"{name} ${price:g} an hour" for name, price in task.engine.prices.items())
+    elif task.budget.usd:
+        yield "prices", "none of hardware: the budget's dollars are those of language models"
+    if expected is not None:
+        yield "at the end", in_words(expected, task.budget)
 
 
 def _named(line: str) -> tuple[str, str]:

@@ -38,7 +38,8 @@ def check_script(task: TaskSpec, path: Path, as_json: bool) -> bool:
 
 
 def _facts(found: ScriptOutlook) -> Iterator[tuple[str, str]]:
-    from postgrad.budget import format_budget, format_duration
+    from postgrad.budget import format_duration
+    from postgrad.cli.check import spending_facts
     from postgrad.records import called
 
     task, script = found.task, found.task.script
@@ -62,7 +63,7 @@ def _facts(found: ScriptOutlook) -> Iterator[tuple[str, str]]:
     if found.left_out:
         yield "not taken", _some(found.left_out)
     yield "search", f"{called(task.researcher)} with {task.search.policy}, seed {task.seed}"
-    yield "budget", format_budget(task.budget)
+    yield from spending_facts(task, found.hardware, found.expected)
 
 
 def _some(names: tuple[str, ...]) -> str:

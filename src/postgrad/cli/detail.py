@@ -9,11 +9,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from postgrad.cli.output import facts, span
+from postgrad.cli.output import facts
 from postgrad.cli.reading import Reading
 from postgrad.records import RootCause, Value
+from postgrad.records.job import sum_of
 from postgrad.report import wording
 from postgrad.report.guards import guard_checks
+from postgrad.report.hardware import cost, machines
 from postgrad.research.difference import recipe_changes
 from postgrad.scripts.history import is_script
 from postgrad.tree import Experiment
@@ -106,7 +108,10 @@ def _facts(reading: Reading, node: Experiment) -> Iterator[tuple[str, str]]:
             why = f", because: {each.reason}" if each.reason else ""
             refused = "" if each.took_effect else " (refused)"
             yield "decision", f"{each.by}: {each.verb}{refused}: {each.said}{why}"
-    yield "cost", span(node.cost_s)
+    used = sum_of(result.usage for result in node.results)
+    yield "cost", cost(used)
+    for where in machines(used):
+        yield "hardware", where
 
 
 def _recipe(reading: Reading, node: Experiment) -> Iterator[RenderableType]:

@@ -121,6 +121,7 @@ class LiveScreen:
                 (f"{body.analysis.verdict:<9}", COLOURS[body.analysis.verdict]),
                 node.proposed.proposal.change,
                 ("  new champion" if crowned else "", "green bold"),
+                (_costs_so_far(session, event.clock), "dim"),
             )
         if isinstance(body, Proposed | Decided | Waiting):
             return _people(session.run, event.clock, body)
@@ -157,12 +158,15 @@ class LiveScreen:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
+        from postgrad.forecast import at_end, in_words
+
         remaining = session.remaining()
         used = 1.0 - remaining.fraction
         spent = session.ledger.spent
         left = [span(remaining.wall_s) + " left"] if remaining.wall_s is not None else []
         left += [f"{remaining.experiments} experiments left"] if remaining.experiments is not None else []
         money = f"${spent.usd:.2f}" if spent.usd or session.ledger.granted.usd is not None else "no money spent"
+        devices = f"{spent.gpu_s / 3600:.2f} GPU hours, " if spent.gpu_s else ""
         grid = Table.grid(padding=(0, 1))
         grid.add_row(
             "budget",
@@ -172,9 +176,12 @@ class LiveScreen:
         grid.add_row(
             "spent",
             "",
-            f"{span(session.store.clock())}, {span(spent.cpu_s)} of CPU, {money}, {len(session.tree)} experiments, "
-            f"{len(session.tree.failed())} failed",
+            f"{span(session.store.clock())}, {span(spent.cpu_s)} of CPU, {devices}{money}, {len(session.tree)} "
+            f"experiments, {len(session.tree.failed())} failed",
         )
+        expected = at_end(session.ledger, session.store.clock()) if session.search_ended is None else None
+        if expected is not None:
+            grid.add_row("at the end", "", in_words(expected, session.ledger.granted))
         return grid
 
     def _champion(self, session: Session) -> RenderableType:
@@ -212,6 +219,21 @@ class LiveScreen:
             if job.experiment not in pending:
                 table.add_row("running", job.experiment, "", Text(job.progress(), style="dim"))
         return table
+
+
+def _costs_so_far(session: Session, clock: float) -> str:
+    """Devices and money so far, and at the end of the run at this pace; "" where there are none."""
+    from postgrad.forecast import at_end
+
+    spent, expected = session.ledger.spent, at_end(session.ledger, clock)
+    parts = []
+    if spent.gpu_s:
+        end = f" of about {expected.gpu_hours:.2f}" if expected is not None else ""
+        parts.append(f"{spent.gpu_s / 3600:.2f}{end} GPU hours")
+    if spent.usd:
+        end = f" of about ${expected.usd:.2f}" if expected is not None else ""
+        parts.append(f"${spent.usd:.2f}{end}")
+    return f"  ({', '.join(parts)})" if parts else ""
 
 
 def _people(run: str, clock: float, body: Proposed | Decided | Waiting) -> RenderableType | None:

@@ -10,16 +10,17 @@ from typing import Mapping, Sequence
 
 from postgrad.certify import RESERVE_START
 from postgrad.cli.machine import training_libraries
-from postgrad.cli.planning import SplitLine, assumption, earlier_run, needs_told, rounded, split_lines
+from postgrad.cli.planning import Measured, SplitLine, assumption, earlier_run, needs_told, rounded, split_lines
 from postgrad.data.card import build_card, problems
-from postgrad.engines import ENGINES
 from postgrad.errors import UserError
 from postgrad.evaluate.guards.rows import side_rows
 from postgrad.evaluate.power import refusal
 from postgrad.evaluate.splits import Parts, SplitPlan, UnitPlan, split_task
 from postgrad.evaluate.tags import tags_of
+from postgrad.forecast import Forecast
 from postgrad.prepare import part_rows, plan_guards
-from postgrad.records import DataCard, Recipe, Record, Row, Stage, TaskSpec
+from postgrad.prospect import foreseen, looked, too_dear
+from postgrad.records import DataCard, Hardware, Recipe, Record, Row, Stage, TaskSpec
 from postgrad.research.assemble import ready
 from postgrad.research.drafts import starts_of
 from postgrad.research.language import speaks
@@ -39,6 +40,7 @@ class CostLine(Record):
 class Outlook(Record):
     """What `check` says. `card`, `splits` and `costs` are empty where problems hide them.
 
+    `hardware` is what one job has, `expected` what the whole run will have used.
     `not_certifiable` is why the sealed split is too small to certify anything; `power` says what the splits can show.
     """
 
@@ -54,6 +56,8 @@ class Outlook(Record):
     workers: int = 0
     threads: int = 0
     costs: tuple[CostLine, ...] = ()
+    hardware: Hardware = Hardware()
+    expected: Forecast | None = None
 
 
 def outlook(task: TaskSpec, runs_dir: Path | None = None) -> Outlook:
@@ -64,34 +68,39 @@ def outlook(task: TaskSpec, runs_dir: Path | None = None) -> Outlook:
     """
     found: list[str] = []
     parts = _read(task, found)
-    workers, threads = _engine(task, found)
+    prospect = looked(task, found)
+    has = {"workers": prospect.workers, "threads": prospect.threads, "hardware": prospect.where}
     _researcher(task, found)
     libraries = training_libraries()
     if libraries.status == "fail":
         found.append(f"Libraries that train are {libraries.found}. {libraries.advice}.")
     if parts is None:
-        return Outlook(task=task, problems=tuple(found), workers=workers, threads=threads)
+        return Outlook(task=task, problems=tuple(found)).model_copy(update=has)
     named: Mapping[str, tuple[Row, ...]] = {"train": parts.train, "dev": parts.dev, "test": parts.test}
     words = task.kind == "generation"
     found += problems(named, task.data.out_of_scope, words=words)
     card = build_card(named, task.data.out_of_scope, words=words) if parts.train else None
-    told = Outlook(task=task, card=card, workers=workers, threads=threads)
+    told = Outlook(task=task, card=card).model_copy(update=has)
     plan = _plan(task, parts, found) if not found else None
     if plan is None:
         return told.model_copy(update={"problems": tuple(found)})
     measured = earlier_run(task, runs_dir) if runs_dir is not None else None
     splits = split_lines(task, plan, lambda units: START_UP_S + _nominal_s(_dearest(task), units), measured)
     refused = refusal(splits[-1].texts)
+    costs = _costs(task, plan, prospect.workers)
+    speed, basis = _speed(measured)
+    usual_s = speed * costs[-1].seconds
     warnings = (*(card.warnings if card else ()), *_near_copies(plan), *_power_warnings(task, splits, refused))
     return told.model_copy(
         update={
-            "warnings": warnings,
+            "warnings": (*warnings, *too_dear(task, prospect, usual_s)),
             "mode": plan.mode,
             "train_rows": len({name for unit in (*plan.search, *plan.select) for name in unit.train}),
             "splits": splits,
             "not_certifiable": refused,
             "power": (assumption(splits), *needs_told(task, splits)),
-            "costs": _costs(task, plan, workers),
+            "costs": costs,
+            "expected": foreseen(task, prospect, usual_s, f"{costs[-1].what}, {basis}"),
         }
     )
 
@@ -119,18 +128,11 @@ def _researcher(task: TaskSpec, found: list[str]) -> None:
         found.append(f"researcher: {problem}")
 
 
-def _engine(task: TaskSpec, found: list[str]) -> tuple[int, int]:
-    """(workers, threads of each), or (0, 0) and a problem."""
-    try:
-        engine = ENGINES.get(task.engine.kind)
-        engine.open(task.engine)
-    except UserError as problem:
-        found.append(f"engine: {problem}")
-        return 0, 0
-    try:
-        return engine.slots, engine.threads
-    finally:
-        engine.close()
+def _speed(measured: Measured | None) -> tuple[float, str]:
+    """(measured wall seconds for each nominal one, what that rests on)."""
+    if measured is None or not measured.speed:
+        return 1.0, "from the sizes alone"
+    return measured.speed, f"at the pace of {measured.run}"
 
 
 def _plan(task: TaskSpec, parts: Parts, found: list[str]) -> SplitPlan | None:

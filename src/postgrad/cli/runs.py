@@ -6,7 +6,7 @@ import fcntl
 from pathlib import Path
 from typing import Any, Literal, Mapping
 
-from postgrad.budget import Ledger
+from postgrad.budget import Ledger, Spent
 from postgrad.errors import PostgradError, UserError, near_miss
 from postgrad.events import (
     Body,
@@ -21,8 +21,9 @@ from postgrad.events import (
     current,
     sealed_reads,
 )
+from postgrad.forecast import Forecast, at_end
 from postgrad.people.standing import Standing
-from postgrad.records import Record, SealedRead
+from postgrad.records import Budget, Record, SealedRead
 from postgrad.store.sqlite import EVENTS, SqliteStore, run_folders
 from postgrad.tree import Tree
 
@@ -34,7 +35,8 @@ class RunLine(Record):
     """One run as `list` shows it. Scores are the champion's; `started` is Unix time, `spent_s` controller seconds;
     `waiting` are the experiments that wait for a person, `paused` who paused it, `waits_for` what it waits for
     while it does nothing else, `go_on` the command that makes it go on, `memory` the name that it is
-    remembered under."""
+    remembered under; `spent` and `granted` are the whole account, `expected` what a run that still searches will have
+    used at its end."""
 
     run: str
     state: State
@@ -53,6 +55,9 @@ class RunLine(Record):
     memory: str | None = None
     waits_for: str | None = None
     go_on: str | None = None
+    spent: Spent = Spent()
+    granted: Budget = Budget()
+    expected: Forecast | None = None
 
     @property
     def asks(self) -> str | None:
@@ -159,6 +164,9 @@ def describe(folder: Path) -> RunLine:
         spent_s=ledger.spent.wall_s,
         note=_note(events, sealed),
         memory=first.memory,
+        spent=ledger.spent,
+        granted=ledger.granted,
+        expected=None if "search_ended" in bodies else at_end(ledger, events[-1].clock),
         **waits,
     )
 

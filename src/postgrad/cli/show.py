@@ -90,6 +90,7 @@ def _node_document(node: Experiment) -> dict[str, Any]:
 
 
 def _experiment_document(reading: Reading, node: Experiment) -> dict[str, Any]:
+    from postgrad.records.job import sum_of
     from postgrad.research.difference import recipe_changes
 
     return {
@@ -102,17 +103,22 @@ def _experiment_document(reading: Reading, node: Experiment) -> dict[str, Any]:
         "select": list(node.select),
         "final_model": reading.view.finals.get(node.id),
         "analysis": node.analysis,
+        "usage": sum_of(result.usage for result in node.results),
         "failures": [result.failure for result in node.results if result.failure],
         "bad_cases": reading.bad_cases(node),
     }
 
 
 def _print_tree(reading: Reading) -> None:
+    from postgrad.forecast import in_short, in_words
     from postgrad.report.terminal import champion_sparkline, terminal_tree
 
     screen, line = console(), reading.line
     screen.print(terminal_tree(reading.view))
     screen.print(f"\n[dim]{line.state}, metric {line.metric}[/dim]")
+    screen.print(f"spent {in_short(line.spent)}", style="dim", markup=False)
+    if line.expected is not None:
+        screen.print(f"at the end, at this pace: {in_words(line.expected, line.granted)}", style="dim", markup=False)
     if line.note:
         screen.print(line.note, style="yellow", markup=False)
     if line.asks:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from postgrad.records import EngineSpec, Limits, Usage
+from postgrad.records import EngineSpec, Hardware, Limits, Usage
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Exit:
     """
 
     code: int
-    cause: str | None  # "timeout" | "memory" | "stopped" | "hung" | "disk" | "processes" | None
+    cause: str | None  # "timeout" | "memory" | "stopped" | "hung" | "disk" | "processes" | "budget" | None
     usage: Usage
     refused: tuple[tuple[str, str], ...] = ()
 
@@ -86,4 +86,14 @@ class Demanding(Protocol):
 
     def complaints(self, spec: EngineSpec) -> list[str]:
         """One sentence for each fault: what was found, what was expected, what to do."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """An engine whose jobs all run on machines that it knows before they do."""
+
+    @property
+    def usual(self) -> Hardware:
+        """What a job of usual size runs on. Known once the engine is open."""
         ...

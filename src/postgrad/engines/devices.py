@@ -18,8 +18,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 MPS_PIPE, MPS_SHARE = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 MPS_DEFAULT = Path("/tmp/nvidia-mps")
 LIST_S = 20.0
-_CARD = re.compile(r"^GPU \d+: .*\(UUID: (GPU-[\w-]+)\)")
-_PART = re.compile(r"^\s+MIG .*\(UUID: (MIG-[\w/-]+)\)")
+CARD = re.compile(r"^GPU \d+: (?P<kind>.*) \(UUID: (?P<uuid>GPU-[\w-]+)\)")
+PART = re.compile(r"^\s+(?P<kind>MIG \S+).*\(UUID: (?P<uuid>MIG-[\w/-]+)\)")
 
 
 def devices(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -47,11 +47,11 @@ def listed(text: str) -> tuple[str, ...]:
     cards: dict[str, list[str]] = {}
     last = ""
     for line in text.splitlines():
-        if card := _CARD.match(line):
-            last = card[1]
+        if card := CARD.match(line):
+            last = card["uuid"]
             cards[last] = []
-        elif (part := _PART.match(line)) and last:
-            cards[last].append(part[1])
+        elif (part := PART.match(line)) and last:
+            cards[last].append(part["uuid"])
     return tuple(name for card, parts in cards.items() for name in parts or [card])
 
 

@@ -26,6 +26,7 @@ from typing import Iterator
 import psutil
 
 from postgrad.engines.base import Exit
+from postgrad.engines.prices import Meter
 from postgrad.engines.sandbox import MOST_PROCESSES, Sandbox
 from postgrad.records import Limits, Usage
 
@@ -85,13 +86,20 @@ class LocalHandle:
     """One process with its descendants."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], folder: Path, limits: Limits, sandbox: Sandbox, line: Line
+        self,
+        process: subprocess.Popen[bytes],
+        folder: Path,
+        limits: Limits,
+        sandbox: Sandbox,
+        line: Line,
+        meter: Meter,
     ) -> None:
         self._process = process
         self._folder = folder
         self._limits = limits
         self._watched = sandbox.watched
         self._line = line
+        self._meter = meter
         self._started = time.monotonic()
         self._tree = {process.pid: psutil.Process(process.pid)}
         self._active = Activity(self._started, 0.0, ())
@@ -129,7 +137,7 @@ class LocalHandle:
 
     def used(self) -> Usage:
         """What it has used so far, as of the last look."""
-        return Usage(wall_s=time.monotonic() - self._started, cpu_s=self._cpu_s, max_rss_mb=self._rss_mb)
+        return self._meter.used(time.monotonic() - self._started, self._cpu_s, self._rss_mb)
 
     # --- limits -------------------------------------------------------------------------------------------------------
 
@@ -147,6 +155,8 @@ class LocalHandle:
         self._cpu_s = max(self._cpu_s, cpu_s)
         if now - self._started > self._limits.wall_s:
             return "timeout"
+        if self._limits.allowed is not None and self._limits.allowed.over(self.used()):
+            return "budget"
         if rss_mb > self._limits.memory_mb:
             return "memory"
         if now - self._looked_at_disk > DISK_LOOK_S:
@@ -237,10 +247,10 @@ class LocalHandle:
         _, status, used = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         unit = 1 if sys.platform == "darwin" else 1024
-        usage = Usage(
-            wall_s=time.monotonic() - self._started,
-            cpu_s=max(self._cpu_s, used.ru_utime + used.ru_stime),
-            max_rss_mb=max(self._rss_mb, used.ru_maxrss * unit / MB),
+        usage = self._meter.used(
+            time.monotonic() - self._started,
+            max(self._cpu_s, used.ru_utime + used.ru_stime),
+            max(self._rss_mb, used.ru_maxrss * unit / MB),
         )
         refused = (*self._line.close(), *left)
         if cause is not None:  # Whatever outlived a job that was ended did so because it was ended.

@@ -23,11 +23,13 @@ from postgrad.engines.base import Handle
 from postgrad.engines.claims import Claims, claims_folder
 from postgrad.engines.devices import devices, mps
 from postgrad.engines.handle import Line, LocalHandle
+from postgrad.engines.hardware import Machine, machine
 from postgrad.engines.places import Places, Reach, job_reach, machine_places
+from postgrad.engines.prices import Meter
 from postgrad.engines.sandbox import Sandbox, Unsandboxed, chosen
-from postgrad.engines.shares import Shares, fitting
+from postgrad.engines.shares import Share, Shares, fitting
 from postgrad.errors import UserError
-from postgrad.records import EngineSpec, Limits
+from postgrad.records import EngineSpec, Hardware, Limits
 
 WORKER = (sys.executable, "-P", "-m", "postgrad.execute.worker")
 # The job begins when its limits are set: code between fork and exec is not safe in a process with threads. A job whose
@@ -51,10 +53,13 @@ class LocalEngine:
 
     Args:
         command: what is run with the job folder as last argument; the worker if not given.
+        granted: (devices, nodes) that a scheduler gave to the one job of this engine, on each of its nodes; None where
+            the engine gives out devices itself.
     """
 
-    def __init__(self, command: Sequence[str] = WORKER) -> None:
-        self._command = tuple(command)
+    def __init__(self, command: Sequence[str] = WORKER, granted: tuple[float, int] | None = None) -> None:
+        self._command, self._granted = tuple(command), granted
+        self._machine = Machine()
         self._spec = EngineSpec()
         self._slots = 1
         self._threads = 1
@@ -84,6 +89,7 @@ class LocalEngine:
         self._shares = Shares(tuple(map(int, cores)), own, self._slots, self._threads, spec.gpus)
         self._taken.clear()
         self._free_mb = psutil.virtual_memory().available / MB - SPARE_MB
+        self._machine = machine(available_cores())
         bare = environment(Path(os.devnull), 1)
         self._places = machine_places(bare)
         self._sandbox = chosen(spec.sandbox, self._places, bare)
@@ -97,6 +103,21 @@ class LocalEngine:
     def reads(self) -> tuple[Path, ...]:
         """What every job may read of this machine. Known once the engine is open."""
         return self._places.reads
+
+    @property
+    def usual(self) -> Hardware:
+        """What a job of usual size runs on. Known once the engine is open."""
+        return self._meter(self._shares.usual, self._threads).hardware
+
+    def _meter(self, share: Share, threads: int) -> Meter:
+        """What measures a job with this part of the machine."""
+        given = self._granted
+        seen = share.devices if given is None else self._machine.visible
+        found = self._machine.job(threads, bound=bool(share.cores), names=seen)
+        if share.part < 1.0:
+            found = found.model_copy(update={"held": found.held * share.part})
+        meter = Meter(found, self._spec.prices)
+        return meter if given is None else meter.holding(*given, granted=self._machine.granted)
 
     @property
     def slots(self) -> int:
@@ -149,7 +170,8 @@ class LocalEngine:
             _bind(process.pid, share.cores)
         line = Line(ours)
         line.go()
-        handle = LocalHandle(process, folder, limits, self._sandbox, line)
+        meter = self._meter(share, limits.threads)
+        handle = LocalHandle(process, folder, limits, self._sandbox, line, meter)
         self._handles.append(handle)
         if number is not None:
             self._taken[number] = handle

@@ -72,6 +72,11 @@ class Shares:
         cores = self._cores[number] if threads <= self._threads else ()
         return number, Share(cores, self._devices[number], self._part)
 
+    @property
+    def usual(self) -> Share:
+        """The first part, whoever has it."""
+        return Share(self._cores[0], self._devices[0], self._part) if self._cores else Share()
+
     def give_back(self, number: int) -> None:
         """A job has ended."""
         self._free.append(number)

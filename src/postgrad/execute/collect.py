@@ -15,12 +15,14 @@ from typing import Any, Mapping
 
 from pydantic import ValidationError
 
+from postgrad.budget import format_duration
 from postgrad.engines.base import Exit
 from postgrad.execute.answers import BadAnswers, Questions
 from postgrad.execute.files import Refused, check_model, plain_text, plain_value, read_regular, read_tail
 from postgrad.execute.forms import AnyAnswers, form_of
 from postgrad.execute.worker import MODEL_FORMAT, TRAINED
-from postgrad.records import Failure, JobResult, JobSpec, Limits, UnitResult
+from postgrad.records import Allowed, Failure, JobResult, JobSpec, Limits, UnitResult, Usage
+from postgrad.records.job import Amount
 from postgrad.store.artifacts import Artifacts
 
 MB = 1 << 20
@@ -42,6 +44,13 @@ REFUSED = {
 }
 
 
+# What a job may use of budgets: the key of a task file, and words for it.
+AMOUNTS: Mapping[Amount, tuple[str, str]] = {
+    "wall_s": ("wall", "time"),
+    "cpu_s": ("cpu_hours", "time of cores"),
+    "gpu_s": ("gpu_hours", "time of devices"),
+    "usd": ("usd", "money"),
+}
 # What became of a job whose place is gone, after every attempt that it was granted.
 LOST = {
     "lost": "Every node that the job was given to was lost, or ended it without a word.",
@@ -270,6 +279,8 @@ def _ended_by(ended: Exit, limits: Limits) -> Failure:
         return Failure(boundary="controller", kind="stopped", message="The job was stopped by the run.")
     if ended.cause in LOST:
         return Failure(boundary="engine", kind=ended.cause, message=LOST[ended.cause])
+    if ended.cause == "budget" and limits.allowed is not None:
+        return over_budget(limits.allowed, used)
     kind, message = {
         "timeout": ("timeout", f"The job reached its limit of {limits.wall_s:g} s."),
         "memory": (
@@ -282,6 +293,24 @@ def _ended_by(ended: Exit, limits: Limits) -> Failure:
         "processes": ("flood", "The job started more processes than it may."),
     }.get(ended.cause or "", (ended.cause or "unknown", "The engine ended the job."))
     return Failure(boundary="resource", kind=kind, message=message)
+
+
+def over_budget(allowed: Allowed, used: Usage) -> Failure:
+    """The failure of a job that used up what budgets left it, with what to do."""
+    name = allowed.over(used) or "wall_s"
+    key, words = AMOUNTS[name]
+    most, found = (_amount(name, getattr(each, name) or 0.0) for each in (allowed, used))
+    if name in allowed.of_run:
+        said = f"The job used up the {words} that the run's budget had left for one experiment: {found} of {most}."
+        advice = f"Grant the run more (budget.{key}), or try what takes less: fewer epochs or rows, a smaller model."
+    else:
+        said = f"The experiment used up its own {words}: this job {found}, and {most} were left for it."
+        advice = f"Raise experiment.{key} in the task file, or try what takes less: fewer epochs or rows."
+    return Failure(boundary="resource", kind="budget", message=f"{said} {advice}")
+
+
+def _amount(name: Amount, amount: float) -> str:
+    return f"${amount:.2f}" if name == "usd" else format_duration(amount)
 
 
 def _crash(message: str) -> Failure:

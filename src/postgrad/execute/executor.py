@@ -20,7 +20,8 @@ from postgrad.execute.answers import questions
 from postgrad.execute.collect import Collected, Collector, Fingerprint, Handed, isolation
 from postgrad.execute.files import Refused, plain_text, read_regular, remove_tree
 from postgrad.execute.forms import form_of
-from postgrad.records import Failure, JobResult, JobSpec, Row, Unit
+from postgrad.records import Failure, JobResult, JobSpec, Row, Unit, Usage
+from postgrad.records.job import sum_of
 from postgrad.store.artifacts import Artifacts
 
 PROGRESS_BYTES = 1 << 14
@@ -83,6 +84,14 @@ class RunningJob:
         if self._recheck is not None:
             self._recheck.stop()
 
+    def used(self) -> Usage:
+        """What it has used, once it has ended or was stopped; nothing before."""
+        parts = [] if self._first is None else [self._first.result.usage]
+        ended = self._handle.wait(0) if self._first is None else None
+        parts += [ended.usage] if ended is not None else []
+        parts += [self._recheck.used()] if self._recheck is not None else []
+        return sum_of(parts)
+
     def progress(self) -> str:
         """One line on how far the job is, for a person."""
         if self._recheck is not None:
@@ -128,13 +137,7 @@ class Recheck:
         found = Collector(self._spec, self._folder, self._handed, self._artifacts).collect(ended)
         remove_tree(self._folder)
         first = self._first.result
-        both = first.usage.model_copy(
-            update={
-                "wall_s": first.usage.wall_s + ended.usage.wall_s,
-                "cpu_s": first.usage.cpu_s + ended.usage.cpu_s,
-                "max_rss_mb": max(first.usage.max_rss_mb, ended.usage.max_rss_mb),
-            }
-        )
+        both = first.usage.plus(ended.usage)
         failure = self._failure(found)
         if failure is None:
             return first.model_copy(update={"usage": both})
@@ -154,6 +157,11 @@ class Recheck:
 
     def stop(self) -> None:
         self._handle.stop()
+
+    def used(self) -> Usage:
+        """What it has used, once it has ended or was stopped."""
+        ended = self._handle.wait(0)
+        return ended.usage if ended is not None else Usage()
 
 
 class Executor:

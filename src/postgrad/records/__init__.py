@@ -21,7 +21,8 @@ from postgrad.records.evaluation import (
     Transfer,
 )
 from postgrad.records.failed import Cause, Left, LogLine, Mend, MendKind, RootCause
-from postgrad.records.job import Failure, JobResult, JobSpec, Limits, StepReport, Unit, UnitResult, Usage
+from postgrad.records.hardware import Hardware
+from postgrad.records.job import Allowed, Failure, JobResult, JobSpec, Limits, StepReport, Unit, UnitResult, Usage
 from postgrad.records.orders import (
     Approve,
     Ban,
@@ -57,6 +58,7 @@ from postgrad.records.task import (
 
 __all__ = [
     "SCHEMA",
+    "Allowed",
     "Analysis",
     "Approve",
     "ApproveSpec",
@@ -83,6 +85,7 @@ __all__ = [
     "Generation",
     "Grant",
     "Guard",
+    "Hardware",
     "Inject",
     "JobResult",
     "JobSpec",

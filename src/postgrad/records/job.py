@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Iterable, Literal
 
 from pydantic import Field
 
 from postgrad.records.base import SCHEMA, Record, content_hash
+<<<<<<< HEAD
 from postgrad.records.estimates import Race
+=======
+from postgrad.records.hardware import Hardware, joined
+>>>>>>> ea45ed6 (Budgets in GPU hours and dollars by the person's own prices, hardware recorded with every job, and set apart where the clock ends a training)
 from postgrad.records.recipe import Recipe
 from postgrad.records.task import Generation
 
@@ -24,23 +28,87 @@ class Failure(Record):
 
 
 class Usage(Record):
-    """What one job used."""
+    """What one job used, all its attempts together.
+
+    Attributes:
+        gpu_s: seconds times devices that it held, whether it computed on them or not.
+        usd: of what has a price; `unpriced_gpu_s` are the device seconds that have none and are in no sum of money.
+        hardware: where it ran: one for each different machine, in order.
+    """
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     gpu_s: float = 0.0
     usd: float = 0.0
     max_rss_mb: float = 0.0
+    unpriced_gpu_s: float = 0.0
+    hardware: tuple[Hardware, ...] = ()
+
+    def plus(self, other: Usage) -> Usage:
+        """What two attempts used, or two jobs of one experiment."""
+        return Usage(
+            wall_s=self.wall_s + other.wall_s,
+            cpu_s=self.cpu_s + other.cpu_s,
+            gpu_s=self.gpu_s + other.gpu_s,
+            usd=self.usd + other.usd,
+            max_rss_mb=max(self.max_rss_mb, other.max_rss_mb),
+            unpriced_gpu_s=self.unpriced_gpu_s + other.unpriced_gpu_s,
+            hardware=joined(self.hardware, other.hardware),
+        )
+
+
+def sum_of(parts: Iterable[Usage]) -> Usage:
+    """What all of these used."""
+    found = Usage()
+    for part in parts:
+        found = found.plus(part)
+    return found
+
+
+Amount = Literal["wall_s", "cpu_s", "gpu_s", "usd"]
+
+
+class Allowed(Record):
+    """What one job may use of what is counted; None is no limit.
+
+    `of_run` names those that what is left of the run's budget sets, in place of the budget of one experiment.
+    """
+
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    gpu_s: float | None = None
+    usd: float | None = None
+    of_run: tuple[Amount, ...] = ()
+
+    def over(self, used: Usage) -> Amount | None:
+        """The first limit that is used up; None where all hold."""
+        amounts: tuple[Amount, ...] = ("wall_s", "cpu_s", "gpu_s", "usd")
+        for name in amounts:
+            most = getattr(self, name)
+            if most is not None and getattr(used, name) > most:
+                return name
+        return None
+
+    def less(self, used: Usage) -> Allowed:
+        """What is left of it."""
+        left = {
+            name: max(0.0, most - getattr(used, name))
+            for name in ("wall_s", "cpu_s", "gpu_s", "usd")
+            if (most := getattr(self, name)) is not None
+        }
+        return self.model_copy(update=left)
 
 
 class Limits(Record):
-    """What one job may use. A job that neither computes nor reports for `hung_s` is ended."""
+    """What one job may use. A job that neither computes nor reports for `hung_s` is ended; `allowed` is what budgets
+    leave it."""
 
     wall_s: float
     memory_mb: int
     threads: int
     hung_s: float = 300.0
     disk_mb: int = 20_000
+    allowed: Allowed | None = None
 
 
 def unit_seed(seed: int, unit: str) -> int:

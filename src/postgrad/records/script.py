@@ -18,6 +18,8 @@ class ScriptSpec(Record):
         protected: patterns of files that stay as they are although `editable` names them.
         run: the command of one experiment, without a shell; it starts in a checkout.
         time_s: what the script is told to train for, in `POSTGRAD_TIME_S`.
+        fixed: what is the same in all trainings. Of "time", scores on different hardware are not compared; of "steps"
+            the machine decides nothing.
         kill_s: wall seconds after which it is ended.
         leaves: files and folders that it writes and the referee reads.
         metric: the name of the number; `direction` says which way is better.
@@ -34,6 +36,7 @@ class ScriptSpec(Record):
     protected: tuple[str, ...] = ()
     run: tuple[str, ...]
     time_s: float = 300.0
+    fixed: Literal["time", "steps"] = "time"
     kill_s: float = 630.0
     leaves: tuple[str, ...] = ()
     metric: str

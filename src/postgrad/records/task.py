@@ -88,6 +88,8 @@ class EngineSpec(Record):
         lease_s: a node that was not heard of for so long is lost.
         retries: how often a job is started again whose node was lost.
         options: further settings of the cluster, in its own words.
+        prices: US dollars by kind of hardware, as the person pays them: `cpu_core_hour` for an hour of one core,
+            `default_gpu` for an hour of any device, and the kinds of devices, as jobs record them or a part of that.
     """
 
     kind: str = "local"
@@ -104,6 +106,7 @@ class EngineSpec(Record):
     lease_s: float = 30.0
     retries: int = 2
     options: dict[str, str] = Field(default_factory=dict)
+    prices: dict[str, float] = Field(default_factory=dict)
 
 
 class ApproveSpec(Record):
@@ -163,7 +166,7 @@ class JudgeSpec(Record):
 
 class TaskSpec(Record):
     """What the user wrote, resolved: every default filled in, every path absolute. A task of kind `script` has `script`
-    and no data."""
+    and no data. `experiment` is what the search may spend on one experiment, all its jobs and attempts together."""
 
     name: str
     objective: str
@@ -176,6 +179,7 @@ class TaskSpec(Record):
     base_models: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
     budget: Budget = Budget()
+    experiment: Budget = Budget()
     researcher: ResearcherSpec | str = "playbook"
     approve: ApproveSpec = ApproveSpec()
     search: SearchSpec = SearchSpec()

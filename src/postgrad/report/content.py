@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from postgrad.budget import HOUR, format_duration
+from postgrad.budget import HOUR, Spent, format_duration
 from postgrad.records import Difference, SealedRead, SealedScore
 from postgrad.report import wording
 from postgrad.report.failures import FailureSum, failures_of
@@ -261,12 +261,22 @@ def _budget(view: RunView) -> tuple[Line, ...]:
     if spent.gpu_s or granted.gpu_hours:
         lines.append(Line("GPU time", format_duration(spent.gpu_s), hours(granted.gpu_hours)))
     if spent.usd or granted.usd:
-        lines.append(Line("money", f"${spent.usd:.2f}", "no limit" if granted.usd is None else f"${granted.usd:g}"))
+        lines.append(Line("money", _money(spent), "no limit" if granted.usd is None else f"${granted.usd:g}"))
+    if spent.unpriced_gpu_s:
+        lines.append(Line("GPU time without a price", format_duration(spent.unpriced_gpu_s), "in no sum of money"))
     if spent.asked:
         tokens = f"{spent.tokens_in:,} tokens read, {spent.tokens_out:,} written"
         lines.append(Line("questions to proposers", f"{spent.asked} ({tokens})", "no limit"))
     lines.append(Line("largest job", f"{spent.max_rss_mb:,.0f} MB", f"{view.task.engine.memory_mb:,} MB a job"))
     return tuple(lines)
+
+
+def _money(spent: Spent) -> str:
+    """All dollars, and whose they are where there are both kinds."""
+    hardware = spent.usd - spent.asked_usd
+    if spent.asked_usd and hardware > 0.0:
+        return f"${spent.usd:.2f} (${hardware:.2f} hardware, ${spent.asked_usd:.2f} language models)"
+    return f"${spent.usd:.2f}"
 
 
 def _commands(view: RunView) -> tuple[tuple[str, str], ...]:

@@ -47,6 +47,7 @@ from postgrad.records import (
 from postgrad.report.contamination import Contamination, contamination_of
 from postgrad.report.decisions import Decision, decisions_of
 from postgrad.report.guards import GuardCheck, final_models, guard_checks
+from postgrad.report.hardware import ran_on
 from postgrad.report.tried import Tried, compared, what_was_tried
 from postgrad.report.verdict import Verdict, verdict_of
 from postgrad.tree import Experiment, State, Tree
@@ -263,7 +264,7 @@ def build_view(
         started_at=events[0].at,
         task=started.task,
         postgrad=started.postgrad,
-        machine=started.machine | _sandbox(events),
+        machine=started.machine | _sandbox(events) | ran_on(events),
         packages=started.packages,
         resumed=sum(isinstance(event.body, RunResumed) for event in events),
         plan=plan,

@@ -50,6 +50,7 @@ class RunningScript(RunningJob):
         self._tree = str(spec.recipe.stage.params.get("tree", "")) or executor.workspace.baseline
         self._result: JobResult | None = None
         self._ran: Exit | None = None
+        self._used = Usage()
         self._known: Mapping[str, tuple[int, str]] = {}
         # What else the machine did: within a fixed time, a busy machine trains less.
         self._beside = {"load_at_start": round(os.getloadavg()[0], 2)}
@@ -64,6 +65,7 @@ class RunningScript(RunningJob):
                 if ended is None and self._ran is None and self._of.watched:
                     self.curve.look()
                 if ended is not None:
+                    self._used = self._used.plus(ended.usage)
                     self._result = self._measured(ended) if self._ran else self._ended(ended)
                 if self._result is not None:
                     remove_tree(self._folder)
@@ -73,6 +75,7 @@ class RunningScript(RunningJob):
         """End what runs. Idempotent."""
         self._handle.stop()
 
+<<<<<<< HEAD
     def cut(self, race: Race) -> JobResult:
         """End the script on its way: what it used, and what it would have come to."""
         self._handle.stop()
@@ -82,6 +85,12 @@ class RunningScript(RunningJob):
         self._result = JobResult(job=self.spec.job, usage=usage, log_tail=_tail(log), race=race)
         remove_tree(self._folder)
         return self._result
+=======
+    def used(self) -> Usage:
+        """What script and referee have used, once they have ended or were stopped."""
+        ended = self._handle.wait(0) if self._result is None else None
+        return self._used if ended is None else self._used.plus(ended.usage)
+>>>>>>> ea45ed6 (Budgets in GPU hours and dollars by the person's own prices, hardware recorded with every job, and set apart where the clock ends a training)
 
     def progress(self) -> str:
         """What the script said last, for a person."""
@@ -194,6 +203,8 @@ class RunningScript(RunningJob):
         }
         (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
         limits = self.spec.limits.model_copy(update={"wall_s": limit_s}) if limit_s else self.spec.limits
+        if limits.allowed is not None:  # What the script has used is not the referee's any more.
+            limits = limits.model_copy(update={"allowed": limits.allowed.less(self._used)})
         return self._of.engine.start(folder.resolve(), limits)
 
     def _wrong(self, ended: Exit, log: Path) -> Failure | None:
@@ -216,7 +227,8 @@ class RunningScript(RunningJob):
             model = self._kept() if self.spec.save_model else None
         if failure is not None and not failure.evidence:
             failure = failure.model_copy(update={"evidence": _tail(log)})
-        usage: Usage = self._ran.usage
+        # Where the referee measured says nothing of how far the training got.
+        usage = self._used.model_copy(update={"hardware": self._ran.usage.hardware})
         return JobResult(job=self.spec.job, units=units, model=model, usage=usage, failure=failure, log_tail=_tail(log))
 
     def _kept(self) -> str:

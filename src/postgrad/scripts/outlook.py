@@ -8,13 +8,16 @@ from tempfile import TemporaryDirectory
 from postgrad.budget import format_duration
 from postgrad.certify import RESERVE_CAP
 from postgrad.errors import UserError
-from postgrad.records import Record, ScriptSpec, TaskSpec
+from postgrad.forecast import Forecast
+from postgrad.prospect import foreseen, looked, too_dear
+from postgrad.records import Hardware, Record, ScriptSpec, TaskSpec
 from postgrad.research.assemble import ready
 from postgrad.scripts.constants import constants, tunable
 from postgrad.scripts.edits import edits_for
 from postgrad.scripts.protect import Rules
 from postgrad.scripts.session import TRAININGS
 from postgrad.scripts.workspace import Workspace
+from postgrad.session import START_UP_S
 
 
 class ScriptOutlook(Record):
@@ -24,6 +27,7 @@ class ScriptOutlook(Record):
         constants: "NAME = value" of those that may be tuned, what usually matters first.
         edits: kinds of the small edits that apply.
         left_out: what of the source is not taken, and why.
+        hardware: what one job has. `expected`: what the whole run will have used.
     """
 
     task: TaskSpec
@@ -34,6 +38,8 @@ class ScriptOutlook(Record):
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    hardware: Hardware = Hardware()
+    expected: Forecast | None = None
 
 
 def script_outlook(task: TaskSpec) -> ScriptOutlook:
@@ -69,7 +75,8 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
             if word.endswith(".py") and word not in files
         ]
     problems += _lacking(task)
-    warnings = []
+    prospect, each_s = looked(task, problems), START_UP_S + script.time_s
+    warnings = list(too_dear(task, prospect, each_s))
     if any(word in editable for word in script.referee):
         problems.append("script.referee: experiments may edit it. Take it out of script.editable.")
     if not script.trusted:
@@ -95,6 +102,8 @@ def _looked(task: TaskSpec, script: ScriptSpec, workspace: Workspace) -> ScriptO
         left_out=workspace.left_out,
         warnings=tuple(warnings),
         problems=tuple(problems),
+        hardware=prospect.where,
+        expected=foreseen(task, prospect, each_s, "by the time that the script is told"),
     )
 
 

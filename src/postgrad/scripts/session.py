@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 from math import log2
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 from postgrad.evaluate.graded import UnitTexts, read_texts
+from postgrad.evaluate.hardware import unlike as unlike_hardware
 from postgrad.evaluate.splits import SplitPlan, UnitPlan
 from postgrad.events import Body, Event, JobFinished, Proposed, SearchEnded
 from postgrad.execute.executor import Executor
-from postgrad.records import Failure, JobResult, JobSpec, Limits, Recipe, Row, ScriptSpec, Split, Unit
+from postgrad.records import Failure, JobResult, JobSpec, Limits, Recipe, Row, ScriptSpec, Split, Unit, Usage
 from postgrad.records.job import unit_seed
 from postgrad.scripts.evidence import unlike
 from postgrad.scripts.executor import ScriptExecutor
@@ -19,6 +20,7 @@ from postgrad.scripts.settings import LARGER, setting_of
 from postgrad.scripts.versions import Versions
 from postgrad.scripts.workspace import Workspace
 from postgrad.session import Inputs, Job, Session
+from postgrad.spending import allowed
 from postgrad.store.base import Store
 from postgrad.tree import Experiment
 
@@ -26,6 +28,15 @@ from postgrad.tree import Experiment
 TRAININGS = 3
 # What a script may leave on the disk, in MB, and how long it may be silent beyond the time that it is told.
 DISK_MB, SILENT_S = 4_000, 60.0
+
+
+class First(NamedTuple):
+    """The training of a split that others are held to: that of the source, once there is one."""
+
+    source: bool
+    experiment: str
+    outputs: str
+    usage: Usage
 
 
 def tree_of(recipe: Recipe) -> str:
@@ -44,8 +55,8 @@ class ScriptSession(Session):
         self._sizes: dict[str, int] = {}
         self._named: dict[str, dict[str, Row]] = {}
         self._unread: dict[str, list[str]] = {}
-        # Split -> whether it is the source, the experiment and the outputs, of the training that others are held to.
-        self._first: dict[str, tuple[bool, str, str]] = {}
+        # Split -> the training that others are held to.
+        self._first: dict[str, First] = {}
         self._items_of: dict[str, frozenset[str]] = {}
         super().__init__(store, executor, listener)  # The executor runs what this session asks of it, and nothing else.
         prepared = self.prepared
@@ -135,30 +146,36 @@ class ScriptSession(Session):
         if isinstance(body := event.body, JobFinished):
             outputs = [unit.outputs for unit in body.result.units]
             self._unread.setdefault(body.purpose, []).extend(outputs)
-            known = self._first.get(body.purpose)
-            if outputs and (known is None or (not known[0] and self._is_source(body.experiment))):
-                self._first[body.purpose] = (self._is_source(body.experiment), body.experiment, outputs[0])
+            known, source = self._first.get(body.purpose), self._is_source(body.experiment)
+            if outputs and (known is None or (not known.source and source)):
+                self._first[body.purpose] = First(source, body.experiment, outputs[0], body.result.usage)
 
-    # --- items: the same of every training ------------------------------------------------------------------------
+    # --- items and hardware: the same of every training -----------------------------------------------------------
 
     def finish(self, job: Job, result: JobResult) -> None:
-        """Record what a job gave back; one whose items are not those of the source has failed."""
-        wrong = self.unlike(job.experiment, job.purpose, result.units[0].outputs) if result.units else None
+        """Record what a job gave back; one that cannot be compared with the source has failed."""
+        wrong = self.unlike(job.experiment, job.purpose, result)
         if wrong is not None:
             result = result.model_copy(update={"units": (), "model": None, "failure": wrong})
         super().finish(job, result)
 
-    def unlike(self, experiment: str, part: Split, outputs: str) -> Failure | None:
-        """How the items of a training differ from those of the source, or of the first one while the source has none.
+    def unlike(self, experiment: str, part: Split, result: JobResult) -> Failure | None:
+        """How the items, or the hardware, of a training differ from those of the source, or of the first one while the
+        source has none.
 
-        Those of the end are weighed together, when all are there.
+        Items of the end are weighed together, when all are there.
         """
         known = self._first.get(part)
-        if known is None or part == "sealed" or (not known[0] and self._is_source(experiment)):
+        if not result.units or known is None or (not known.source and self._is_source(experiment)):
             return None
-        if known[2] not in self._items_of:
-            self._items_of = {known[2]: frozenset(self.texts(known[2]).ids)}
-        return unlike(frozenset(self.texts(outputs).ids), self._items_of[known[2]], known[1])
+        if (elsewhere := unlike_hardware(self.task, result.usage, known.usage, known.experiment)) is not None:
+            return elsewhere
+        if part == "sealed":
+            return None
+        if known.outputs not in self._items_of:
+            self._items_of = {known.outputs: frozenset(self.texts(known.outputs).ids)}
+        names = frozenset(self.texts(result.units[0].outputs).ids)
+        return unlike(names, self._items_of[known.outputs], known.experiment)
 
     def _is_source(self, experiment: str) -> bool:
         node = self.tree.experiments.get(experiment)
@@ -274,6 +291,7 @@ class ScriptSession(Session):
                 threads=engine.threads,
                 hung_s=setting.time_s + SILENT_S,
                 disk_mb=DISK_MB,
+                allowed=allowed(self, job),
             ),
             save_model=job.save_model,
         )

@@ -36,13 +36,15 @@ from postgrad.registry import Registry
 from postgrad.search import POLICIES
 from postgrad.search.base import OptionPolicy, SpacePolicy
 from postgrad.spec.guards import check_guards
-from postgrad.spec.keys import BUDGET_KEYS, HELP
+from postgrad.spec.keys import BUDGET_KEYS, EXPERIMENT_KEYS, HELP
+from postgrad.spec.money import check_money
 from postgrad.train import BACKENDS
 from postgrad.train.models import absolute_reference
 
 SECTIONS: dict[str, type[Record]] = {
     "data": DataSpec,
     "budget": Budget,
+    "experiment": Budget,
     "guards": Guard,
     "approve": ApproveSpec,
     "search": SearchSpec,
@@ -93,8 +95,8 @@ def _messages(where: str, record: type[Record] | None, wrong: ValidationError) -
 
 
 def _keys_of(where: str, record: type[Record] | None) -> tuple[str, ...]:
-    if where == "budget":
-        return BUDGET_KEYS
+    if where in ("budget", "experiment"):
+        return BUDGET_KEYS if where == "budget" else EXPERIMENT_KEYS
     return tuple(record.model_fields) if record else ()
 
 
@@ -121,6 +123,7 @@ def check_values(sections: dict[str, Any], root: Path, problems: list[str]) -> N
     _check_judge(sections, root, problems)
     check_guards(sections, root, problems)
     _check_researcher(sections, problems)
+    check_money(sections, problems)
     _check_script(sections, problems)
 
 
@@ -220,7 +223,9 @@ def _check_researcher(sections: Mapping[str, Any], problems: list[str]) -> None:
     """A budget of dollars alone ends nothing once no model can be paid any more: the playbook is free."""
     budget: Budget = sections.get("budget", Budget())
     others = (budget.wall_s, budget.experiments, budget.cpu_hours, budget.gpu_hours)
-    if isinstance(sections.get("researcher"), ResearcherSpec) and budget.usd is not None and others == (None,) * 4:
+    priced = sections.get("engine", EngineSpec()).prices
+    asks = isinstance(sections.get("researcher"), ResearcherSpec)
+    if asks and not priced and budget.usd is not None and others == (None,) * 4:
         problems.append(
             "budget: dollars alone do not end a run, because the playbook goes on without them. Add a time or a number "
             f"of experiments, as '${budget.usd:g}, 2h'."

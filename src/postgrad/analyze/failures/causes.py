@@ -45,7 +45,7 @@ MEANINGS: Mapping[Cause, Meaning] = {
     ),
     "timeout": Meaning(
         "It ran longer than it may.",
-        "Take fewer epochs or rows, a smaller model, or raise engine.job_wall_s.",
+        "Take fewer epochs or rows, a smaller model, or raise engine.job_wall_s or the budget that is named.",
         "this recipe takes longer than a job may",
         SHORTER,
     ),

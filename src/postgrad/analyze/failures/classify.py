@@ -31,6 +31,7 @@ NEARLY = 0.9
 SEEN: Mapping[tuple[str, str], Cause] = {
     ("isolation", ""): "sandbox_refusal",
     ("resource", "timeout"): "timeout",
+    ("resource", "budget"): "timeout",
     ("resource", "hung"): "hang",
     ("resource", "oom"): "host_oom",
     ("resource", "disk"): "disk_full",

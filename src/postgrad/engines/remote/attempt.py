@@ -101,13 +101,17 @@ class Attempt:
             elif path.is_file() and not (path.name in SHOWN and (work / path.name).exists()):
                 shutil.copy2(path, work / path.name)
         here = {"workers": 1, "threads": limits.threads, "memory_mb": limits.memory_mb, "sandbox": spec.sandbox}
+        if limits.allowed is not None:
+            limits = limits.model_copy(update={"allowed": limits.allowed.less(self.granted.before)})
         told = Told(
             job=self._job.name,
             token=self.granted.token,
             command=tuple(command),
             limits=limits,
-            spec=EngineSpec.model_validate(here),
+            spec=EngineSpec.model_validate({**here, "prices": spec.prices}),
             lease_s=spec.lease_s,
+            gpus=spec.gpus,
+            nodes=spec.nodes,
         )
         write(self.folder / TOLD, told)
 

@@ -19,7 +19,7 @@ from postgrad.engines.base import Exit, Handle
 from postgrad.engines.local import WORKER
 from postgrad.engines.remote.attempt import Attempt, Grants
 from postgrad.engines.remote.cluster import Capacity, Cluster, Request, Resources, Status, Unreachable
-from postgrad.engines.remote.lease import Ended, together
+from postgrad.engines.remote.lease import Ended
 from postgrad.errors import UserError
 from postgrad.records import EngineSpec, Limits, Usage
 
@@ -74,7 +74,7 @@ class RemoteHandle:
             self._grants.call_off()
             self._cancel()
             self._until_gone()
-            used = together(self._attempt.granted.before, self._attempt.used())
+            used = self._attempt.granted.before.plus(self._attempt.used())
             self._attempt.hand_over(self._folder)
             self._exit = Exit(code=-15, cause="stopped", usage=used)
 
@@ -125,7 +125,7 @@ class RemoteHandle:
         self._cancel()
         granted = self._attempt.granted
         lost, preempted = granted.lost + (cause == "lost"), granted.preempted + (cause == "preempted")
-        before = together(granted.before, self._attempt.used())
+        before = granted.before.plus(self._attempt.used())
         if lost <= self._engine.spec.retries and preempted <= MOST_PREEMPTIONS:
             self._attempt = self._next(lost, preempted, before)
             return
@@ -158,7 +158,7 @@ class RemoteHandle:
             self._again("preempted", "The cluster took the node away.")
             return
         self._attempt.hand_over(self._folder)
-        usage = together(self._attempt.granted.before, ended.usage)
+        usage = self._attempt.granted.before.plus(ended.usage)
         self._exit = Exit(ended.code, ended.cause, usage, ended.refused)
 
     def _doubt(self, now: float) -> None:

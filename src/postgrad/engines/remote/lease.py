@@ -44,7 +44,10 @@ class Granted(Record):
 
 
 class Told(Record):
-    """What a node is to do: `job` names the folder in `work`, `spec` is that of the node's own local engine."""
+    """What a node is to do: `job` names the folder in `work`, `spec` is that of the node's own local engine.
+
+    `gpus` and `nodes` are what the cluster was asked for: what the job holds while it runs.
+    """
 
     job: str
     token: str
@@ -52,6 +55,8 @@ class Told(Record):
     limits: Limits
     spec: EngineSpec
     lease_s: float
+    gpus: float = 0.0
+    nodes: int = 1
 
 
 class Lease(Record):
@@ -144,14 +149,3 @@ def granted_in(folder: Path) -> Granted | None:
         raise
     except ValueError as wrong:
         raise OSError(errno.EIO, "what is granted cannot be read", str(folder / GRANT)) from wrong
-
-
-def together(first: Usage, second: Usage) -> Usage:
-    """What two attempts used."""
-    return Usage(
-        wall_s=first.wall_s + second.wall_s,
-        cpu_s=first.cpu_s + second.cpu_s,
-        gpu_s=first.gpu_s + second.gpu_s,
-        usd=first.usd + second.usd,
-        max_rss_mb=max(first.max_rss_mb, second.max_rss_mb),
-    )

@@ -70,7 +70,7 @@ class Node:
 
     def run(self) -> int:
         """Run the job to its end; the exit code of this program."""
-        engine = LocalEngine(self._told.command)
+        engine = LocalEngine(self._told.command, (self._told.gpus, self._told.nodes))
         try:
             engine.open(self._told.spec)
             handle = engine.start(self._folder / WORK / self._told.job, self._told.limits)
