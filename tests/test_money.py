@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
+from postgrad.bench.overhead import SimulatedEngine, simulated_task
 from postgrad.budget import Ledger
+from postgrad.engines.base import Exit
+from postgrad.engines.prices import Meter
 from postgrad.errors import UserError
-from postgrad.events import AskedInVain, Body, JobStarted, JobStopped, RunResumed
+from postgrad.events import AskedInVain, Body, Event, JobFinished, JobStarted, JobStopped, RunResumed
 from postgrad.forecast import at_end, beforehand, in_words
-from postgrad.records import Asked, Budget, EngineSpec, Hardware, TaskSpec, Usage
+from postgrad.records import Asked, Budget, EngineSpec, Hardware, JobSpec, Limits, TaskSpec, Usage
+from postgrad.runner import drive, opened, start_run
+from postgrad.session import Session
 from postgrad.spec import load_task
 from postgrad.testing.events import a_start, job_finished, job_started, numbered, proposed
 
@@ -150,3 +155,70 @@ def test_before_a_run_sizes_and_prices_say_what_it_will_cost() -> None:
     assert found.gpu_hours == pytest.approx(4.0) and found.wall_s == pytest.approx(2 * HOUR)
     assert found.usd == pytest.approx(4 * (3.0 + 2 * 0.5)) and found.experiments == pytest.approx(16 * 0.8)
     assert beforehand(Budget(), 1.0, 1, where, prices, basis="x", end=0.2) is None
+
+
+# --- while a run goes on ----------------------------------------------------------------------------------------------
+
+
+class Ended:
+    """A job that has ended: what it used, and whether that was more than it may."""
+
+    def __init__(self, used: Usage, limits: Limits) -> None:
+        over = limits.allowed is not None and limits.allowed.over(used) is not None
+        self._exit = Exit(code=-15 if over else 0, cause="budget" if over else None, usage=used)
+
+    def wait(self, timeout: float) -> Exit | None:
+        return self._exit
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+class Priced(SimulatedEngine):
+    """Simulated jobs on a device each, which take 5 to 15 s as the recipe decides."""
+
+    usual = Hardware(cpu="simulated", threads=1, device="NVIDIA H100", devices=1, held=1.0)
+    prices = {"H100": 36.0}
+
+    def start(self, folder: Path, limits: Limits) -> Any:
+        super().start(folder, limits)
+        recipe = JobSpec.model_validate_json((folder / "job.json").read_text()).recipe
+        wall_s = 5.0 + 10.0 * int(recipe.hash[:4], 16) / 65535
+        return Ended(Meter(self.usual, self.prices).used(wall_s, wall_s, 1.0), limits)
+
+
+def run_with(folder: Path, budget: Budget, experiment: Budget | None = None) -> tuple[Session, tuple[Event, ...]]:
+    """A whole run of simulated jobs that cost a cent a second, and its events; the session is closed."""
+    engine = EngineSpec(gpus=1, prices=Priced.prices)
+    changes = {"budget": budget, "experiment": experiment or Budget(), "engine": engine}
+    task = simulated_task(folder, 5).model_copy(update=changes)
+    with opened(start_run(task, folder / "runs"), engine=Priced()) as session:
+        drive(session)
+        return session, tuple(session.store.events())
+
+
+@pytest.mark.parametrize("budget", [Budget(gpu_hours=0.2), Budget(usd=7.2)])
+def test_a_run_ends_with_its_devices_or_its_money_and_keeps_back_what_certifying_needs(
+    tmp_path: Path, budget: Budget
+) -> None:
+    session, events = run_with(tmp_path, budget)
+    spent, ended = session.ledger.spent, session.search_ended
+    assert ended is not None and ("GPU hours" if budget.gpu_hours else "dollars") in ended.reason
+    assert session.sealed is not None, "the end of the run was paid for"
+    assert 360.0 < spent.gpu_s <= 720.0 and spent.usd == pytest.approx(spent.gpu_s / 100)
+    jobs = [e.body for e in events if isinstance(e.body, JobStarted | JobFinished)]
+    assert sum(b.result.usage.gpu_s for b in jobs if isinstance(b, JobFinished)) == pytest.approx(spent.gpu_s)
+    assert all(b.expected is not None and b.expected.gpu_s > 0 for b in jobs if isinstance(b, JobStarted))
+
+
+@pytest.mark.parametrize("limit", [Budget(wall_s=10.0), Budget(gpu_hours=10 / HOUR), Budget(usd=0.1)])
+def test_an_experiment_over_its_own_budget_fails_by_name_and_the_run_goes_on(tmp_path: Path, limit: Budget) -> None:
+    session, _ = run_with(tmp_path, Budget(experiments=12), limit)
+    over = [node for node in session.tree.all() if node.failure is not None]
+    within = [node for node in session.tree.all() if node.score is not None]
+    assert over and within and session.sealed is not None
+    for node in over:
+        assert node.failure is not None and (node.failure.boundary, node.failure.kind) == ("resource", "budget")
+        assert "Raise experiment." in node.failure.message
+        assert node.analysis is not None and node.analysis.root is not None and node.analysis.root.cause == "timeout"
+    assert all(node.cost_s <= 10.0 for node in within) and all(node.cost_s > 10.0 for node in over)

@@ -216,6 +216,7 @@ def test_check_says_what_the_effect_takes_and_costs(tmp_path: Path) -> None:
     assert search.need is not None and search.need_s is not None and search.need_s > 0
     assert search.need_usd == pytest.approx(search.need_s / 3600 * 2.0)
     assert "$" in found.power[1]
+    assert found.hardware.cpu and found.expected is not None and found.expected.usd > 0
     json.dumps(found.model_dump(mode="json"), allow_nan=False)
 
 

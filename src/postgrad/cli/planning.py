@@ -12,6 +12,7 @@ from statistics import median
 from typing import Callable, Iterator, Sequence
 
 from postgrad.budget import HOUR, format_duration
+from postgrad.engines.prices import CORE
 from postgrad.errors import PostgradError, UserError
 from postgrad.evaluate.power import DISCORDANT, SEED_SD, Need, Noise, need, recorded_seed_sd, smallest_effect
 from postgrad.evaluate.sealed import discordance
@@ -52,7 +53,7 @@ class SplitLine(Record):
     again with other train rows is not a new item. `between_recipes` is that between two recipes, each trained with one
     seed. `need` is what the task's `min_effect` takes where it is not visible (sealed: between finished models), None
     where it is; `need_s` the training it takes, in seconds on one core beyond what a comparison takes now, and
-    `need_usd` the price of that, where the budget has one.
+    `need_usd` the price of that, where an hour of a core or the budget has one.
     """
 
     split: str
@@ -78,7 +79,7 @@ def split_lines(task: TaskSpec, plan: SplitPlan, cost: Cost, measured: Measured 
         wanted = need(task.min_effect, texts, compared, PRESENT_SEEDS)
         seconds = _more_s(wanted, texts, units, plan.mode == "cv" and split != "sealed", cost)
         speed = measured.speed if measured and measured.speed else 1.0
-        price = price_per_hour(task.budget)
+        price = task.engine.prices.get(CORE, price_per_hour(task.budget))
         lines.append(
             SplitLine(
                 split=split,
@@ -201,7 +202,7 @@ def _need_told(task: TaskSpec, line: SplitLine) -> str:
             told += f" Together: about {rounded(wanted.both[0]):,} texts and {wanted.both[1]} seeds."
     if line.need_s is not None:
         told += f" That is {format_duration(rounded(line.need_s))} more training for a comparison, on one core"
-        told += f", ${line.need_usd:.2f} at the budget's rate." if line.need_usd is not None else "."
+        told += f", about ${line.need_usd:.2f}." if line.need_usd is not None else "."
     return told
 
 
