@@ -7,11 +7,8 @@ from typing import Iterable, Literal
 from pydantic import Field
 
 from postgrad.records.base import SCHEMA, Record, content_hash
-<<<<<<< HEAD
 from postgrad.records.estimates import Race
-=======
 from postgrad.records.hardware import Hardware, joined
->>>>>>> ea45ed6 (Budgets in GPU hours and dollars by the person's own prices, hardware recorded with every job, and set apart where the clock ends a training)
 from postgrad.records.recipe import Recipe
 from postgrad.records.task import Generation
 

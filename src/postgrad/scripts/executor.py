@@ -75,7 +75,6 @@ class RunningScript(RunningJob):
         """End what runs. Idempotent."""
         self._handle.stop()
 
-<<<<<<< HEAD
     def cut(self, race: Race) -> JobResult:
         """End the script on its way: what it used, and what it would have come to."""
         self._handle.stop()
@@ -85,12 +84,11 @@ class RunningScript(RunningJob):
         self._result = JobResult(job=self.spec.job, usage=usage, log_tail=_tail(log), race=race)
         remove_tree(self._folder)
         return self._result
-=======
+
     def used(self) -> Usage:
         """What script and referee have used, once they have ended or were stopped."""
         ended = self._handle.wait(0) if self._result is None else None
         return self._used if ended is None else self._used.plus(ended.usage)
->>>>>>> ea45ed6 (Budgets in GPU hours and dollars by the person's own prices, hardware recorded with every job, and set apart where the clock ends a training)
 
     def progress(self) -> str:
         """What the script said last, for a person."""
