@@ -197,7 +197,7 @@ def run_with(folder: Path, budget: Budget, experiment: Budget | None = None) -> 
         return session, tuple(session.store.events())
 
 
-@pytest.mark.parametrize("budget", [Budget(gpu_hours=0.2), Budget(usd=7.2)])
+@pytest.mark.parametrize("budget", [Budget(gpu_hours=0.1), Budget(usd=3.6)])
 def test_a_run_ends_with_its_devices_or_its_money_and_keeps_back_what_certifying_needs(
     tmp_path: Path, budget: Budget
 ) -> None:
@@ -205,7 +205,8 @@ def test_a_run_ends_with_its_devices_or_its_money_and_keeps_back_what_certifying
     spent, ended = session.ledger.spent, session.search_ended
     assert ended is not None and ("GPU hours" if budget.gpu_hours else "dollars") in ended.reason
     assert session.sealed is not None, "the end of the run was paid for"
-    assert 360.0 < spent.gpu_s <= 720.0 and spent.usd == pytest.approx(spent.gpu_s / 100)
+    assert 180.0 < spent.gpu_s <= 1.15 * 360.0, "what the end costs beyond its forecast is still paid"
+    assert spent.usd == pytest.approx(spent.gpu_s / 100)
     jobs = [e.body for e in events if isinstance(e.body, JobStarted | JobFinished)]
     assert sum(b.result.usage.gpu_s for b in jobs if isinstance(b, JobFinished)) == pytest.approx(spent.gpu_s)
     assert all(b.expected is not None and b.expected.gpu_s > 0 for b in jobs if isinstance(b, JobStarted))
@@ -213,7 +214,7 @@ def test_a_run_ends_with_its_devices_or_its_money_and_keeps_back_what_certifying
 
 @pytest.mark.parametrize("limit", [Budget(wall_s=10.0), Budget(gpu_hours=10 / HOUR), Budget(usd=0.1)])
 def test_an_experiment_over_its_own_budget_fails_by_name_and_the_run_goes_on(tmp_path: Path, limit: Budget) -> None:
-    session, _ = run_with(tmp_path, Budget(experiments=12), limit)
+    session, _ = run_with(tmp_path, Budget(experiments=8), limit)
     over = [node for node in session.tree.all() if node.failure is not None]
     within = [node for node in session.tree.all() if node.score is not None]
     assert over and within and session.sealed is not None

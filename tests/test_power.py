@@ -206,7 +206,11 @@ def test_check_warns_before_anything_is_spent(tmp_path: Path) -> None:
 
 def test_check_says_what_the_effect_takes_and_costs(tmp_path: Path) -> None:
     task = task_with_test(tmp_path, 300).model_copy(
-        update={"min_effect": 0.078, "budget": Budget(wall_s=3600.0, usd=2.0)}
+        update={
+            "min_effect": 0.078,
+            "budget": Budget(wall_s=3600.0, usd=2.0),
+            "engine": EngineSpec(prices={"cpu_core_hour": 2.0}),
+        }
     )
     found = outlook(task)
     search, _, sealed = found.splits
