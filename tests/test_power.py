@@ -23,7 +23,7 @@ from postgrad.evaluate.power import (
     seeds_needed,
     smallest_effect,
 )
-from postgrad.records import Budget, TaskSpec
+from postgrad.records import Budget, EngineSpec, TaskSpec
 from postgrad.report import read_view
 from postgrad.report.card import model_card
 from postgrad.report.html import html_report
