@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any, Callable, Sequence
 
+from postgrad.records import content_hash
+from postgrad.train import lm_ranks
 from postgrad.train.base import FitJob, TrainingDiverged
 from postgrad.train.lm_checks import NO_LOSS, Tokens
 from postgrad.train.lm_memory import MEMORY, Needs, Probe, needs_of, room_mb, within_memory
@@ -13,7 +15,7 @@ from postgrad.train.lm_model import Adapter, load_weights
 from postgrad.train.lm_plan import order_of
 from postgrad.train.lm_shared import logits_of, shared_length
 from postgrad.train.lm_tuning import Tuning
-from postgrad.train.lm_watch import Read, Watch, loss_of, settings, watched
+from postgrad.train.lm_watch import Read, Watch, identity_of, loss_of, on_one_device, settings, watched
 
 
 def with_adapters(model: Any, params: Tuning) -> Any:
@@ -73,16 +75,21 @@ def tune(
 
     lengths = [len(row.ids) for row in rows]
     batch = min(params.batch_size, len(rows))
+    if (ranks := lm_ranks.count(job, params, batch, model.device.type)) > 1:
+        identity = content_hash([identity_of(job), params.model_dump(mode="json"), [row.ids for row in rows]])
+        lm_ranks.train_together(job, params, model, rows, ranks, identity, (bf16, packing, in_order))
+        return
+    batch_here = batch // lm_ranks.world()
     order = list(range(len(rows))) if in_order else order_of(lengths, batch, params.epochs, job.seed)
     asked = max(sum(label != NO_LOSS for label in row.labels) for row in rows)
-    shared = 0 if packing or params.gradient_checkpointing else shared_length(rows)
+    shared = 0 if packing or params.gradient_checkpointing or lm_ranks.world() > 1 else shared_length(rows)
     needs = needs_of(params, model, max(lengths) - shared, asked if job.labels else max(lengths) - shared)
     steps = math.ceil(len(order) / batch)
     dataset = _dataset(rows, order)
 
     def build(at_once: int) -> Any:
         told = SFTConfig(
-            **settings(job, params, model, (at_once, batch // at_once, steps), bf16),
+            **settings(job, params, model, (at_once, batch_here // at_once, steps), bf16),
             padding_free=packing,
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
@@ -92,7 +99,7 @@ def tune(
         trainer = _trainer_class(shared)
         return trainer(model=model, args=told, train_dataset=dataset, processing_class=tokenizer)
 
-    run(job, model, build, needs, (batch, steps))
+    run(job, model, build, needs, (batch_here, steps))
 
 
 def run(
@@ -125,10 +132,13 @@ def run(
     def train(at_once: int) -> None:
         watch = Watch(job, model, steps, read, Probe(job, needs, at_once, steps, device))
         trainers[:] = [watched(build(at_once), watch), watch]
+        on_one_device(trainers[0].args)
         trainers[0].train(resume_from_checkpoint=watch.latest())
 
     def keep() -> None:
         trainer, watch = trainers
+        if lm_ranks.world() > 1:
+            raise MemoryError("out of memory, and several processes cannot change together how much they do at once")
         if trainer.state.global_step and not again:
             raise MemoryError("out of memory, and the training cannot go on from its middle with fewer rows at once")
         trainers.clear()
@@ -186,6 +196,9 @@ def _trainer_class(shared: int) -> Any:
             logits = logits_of(model, inputs, kept, shared)
             labels = labels[:, kept].flatten()
             total = F.cross_entropy(logits.flatten(0, 1).float(), labels, ignore_index=NO_LOSS, reduction="sum")
-            return total / (num_items_in_batch if num_items_in_batch is not None else (labels != NO_LOSS).sum())
+            if num_items_in_batch is None:
+                return total / (labels != NO_LOSS).sum()
+            # Of all processes: the mean of their gradients is taken, and their sum is meant.
+            return total / num_items_in_batch * lm_ranks.world()
 
     return AnswerTrainer

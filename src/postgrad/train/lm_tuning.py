@@ -21,6 +21,8 @@ class Tuning(Record):
         lora_r, lora_alpha, lora_dropout: rank of the adapters, the factor alpha / r that they are multiplied with, and
             the dropout in front of them.
         gradient_checkpointing: less memory for a third more time.
+        ranks: processes that train together, each with its part of every batch; 0 for one a GPU of the job.
+        shard: each of them holds its part of the weights alone (FSDP), for models that no GPU can hold.
     """
 
     tune: Literal["none", "full", "lora", "dora", "qlora"] = "lora"
@@ -35,6 +37,8 @@ class Tuning(Record):
     lora_alpha: int = Field(32, ge=1, le=2048)
     lora_dropout: float = Field(0.0, ge=0, le=0.9)
     gradient_checkpointing: bool = False
+    ranks: int = Field(0, ge=0, le=64)
+    shard: bool = False
 
     @property
     def adapters(self) -> bool:

@@ -14,6 +14,7 @@ from postgrad.records import content_hash
 from postgrad.train.base import FitJob, TrainingDiverged
 from postgrad.train.curve import hopeless
 from postgrad.train.lm_memory import Probe
+from postgrad.train.lm_ranks import agreed, is_first, together, world
 from postgrad.train.lm_tuning import Tuning
 
 # As in tuning.py: checkpoints may write this much for each second of training.
@@ -51,6 +52,10 @@ class Watch:
 
     def latest(self) -> str | None:
         """The newest whole checkpoint of this training; others are removed."""
+        newest: str | None = agreed(self._newest() if is_first() else None)
+        return newest
+
+    def _newest(self) -> str | None:
         found = None
         for folder in sorted(self.job.checkpoint.glob("checkpoint-*"), key=_step):
             if is_whole(folder, self.identity):
@@ -66,14 +71,17 @@ class Watch:
 
     def due(self) -> bool:
         """True when it is time for a checkpoint."""
-        return time.monotonic() >= self.next
+        return bool(agreed(time.monotonic() >= self.next))
 
     def saved(self, step: int) -> None:
         """A checkpoint is on the disk: mark it, and let the older ones go."""
+        self.next = time.monotonic() + self.pause_s
+        together()
+        if not is_first():
+            return
         folder = self.job.checkpoint / f"checkpoint-{step}"
         mark_whole(folder, self.identity)
         self.only(folder)
-        self.next = time.monotonic() + self.pause_s
 
     def logged(self, step: int, value: float) -> None:
         """Called after every step."""
@@ -125,9 +133,9 @@ def settings(job: FitJob, params: Tuning, model: Any, sizes: tuple[int, int, int
         sizes: rows at once, how often before a step, and steps.
     """
     at_once, accumulated, steps = sizes
-    return {
+    return _sharing(params, model) | {
         "output_dir": str(job.checkpoint),
-        "use_cpu": model.device.type == "cpu",
+        "use_cpu": model.device.type == "cpu" and not params.shard,
         "seed": job.seed % 2**32,
         "per_device_train_batch_size": at_once,
         "gradient_accumulation_steps": accumulated,
@@ -152,6 +160,29 @@ def settings(job: FitJob, params: Tuning, model: Any, sizes: tuple[int, int, int
     }
 
 
+def _sharing(params: Tuning, model: Any) -> dict[str, Any]:
+    """What one of several processes is told besides: it holds all weights, or its part of them."""
+    if world() == 1:
+        return {}
+    if not params.shard:
+        return {"ddp_find_unused_parameters": False, "ddp_backend": "gloo" if model.device.type == "cpu" else None}
+    layers = {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": list(model._no_split_modules or ()),
+        "state_dict_type": "FULL_STATE_DICT",
+        "cpu_ram_efficient_loading": False,
+    }
+    return {"fsdp": True, "fsdp_config": layers}
+
+
+def on_one_device(told: Any) -> None:
+    """A single process uses one device: transformers would divide each batch among threads, one a GPU, and multiply
+    it by their number."""
+    if told.n_gpu > 1:
+        told._n_gpu = 1
+
+
 def watched(trainer: Any, watch: Watch) -> Any:
     """The trainer, watched and silent."""
     from transformers import PrinterCallback
@@ -170,7 +201,7 @@ def _callback(watch: Watch) -> Any:
             watch.losses = [value for value in found if value is not None]
 
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
-            control.should_save = watch.due() and state.global_step < watch.steps
+            control.should_save = state.global_step < watch.steps and watch.due()
             return control
 
         def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:

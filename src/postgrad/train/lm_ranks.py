@@ -1,0 +1,254 @@
+"""Several processes that train one language model together: one for each device of a job, started by torchrun.
+
+Each holds the whole model and goes through its part of every batch (DDP), or holds a part of the weights (`shard`: FSDP
+of torch, "fully_shard"). What is trained, in which order and with which gradient is the same as with one process, up to
+rounding. The job itself keeps the model in main memory meanwhile, and takes the weights back at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Sequence
+
+from postgrad.records import Record
+from postgrad.train.base import CheckFailed, FitJob, TrainingDiverged
+from postgrad.train.lm_checks import Tokens
+from postgrad.train.lm_tuning import Tuning
+
+PROGRAM = "postgrad.train.lm_rank"
+TOLD, ROWS, WEIGHTS, TRAINED, FAILED = "told.json", "rows.json", "weights.safetensors", "trained.safetensors", "failed"
+#: Starts a line of the first process that is for the job and not for its log.
+FOR_THE_JOB = "@postgrad "
+LINES = 40
+
+
+class Told(Record):
+    """What each process is told beside rows and weights.
+
+    Attributes:
+        base: the folder of the base model, for its tokenizer.
+        calibration, most_s: as of the job.
+    """
+
+    params: dict[str, Any]
+    base: str
+    seed: int
+    threads: int
+    labelled: bool
+    bf16: bool
+    packing: bool
+    in_order: bool
+    calibration: dict[str, float]
+    most_s: float | None
+
+
+def world() -> int:
+    """How many processes train together with this one, itself included."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """True for the one of them that reports and keeps."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def agreed(value: Any) -> Any:
+    """What the first of the processes says. Each has to ask at the same point."""
+    if world() == 1:
+        return value
+    import torch.distributed as dist
+
+    said = [value]
+    dist.broadcast_object_list(said, src=0)
+    return said[0]
+
+
+def together() -> None:
+    """Wait until each of the processes is here."""
+    if world() > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
+def count(job: FitJob, params: Tuning, batch: int, device: str) -> int:
+    """How many processes train together: what the recipe says, else one for each device of the job, as many as
+    divide a batch evenly.
+
+    Raises:
+        CheckFailed: so many cannot be had, or cannot train so.
+    """
+    if world() > 1:
+        return 1  # This is one of them.
+    import torch
+
+    devices = torch.cuda.device_count() if device == "cuda" else 0
+    wanted = params.ranks or max((n for n in range(1, devices + 1) if batch % n == 0), default=1)
+    if params.shard and device != "cuda":
+        raise CheckFailed("ranks", "shard: true divides the weights among GPUs, and this job has none. Leave it out.")
+    if wanted == 1:
+        return 1
+    there, what = (devices, "GPUs") if device == "cuda" else (job.threads, "threads")
+    if wanted > there:
+        raise CheckFailed("ranks", f"ranks: {wanted} needs as many {what}, and this job has {there}. {_how(device)}")
+    if batch % wanted:
+        raise CheckFailed("ranks", f"ranks: {wanted} does not divide a batch of {batch} rows. Change one of them.")
+    if params.tune == "qlora":
+        raise CheckFailed("ranks", "tune: qlora trains on one device. Set ranks: 1, or tune: lora.")
+    return wanted
+
+
+def _how(device: str) -> str:
+    return f"Set ranks lower, or engine.{'gpus' if device == 'cuda' else 'threads'} higher."
+
+
+def train_together(
+    job: FitJob,
+    params: Tuning,
+    model: Any,
+    rows: Sequence[Tokens],
+    ranks: int,
+    identity: str,
+    told: tuple[bool, bool, bool],
+) -> None:
+    """Train the weights of `model` that require a gradient, in so many processes. One that was killed goes on from the
+    newest checkpoint that all of them had written.
+
+    Args:
+        identity: of the training; what an earlier one left is not gone on from.
+        told: bf16, packing, in_order, as `tune` has them.
+
+    Raises:
+        TrainingDiverged, CheckFailed, MemoryError: what one of the processes found.
+        RuntimeError: one of them ended otherwise; with its last lines.
+    """
+    folder = job.checkpoint / f"ranks-{identity[:12]}"
+    _prepare(folder, job, params, model, rows, ranks, told)
+    device = model.device
+    model.to("cpu")  # The first process has the same device.
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    _run(folder, job, ranks)
+    fill(model, folder / TRAINED)
+    model.to(device)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(
+    folder: Path,
+    job: FitJob,
+    params: Tuning,
+    model: Any,
+    rows: Sequence[Tokens],
+    ranks: int,
+    told: tuple[bool, bool, bool],
+) -> None:
+    """What the processes begin with. `told.json` is last: a folder that holds it is complete."""
+    for other in job.checkpoint.glob("ranks-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    for left in folder.glob(f"{FAILED}-*"):
+        left.unlink()
+    if (folder / TOLD).exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    plain = model.get_base_model() if params.adapters else model
+    plain.config.save_pretrained(str(folder))
+    save(dict(model.named_parameters()), folder / WEIGHTS)
+    (folder / ROWS).write_text(json.dumps([[row.ids, row.labels] for row in rows]), encoding="utf-8")
+    bf16, packing, in_order = told
+    facts = Told(
+        params=Tuning.model_validate(
+            {name: getattr(params, name) for name in Tuning.model_fields} | {"ranks": 1}
+        ).model_dump(mode="json"),
+        base=str(job.base_model),
+        seed=job.seed,
+        threads=max(1, job.threads // ranks),
+        labelled=bool(job.labels),
+        bf16=bf16,
+        packing=packing,
+        in_order=in_order,
+        calibration=dict(job.calibration),
+        most_s=job.most_s,
+    )
+    unfinished = folder / f"{TOLD}.part"
+    unfinished.write_text(facts.model_dump_json(), encoding="utf-8")
+    unfinished.replace(folder / TOLD)
+
+
+def _run(folder: Path, job: FitJob, ranks: int) -> None:
+    """torchrun on this machine, over its loopback."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--max-restarts=0"]
+    meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    threads = str(max(1, job.threads // ranks))
+    own = {
+        "OMP_NUM_THREADS": threads,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    print(f"training in {ranks} processes, {threads} threads each", flush=True)
+    last: list[str] = []
+    with subprocess.Popen(
+        [*command, *meeting, "-m", PROGRAM, str(folder)],
+        env=os.environ | own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(FOR_THE_JOB):
+                _pass_on(job, line.removeprefix(FOR_THE_JOB))
+            else:
+                print(line, end="", flush=True)
+                last = [*last, line][-LINES:]
+    if process.returncode:
+        _raise(folder, process.returncode, last)
+
+
+def _pass_on(job: FitJob, line: str) -> None:
+    name, value = json.loads(line)
+    if isinstance(name, int):
+        job.report(name, value)
+    elif job.measure is not None:
+        job.measure(name, value)
+
+
+def _raise(folder: Path, code: int, last: Sequence[str]) -> None:
+    """What the processes found, as one process would have raised it."""
+    for path in sorted(folder.glob(f"{FAILED}-*")):
+        kind, of, message = json.loads(path.read_text(encoding="utf-8"))
+        if kind == TrainingDiverged.__name__:
+            raise TrainingDiverged(message)
+        if kind == CheckFailed.__name__:
+            raise CheckFailed(of, message)
+        if kind == MemoryError.__name__:
+            raise MemoryError(message)
+        raise RuntimeError(f"one of the processes that train together failed: {kind}: {message}")
+    raise RuntimeError(f"the processes that train together ended with code {code}:\n{''.join(last)}")
+
+
+def save(tensors: dict[str, Any], path: Path) -> None:
+    """Write tensors by name, whole or not at all."""
+    from safetensors.torch import save_file
+
+    unfinished = path.with_name(f"{path.name}.part")
+    save_file({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, str(unfinished))
+    unfinished.replace(path)
+
+
+def fill(model: Any, path: Path) -> None:
+    """Put tensors into the weights of their names."""
+    from safetensors.torch import load_file
+
+    tensors, weights = load_file(str(path)), dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        weights[name].data.copy_(tensor)

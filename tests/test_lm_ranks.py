@@ -1,0 +1,147 @@
+"""Several processes that train one language model together, by torchrun on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from postgrad.engines.local import LocalEngine
+from postgrad.execute.boundary import classified
+from postgrad.execute.executor import Executor
+from postgrad.records import EngineSpec, Stage
+from postgrad.store.artifacts import Artifacts
+from postgrad.testing.backend import LABELS, WORDS, example_rows
+from postgrad.testing.language import make_tiny_lm
+from postgrad.train.base import CheckFailed, FitJob, TrainingDiverged
+from postgrad.train.causal_lm import CausalLM
+from test_executor import inputs_of, make_spec
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+FULL: dict[str, Any] = {"tune": "full", "lr": 3e-3, "epochs": 4, "batch_size": 4, "precision": "fp32"}
+LORA: dict[str, Any] = {**FULL, "tune": "lora", "lr": 5e-3, "lora_alpha": 64}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    phrases = [phrase for phrases in WORDS.values() for phrase in phrases]
+    return make_tiny_lm(tmp_path_factory.mktemp("tiny"), [*phrases, *LABELS * 3])
+
+
+def job(tiny: Path, folder: Path, params: dict[str, Any], **more: Any) -> FitJob:
+    rows = example_rows()[: len(example_rows()) // 4 * 4]  # A last batch that is not full would be filled up.
+    given: dict[str, Any] = {"labels": LABELS, "out_of_scope": None, "threads": 2, **more}
+    checked = CausalLM.Params.model_validate(params)
+    return FitJob(rows=rows, params=checked, base_model=tiny, seed=3, checkpoint=folder / "checkpoint", **given)
+
+
+def weights(found: Any) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: weight.detach().float().numpy() for name, weight in found.model.named_parameters()}
+
+
+def farthest(one: Any, two: Any) -> float:
+    mine, theirs = weights(one), weights(two)
+    assert mine.keys() == theirs.keys()
+    return max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine)
+
+
+@pytest.mark.parametrize("params", [FULL, pytest.param(LORA, marks=pytest.mark.slow)], ids=["full", "lora"])
+def test_two_processes_end_where_one_does(tiny: Path, tmp_path: Path, params: dict[str, Any]) -> None:
+    losses: dict[int, list[float]] = {1: [], 2: []}
+    found = {
+        ranks: CausalLM().fit(
+            job(
+                tiny,
+                tmp_path / str(ranks),
+                {**params, "ranks": ranks},
+                report=lambda step, loss, ranks=ranks: losses[ranks].append(loss),
+            )
+        )
+        for ranks in (1, 2)
+    }
+    before = CausalLM().fit(job(tiny, tmp_path / "none", {"tune": "none", "precision": "fp32"}))
+    moved, apart = farthest(found[1], before), farthest(found[1], found[2])
+    assert moved > 0.01 and apart < 0.02 * moved, "rounding, and the last digits that Adam makes of it"
+    assert len(losses[1]) == len(losses[2]) and losses[2] == pytest.approx(losses[1], rel=0.02)
+    assert not list((tmp_path / "2" / "checkpoint").glob("ranks-*")), "what the processes needed is gone"
+
+
+def test_they_meet_inside_the_sandbox_of_a_job(tiny: Path, tmp_path: Path) -> None:
+    """Without a network: over the loopback of the job alone."""
+    engine = LocalEngine()
+    engine.open(EngineSpec(workers=1, threads=2))
+    executor = Executor(engine, Artifacts(tmp_path / "artifacts"), tmp_path / "scratch")
+    stage = Stage(backend="causal_lm", params={**FULL, "epochs": 1, "ranks": 2})
+    limits = {"wall_s": 240.0, "threads": 2, "memory_mb": 6000}
+    job = executor.start(spec := make_spec(stage, base_model=tiny, limits=limits), inputs_of(spec))
+    result = job.poll(240.0)
+    engine.close()
+    assert result is not None and result.failure is None and len(result.units[0].history) > 1, result
+
+
+@pytest.mark.slow
+def test_a_divergence_is_one_of_the_job(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged):
+        CausalLM().fit(job(tiny, tmp_path, {**FULL, "lr": 1e30, "ranks": 2}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ranks": 4}, "needs as many threads, and this job has 2. Set ranks lower, or engine.threads higher"),
+        ({"ranks": 2, "batch_size": 3}, "does not divide a batch of 3 rows"),
+        ({"ranks": 2, "shard": True}, "this job has none"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(tiny: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(CheckFailed, match=said) as refused:
+        CausalLM().fit(job(tiny, tmp_path, {**FULL, **changes}))
+    failure = classified("train", refused.value)
+    assert (failure.boundary, failure.kind) == ("train", "ranks")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+import test_lm_ranks as t
+from postgrad.train import lm_watch
+from postgrad.train.causal_lm import CausalLM
+
+def report(step, loss):
+    print("step", step, flush=True)
+
+CausalLM().fit(t.job(Path({tiny!r}), Path({folder!r}), {params!r}, report=report))
+"""
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_and_ends_in_the_same_weights(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job and all its processes are gone at once, as when a node is lost; checkpoints are written each second."""
+    params = {**FULL, "epochs": 24, "ranks": 2}
+    text = KILLED.format(paths=sys.path, tiny=str(tiny), folder=str(tmp_path / "killed"), params=params)
+    first = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    folder = tmp_path / "killed" / "checkpoint"
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("ranks-*/checkpoint-*/whole.json")):
+        assert first.poll() is None and time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    steps: list[int] = []
+    again = job(tiny, tmp_path / "killed", params, report=lambda step, loss: steps.append(step))
+    resumed = CausalLM().fit(again)
+    assert steps[0] > 1, "it went on from a checkpoint"
+    whole = CausalLM().fit(replace(again, checkpoint=tmp_path / "whole"))
+    assert farthest(resumed, whole) == 0
