@@ -14,6 +14,7 @@ import pytest
 from postgrad.engines import ENGINES
 from postgrad.engines.base import Engine
 from postgrad.engines.local import LocalEngine, divided, environment
+from postgrad.engines.stacks import py_spy
 from postgrad.errors import UserError
 from postgrad.records import EngineSpec, Limits
 from postgrad.testing.engine import EngineContract, until
@@ -31,6 +32,19 @@ class TestLocalEngine(EngineContract):
         with pytest.raises(FileNotFoundError):
             engine.start(tmp_path, Limits(wall_s=5, memory_mb=500, threads=1))
         assert (own.num_fds(), len(own.children())) == before
+
+    @pytest.mark.skipif(py_spy() is None, reason="py-spy is not installed")
+    def test_a_hung_job_says_where_it_stands(self, tmp_path: Path) -> None:
+        program = """
+            def waiting_for_nobody():
+                time.sleep(1000)
+
+            waiting_for_nobody()
+        """
+        engine = self.opened(tmp_path, program)
+        assert self.ended(self.started(engine, tmp_path, hung_s=1.0)).cause == "hung"
+        engine.close()
+        assert "waiting_for_nobody (program.py" in (tmp_path / "job" / "log.txt").read_text()
 
     def test_kernel_limits(self, tmp_path: Path) -> None:
         program = """

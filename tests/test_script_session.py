@@ -26,6 +26,7 @@ from postgrad.seal import SEALED_SEED
 from postgrad.session import Job, Session
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
+from postgrad.tree import Tree
 from script_sources import HIDDEN, TRAIN, write_source
 from test_scripts import MEASURED, REFEREE, Editing, driven, run_of, task_of
 from test_scripts import TRAIN as SCRIPT
@@ -220,3 +221,19 @@ def test_what_was_trained_on_other_hardware_is_set_apart(tmp_path: Path) -> None
 def test_check_says_where_tests_have_no_file_of_their_own(tmp_path: Path, measured: str, told: bool) -> None:
     outlook = script_outlook(task_of(tmp_path, measured=measured, more={"val2.txt": "another line"}))
     assert not outlook.problems and any("again" in line for line in outlook.warnings) == told
+
+
+TIED = SCRIPT.replace("BATCH_SIZE = 32\n", "BATCH_SIZE = 32\nTIED = False\nWARMUP = 0.05\n").replace(
+    "+ rng.gauss(0, 0.002)", "- 0.2 * TIED + abs(WARMUP - 0.05) + rng.gauss(0, 0.002)"
+)
+
+
+def test_an_edit_is_not_tried_twice_while_there_is_something_new_and_none_is_taken_back(tmp_path: Path) -> None:
+    """Tying helps, so it is built on; untying would be the step back, which is for paring."""
+    folder = run_of(tmp_path, task_of(tmp_path, TIED, budget="16 experiments"))
+    tree = Tree.from_events(driven(folder))
+    kinds = [node.proposed.proposal.kind for node in tree.all() if node.proposed.proposal.proposer == "playbook"]
+    edits = [kind for kind in kinds if not kind.startswith(("constant.", "replicate.", "reference."))]
+    assert edits and len(set(edits)) == len(edits), "each once"
+    assert "weights.tie" in edits or "constant.TIED" in kinds
+    assert "weights.untie" not in edits, "in the source they are their own, and afterwards it is a step back"

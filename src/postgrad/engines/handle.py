@@ -28,6 +28,7 @@ import psutil
 from postgrad.engines.base import Exit
 from postgrad.engines.prices import Meter
 from postgrad.engines.sandbox import MOST_PROCESSES, Sandbox
+from postgrad.engines.stacks import note_stacks
 from postgrad.records import Limits, Usage
 
 GRACE_S = 2.0
@@ -217,6 +218,8 @@ class LocalHandle:
         if cause != "processes":
             self._found()
             self._measure()
+            if cause == "hung":
+                note_stacks(list(self._tree.values()), self._folder / "log.txt")
             self._ask()
             self._until_ended(grace_s)
         self._finish(cause)

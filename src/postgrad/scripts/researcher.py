@@ -124,6 +124,7 @@ class ScriptResearcher:
         drawn = {name: belief_of(name, context.tree).draw(context.rng) for name in groups}
         for name in sorted(groups, key=lambda name: -drawn[name]):
             yield from groups[name](base, context)
+        yield from self._edits(base, context, again=True)
 
     def _constants(self, base: Experiment, context: Context) -> Iterator[Idea]:
         """The next numbers of each editable Python file, by what all experiments scored with theirs."""
@@ -163,13 +164,30 @@ class ScriptResearcher:
         assert prepared is not None and prepared.script is not None, "the repository is there before it is changed"
         return sources(self.session.versions, _tree(base), prepared.script.editable)
 
-    def _edits(self, base: Experiment, context: Context) -> Iterator[Idea]:
-        """Small safe edits that apply to the files as they are, in their usual order, those that did harm last."""
+    def _edits(self, base: Experiment, context: Context, again: bool = False) -> Iterator[Idea]:
+        """Small safe edits that apply to the files as they are, in their usual order, none that takes a step towards
+        them back: that is for paring.
+
+        Args:
+            again: those that were tried in this run, those that did harm last; else the others. On other files an edit
+                may do something else, but what was never tried says more.
+        """
+        tried = {node.proposed.proposal.kind for node in context.tree.all()}
         harm = {node.proposed.proposal.kind for node in context.tree.all() if _harmed(node, context.tree)}
         found = [(path, source, edit) for path, source in self._sources(base) for edit in edits_for(source)]
+        steps = list(self._steps(base, context.tree))
         for path, source, edit in sorted(found, key=lambda each: each[2].kind in harm):
-            if edit.applies(source):
+            if (edit.kind in tried) is not again or not edit.applies(source):
+                continue
+            if not any(edit.applies(after) and edit.apply(after) == before for before, after in steps):
                 yield Idea(edit.kind, edit.words, edit.why, edit.refuted_by, {path: edit.apply(source).encode()})
+
+    def _steps(self, base: Experiment, tree: Tree) -> Iterator[tuple[str, str]]:
+        """The text of a file before and after each step that led to an experiment."""
+        for node in tree.path(base.id):
+            if node.parent is not None:
+                before = dict(self._sources(tree[node.parent]))
+                yield from ((before[path], after) for path, after in self._sources(node) if path in before)
 
     def _recipe(self, base: Experiment, idea: Idea, context: Context) -> Recipe | None:
         """The files with an idea as a commit; None where they were tried, or it changes nothing."""
