@@ -1,7 +1,7 @@
 """Where the programs of a job stand that does nothing: by py-spy, if it is installed.
 
-It reads them from outside, so a script that sets no handler of its own, or waits inside a library, is seen as well. What
-it says is text of the job: bounded, appended to the job's own log, and nothing is decided by it alone.
+It reads them from outside, so a script that sets no handler of its own, or waits inside a library, is seen as well.
+What it says is text of the job: bounded, appended to the job's own log, and nothing is decided by it alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def stacks_of(processes: Sequence[psutil.Process]) -> str:
     program = py_spy()
     if program is None:
         return ""
-    found = []
+    found: list[str] = []
     for process in reversed(processes):
         with suppress(psutil.Error, OSError, subprocess.TimeoutExpired):
             if "python" not in process.name() or len(found) >= MOST_PROGRAMS:
