@@ -274,7 +274,7 @@ def test_a_job_that_is_signalled_beside_its_node_was_preempted(tmp_path: Path) -
     place = Place(tmp_path, WAITS)
     handle = place.started()
     until(lambda: handle.wait(0.1) is not None or (work_of(place.folder) / "ready").exists())
-    for process in place.cluster._tree(handle.name):
+    for process in place.cluster.tree(handle.name):
         with suppress(psutil.Error):
             process.terminate()
     until(lambda: handle.wait(0.1) is not None or len(place.cluster.submitted) == 2)

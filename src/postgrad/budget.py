@@ -21,6 +21,7 @@ from postgrad.events import (
     JobStarted,
     JobStopped,
     Proposed,
+    Rebuilt,
     Reopened,
     RunResumed,
     RunStarted,
@@ -150,8 +151,8 @@ class Spent(Record):
     """What a run has used.
 
     `wall_s` is controller time up to the last event, less what the run only waited for a person; the other amounts are
-    sums over finished jobs, `max_rss_mb` the largest of them. `experiments` counts proposals that nobody rejected,
-    `jobs` finished jobs, `failures` those that ended in a Failure.
+    sums over finished jobs and over trainings that made again what was lost, `max_rss_mb` the largest of them.
+    `experiments` counts proposals that nobody rejected, `jobs` finished jobs, `failures` those that ended in a Failure.
     `asked` counts questions to language models and other programs, `tokens_in` and `tokens_out` what models read and
     wrote; their dollars are in `usd`, and by themselves in `asked_usd`; those of a model without a known price are in
     no sum. The other dollars are those of hardware, by the person's prices; `unpriced_gpu_s` has none.
@@ -290,6 +291,8 @@ class Ledger:
             return after._charged(body)
         if isinstance(body, JobStopped):
             return replace(after, spent=after.spent.with_usage(body.usage), open=after._without(body.job))
+        if isinstance(body, Rebuilt):
+            return replace(after, spent=after.spent.with_usage(body.usage))
         if isinstance(body, Evaluated):
             return after._looked(body.evaluation.split)
         if isinstance(body, SealedDone):

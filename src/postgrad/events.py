@@ -222,6 +222,17 @@ class AskedInVain(Record):
     asked: Asked
 
 
+class Rebuilt(Record):
+    """Artefacts of the run were missing, and were made again; by training `job` once more, where it is named. What that
+    used is charged. `lost` are those that came out otherwise: they are not tried again."""
+
+    type: Literal["rebuilt"] = "rebuilt"
+    artefacts: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+    job: str = ""
+    usage: Usage = Usage()
+
+
 class SearchEnded(Record):
     type: Literal["search_ended"] = "search_ended"
     reason: str
@@ -293,6 +304,7 @@ Body = Annotated[
         WentOn,
         BadCasesDescribed,
         AskedInVain,
+        Rebuilt,
         SearchEnded,
         Certified,
         FinalModel,

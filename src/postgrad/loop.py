@@ -28,6 +28,7 @@ from postgrad.pare import Parer
 from postgrad.people.desk import Desk
 from postgrad.prepare import prepare
 from postgrad.racer import Racer
+from postgrad.rebuild import rebuild
 from postgrad.records import Analysis, Choice, Inject, JobResult, Move, Proposal
 from postgrad.referee import Referee
 from postgrad.research.base import Researcher
@@ -77,6 +78,7 @@ class Loop:
         if session.prepared is None:
             self.tick("preparing data", ())
             prepare(session, lambda line: self.tick(line, ()))
+        rebuild(session, self.run_apart)
         self.referee = Referee(session, session.store.events())
         self.parer = Parer(session, self.referee)
         self.tester = Tester(session, self.referee, self.running, self._reserve_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Callable, Mapping, Sequence
 
 from postgrad.choices import check_choices
@@ -76,27 +77,44 @@ def prepare(session: Session, say: Callable[[str], None] = lambda line: None) ->
         judge_folder(task.judge)
     build_environments(task, say)
     parts = load_parts(task)
-    plan, stored = split_task(task, parts)
-    put = session.store.artifacts.put_bytes
-    plan = plan.model_copy(update={"rows": {name: put(dump_rows(rows)) for name, rows in stored.items()}})
+    stored = store_plan(session, parts)
     given = {"train": parts.train, "dev": parts.dev, "test": parts.test}
     card = build_card(given, task.data.out_of_scope, words=task.kind == "generation")
-    guards = put(plan_guards(task, plan.labels, stored, put).model_dump_json().encode()) if task.guards else None
-    tags = tags_of(task, stored["search"])
-    stored_plan = put(plan.model_dump_json().encode())
-    known = recall(task, len(stored["train"]), len(plan.labels)) if session.memory is not None else None
-    found = _controlled(session, stored["search"], say)
+    known = recall(task, len(stored.rows["train"]), len(stored.labels)) if session.memory is not None else None
+    found = _controlled(session, stored.rows["search"], say)
     session.append(
         DataPrepared(
             card=card,
-            labels=plan.labels,
-            plan=stored_plan,
-            guards=guards,
+            labels=stored.labels,
+            plan=stored.plan,
+            guards=stored.guards,
             remembered=known,
             judge=found,
-            tags=put(dump_tags(tags)) if tags else None,
+            tags=stored.tags,
         )
     )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Names of what says how the rows of a task are split, and the rows themselves by part."""
+
+    plan: str
+    guards: str | None
+    tags: str | None
+    labels: tuple[str, ...]
+    rows: Mapping[str, Sequence[Row]]
+
+
+def store_plan(session: Session, parts: Parts) -> Stored:
+    """Split, and store what the run is measured by. The same rows give the same artefacts."""
+    task, put = session.task, session.store.artifacts.put_bytes
+    plan, stored = split_task(task, parts)
+    plan = plan.model_copy(update={"rows": {name: put(dump_rows(rows)) for name, rows in stored.items()}})
+    guards = put(plan_guards(task, plan.labels, stored, put).model_dump_json().encode()) if task.guards else None
+    tags = tags_of(task, stored["search"])
+    named = put(plan.model_dump_json().encode())
+    return Stored(named, guards, put(dump_tags(tags)) if tags else None, plan.labels, stored)
 
 
 def _controlled(session: Session, rows: Sequence[Row], say: Callable[[str], None]) -> JudgeControl | None:

@@ -8,6 +8,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     "postgrad.benchmarks",
     {
         "bad-cases": "postgrad.bench.badcases:BadCases",
+        "chaos": "postgrad.bench.chaos.benchmark:Chaos",
         "engines": "postgrad.bench.engines:Engines",
         "failures": "postgrad.bench.failures.benchmark:Failures",
         "ftbench": "postgrad.bench.ftbench:FtBench",

@@ -40,7 +40,7 @@ UnsandboxedOption = Annotated[
 ]
 RUNS_DIR = Path("runs")
 
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 WIDTH_IN_A_PIPE = 120
 

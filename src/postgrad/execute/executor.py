@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from postgrad.engines.base import Engine, Handle
 from postgrad.errors import PostgradError
@@ -58,19 +58,20 @@ class RunningJob:
         Outputs and model are in the artefact store by then, and the job folder is gone, unless the job was stopped.
 
         Raises:
-            PostgradError: the artefact store cannot be written. The job folder is kept.
+            PostgradError: the artefact store or the job folder cannot be written. The job folder is kept.
         """
-        if self._result is None and self._first is None:
-            ended = self._handle.wait(timeout)
-            if ended is None:
-                return None
-            self._first = Collector(self.spec, self._folder, self._handed, self._executor.artifacts).collect(ended)
-            if self._first.result.model is None:
-                self._end(self._first.result)
-        if self._result is None and self._first is not None:
-            self._recheck = self._recheck or Recheck(self._executor, self.spec, self._handed, self._first)
-            if (found := self._recheck.poll(timeout)) is not None:
-                self._end(found)
+        with explained(self.spec.job):
+            if self._result is None and self._first is None:
+                ended = self._handle.wait(timeout)
+                if ended is None:
+                    return None
+                self._first = Collector(self.spec, self._folder, self._handed, self._executor.artifacts).collect(ended)
+                if self._first.result.model is None:
+                    self._end(self._first.result)
+            if self._result is None and self._first is not None:
+                self._recheck = self._recheck or Recheck(self._executor, self.spec, self._handed, self._first)
+                if (found := self._recheck.poll(timeout)) is not None:
+                    self._end(found)
         return self._result
 
     def _end(self, result: JobResult) -> None:
@@ -79,10 +80,15 @@ class RunningJob:
             remove_tree(self._folder)
 
     def stop(self) -> None:
-        """End the job. Its folder stays, so that starting the same job again goes on from there. Idempotent."""
-        self._handle.stop()
-        if self._recheck is not None:
-            self._recheck.stop()
+        """End the job. Its folder stays, so that starting the same job again goes on from there. Idempotent.
+
+        Raises:
+            PostgradError: the job folder cannot be written.
+        """
+        with explained(self.spec.job):
+            self._handle.stop()
+            if self._recheck is not None:
+                self._recheck.stop()
 
     def used(self) -> Usage:
         """What it has used, once it has ended or was stopped; nothing before."""
@@ -218,6 +224,18 @@ class Executor:
     def clear(self) -> None:
         """Remove the folders of jobs that were stopped and will not go on. None may be running."""
         remove_tree(self.scratch)
+
+
+@contextmanager
+def explained(job: str) -> Iterator[None]:
+    """A machine that refuses, such as a full disk, is no fault of the experiment, and no traceback."""
+    try:
+        yield
+    except OSError as error:
+        raise PostgradError(
+            f"Job {job} cannot go on: {error.strerror or error}. Nothing is lost: put that right, then go on with "
+            "`postgrad resume`."
+        ) from error
 
 
 def _cannot_start(job: str, folder: Path, error: OSError) -> PostgradError:

@@ -13,14 +13,12 @@ import re
 import shutil
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Mapping, Sequence
+from typing import Mapping, Sequence
 
 from postgrad.engines.base import Engine, Exit, Handle
-from postgrad.errors import PostgradError
 from postgrad.execute.collect import REFUSED, TAIL_BYTES, TAIL_LINES, bad_end, isolation
-from postgrad.execute.executor import Executor, Inputs, RunningJob
+from postgrad.execute.executor import Executor, Inputs, RunningJob, explained
 from postgrad.execute.files import Refused, plain_text, read_regular, read_tail, remove_tree
 from postgrad.records import Failure, JobResult, JobSpec, Race, ScriptSpec, UnitResult, Usage
 from postgrad.scripts.curve import Curve
@@ -54,12 +52,12 @@ class RunningScript(RunningJob):
         self._known: Mapping[str, tuple[int, str]] = {}
         # What else the machine did: within a fixed time, a busy machine trains less.
         self._beside = {"load_at_start": round(os.getloadavg()[0], 2)}
-        with _explained(spec.job):
+        with explained(spec.job):
             self._handle: Handle = self._begin()
 
     def poll(self, timeout: float) -> JobResult | None:
         """The result once both have ended, None while one runs after `timeout` seconds."""
-        with _explained(self.spec.job):
+        with explained(self.spec.job):
             if self._result is None:
                 ended = self._handle.wait(timeout)
                 if ended is None and self._ran is None and self._of.watched:
@@ -73,7 +71,8 @@ class RunningScript(RunningJob):
 
     def stop(self) -> None:
         """End what runs. Idempotent."""
-        self._handle.stop()
+        with explained(self.spec.job):
+            self._handle.stop()
 
     def cut(self, race: Race) -> JobResult:
         """End the script on its way: what it used, and what it would have come to."""
@@ -284,18 +283,6 @@ class ScriptExecutor(Executor):
             PostgradError: the folder cannot be written, or the engine cannot start a process.
         """
         return RunningScript(spec, self)
-
-
-@contextmanager
-def _explained(job: str) -> Iterator[None]:
-    """A machine that refuses, such as a full disk, is no fault of the experiment, and no traceback."""
-    try:
-        yield
-    except OSError as error:
-        raise PostgradError(
-            f"Job {job} cannot go on: {error.strerror or error}. Nothing is lost: put that right, then go on with "
-            "`postgrad resume`."
-        ) from error
 
 
 def _tail(log: Path) -> str:

@@ -130,10 +130,20 @@ class Artifacts:
         path = self._place(digest)
         if not path.is_file():
             raise PostgradError(
-                f"The artefact {digest} is missing from {self.folder}. Bring back the folder from where the run was "
-                f"copied, or start a new run."
+                f"The artefact {digest} is missing from {self.folder}. `postgrad resume {self.folder.parent.name}` "
+                f"makes it again from its recipe, where that gives the same. Else bring back the folder from where the "
+                f"run was copied, or start a new run."
             )
         return path
+
+    def has(self, digest: str) -> bool:
+        """True when the artefact is there, and for a folder every file of it; contents are not checked."""
+        if not _HASH.fullmatch(digest) or not self._place(digest).is_file():
+            return False
+        with self._place(digest).open("rb") as file:
+            if file.read(len(_MANIFEST)) != _MANIFEST:
+                return True
+        return all(self._place(content).is_file() for content in (self._manifest(digest) or {}).values())
 
     def read(self, digest: str) -> bytes:
         """Return the bytes, checked against their hash.

@@ -82,9 +82,7 @@ class Processes:
 
     def cancel(self, name: str) -> None:
         self._reach()
-        for process in self._tree(name)[:1]:
-            with suppress(psutil.Error):
-                process.send_signal(signal.SIGTERM)
+        self.signal_first(name)
 
     def close(self) -> None:
         """Jobs go on."""
@@ -93,19 +91,25 @@ class Processes:
 
     def alive(self, name: str) -> bool:
         """True while the first process of a job lives."""
-        return bool(self._tree(name))
+        return bool(self.tree(name))
 
     def lose(self, name: str) -> None:
         """Kill everything of a job at once, as when a node loses power."""
-        for process in self._tree(name):
+        for process in self.tree(name):
             with suppress(psutil.Error):
                 process.kill()
 
     def freeze(self, name: str, number: signal.Signals = signal.SIGSTOP) -> None:
         """Stop everything of a job where it stands, or with SIGCONT let it go on."""
-        for process in self._tree(name):
+        for process in self.tree(name):
             with suppress(psutil.Error):
                 process.send_signal(number)
+
+    def signal_first(self, name: str) -> None:
+        """Ask the first process of a job to end, as most schedulers do."""
+        for process in self.tree(name)[:1]:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGTERM)
 
     def signal_all(self, name: str) -> None:
         """Ask every process of a job to end, one after the other, as some schedulers do."""
@@ -115,7 +119,8 @@ class Processes:
         if not self.reachable:
             raise Unreachable("the cluster is out of reach")
 
-    def _tree(self, name: str) -> list[psutil.Process]:
+    def tree(self, name: str) -> list[psutil.Process]:
+        """The processes of a job, the first one first; none where that has ended."""
         with suppress(OSError, ValueError, psutil.Error):
             first = psutil.Process(int((self.folder / name).read_text()))
             if first.status() != psutil.STATUS_ZOMBIE:

@@ -30,6 +30,8 @@ GRACE_S = 10.0
 SPARE_S = 120.0
 # A cluster that does not answer for so long, with no sign of life of a job, is as good as gone.
 CUT_S = 900.0
+# A shared folder that is away for so long stops the run: `resume` goes on.
+AWAY_S = 60.0
 # A node that runs the job has so long to take it: the first start of Python from a shared folder is slow.
 START_S = 120.0
 # A job that was stopped has so long to be gone.
@@ -49,6 +51,7 @@ class RemoteHandle:
         self._grants = Grants(folder)
         self._exit: Exit | None = None
         self._looked = 0.0
+        self._away_since: float | None = None
         self._attempt = self._taken_up() or self._next(0, 0, Usage())
 
     @property
@@ -62,7 +65,7 @@ class RemoteHandle:
             now = time.monotonic()
             if now - self._looked >= POLL_S:
                 self._looked = now
-                self._look(now)
+                self._look_patiently(now)
             elif now >= deadline:
                 break
             else:
@@ -144,6 +147,20 @@ class RemoteHandle:
 
     # --- looking --------------------------------------------------------------------------------------------------
 
+    def _look_patiently(self, now: float) -> None:
+        """Look; where the shared folder is away, the next look does what this one could not.
+
+        Raises:
+            OSError: it is not back, or full.
+        """
+        try:
+            self._look(now)
+            self._away_since = None
+        except OSError:
+            self._away_since = now if self._away_since is None else self._away_since
+            if now - self._away_since > AWAY_S:
+                raise
+
     def _look(self, now: float) -> Exit | None:
         attempt = self._attempt
         attempt.show(self._folder)
@@ -171,13 +188,13 @@ class RemoteHandle:
         elif status.state == "waiting":
             attempt.hear(now)
         elif status.state == "gone" and not attempt.taken:
-            if attempt.due(now, GRACE_S):
+            if attempt.due(now, self._engine.grace_s):
                 self._submit(attempt)
-            if attempt.silent_s(now) > self._engine.spec.lease_s + GRACE_S:
+            if attempt.silent_s(now) > self._engine.spec.lease_s + self._engine.grace_s:
                 self._again("lost", "The cluster does not know the job.")
         elif status.state in ("ended", "gone"):
             attempt.seen_ended(now)
-            if attempt.ended_s(now) > GRACE_S:
+            if attempt.ended_s(now) > self._engine.grace_s:
                 cause = "preempted" if status.preempted else "lost"
                 self._again(cause, f"The cluster ended the job, and it left no result. {status.said}".strip())
         elif attempt.silent_s(now) > (self._engine.spec.lease_s if attempt.taken else START_S):
@@ -200,6 +217,7 @@ class RemoteEngine:
         self._handles: list[RemoteHandle] = []
         self._statuses: Mapping[str, Status] = {}
         self._asked = 0.0
+        self.grace_s, self.ask_s = GRACE_S, ASK_S
 
     def open(self, spec: EngineSpec) -> None:
         for name in ("workers", "threads", "memory_mb", "job_wall_s", "lease_s", "nodes"):
@@ -250,7 +268,8 @@ class RemoteEngine:
 
     def close(self) -> None:
         for handle in self._handles:
-            handle.stop()
+            with suppress(OSError):  # The shared folder is away: the job goes on, and is found by the next controller.
+                handle.stop()
         self._handles.clear()
         self.cluster.close()
 
@@ -276,7 +295,7 @@ class RemoteEngine:
 
     def status(self, name: str, now: float, *, at_once: bool = False) -> Status | None:
         """What the cluster says of a job; None where it does not answer. One question for all jobs, now and then."""
-        if at_once or now - self._asked >= ASK_S:
+        if at_once or now - self._asked >= self.ask_s:
             self._asked = now
             names = [handle.name for handle in self._handles]
             try:

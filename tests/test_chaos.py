@@ -1,0 +1,161 @@
+"""Chaos: runs of real jobs by the command line, on this machine and on a cluster of processes, while things break. The
+version of half an hour is `postgrad bench chaos`."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postgrad.bench.base import BenchSpec
+from postgrad.bench.chaos import checks
+from postgrad.bench.chaos.benchmark import Chaos, told, undisturbed
+from postgrad.bench.chaos.faults import LOCAL, REMOTE, Fault, drawn
+from postgrad.bench.chaos.play import Alone, Play, Played
+from postgrad.bench.chaos.scene import Scene
+from postgrad.bench.chaos.strikes import Strikes
+from postgrad.bench.chaos.watch import Watch
+from postgrad.errors import UserError
+from postgrad.events import Event
+from postgrad.store.sqlite import EVENTS, SqliteStore
+from test_loop import fresh
+from test_rebuild import driven
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """How the run ends that nothing strikes."""
+    return undisturbed(tmp_path_factory.mktemp("alone") / "run")
+
+
+def play(folder: Path, seed: str, remote: bool, alone: Alone, faults: tuple[Fault, ...]) -> Played:
+    found = Play(Scene(folder, remote), faults, seed, alone).run()
+    assert found.wrong == [], told(0, found)
+    assert found.struck and found.end == "whole", told(0, found)
+    return found
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_run_under_faults_is_whole(tmp_path: Path, alone: Alone, remote: bool) -> None:
+    faults = drawn("ci/0", REMOTE if remote else LOCAL, 10)
+    assert play(tmp_path / "chaos", "ci/0", remote, alone, faults).resumes
+
+
+def test_only_controllers_are_killed_and_nobody_sees_it(tmp_path: Path, alone: Alone) -> None:
+    kinds = {"controller_killed": 3, "delivered_twice": 1, "cluster_away": 1, "clock_jump": 1}
+    found = play(tmp_path / "chaos", "ci/1", True, alone, drawn("ci/1", kinds, 8))
+    assert found.same and not found.failed_jobs
+
+
+# --- the schedule -----------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_decides_what_strikes_and_when() -> None:
+    assert drawn("1", REMOTE, 50) == drawn("1", REMOTE, 50) != drawn("2", REMOTE, 50)
+    assert {fault.kind for fault in drawn("1", REMOTE, 400)} == set(REMOTE)
+    assert set(LOCAL) < set(REMOTE)
+    for fault in drawn("1", REMOTE, 50):
+        assert fault.kind == "controller_killed" or hasattr(Strikes, f"_{fault.kind}")
+        assert 0 <= fault.of(3) < 3 and abs(fault.jump_s) <= 3.6e6
+
+
+def test_the_benchmark_refuses_an_engine_that_it_does_not_know(tmp_path: Path) -> None:
+    options = {name: default for name, (default, _) in Chaos.options.items()}
+    spec = BenchSpec(quick=True, folder=tmp_path, command="", options={**options, "engine": "slurm"})
+    with pytest.raises(UserError, match="local, cluster or both"):
+        Chaos().run(spec, print)
+
+
+# --- the checks find what is wrong ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Event, ...]]:
+    folder = fresh(tmp_path_factory.mktemp("run"))
+    return folder, driven(folder)
+
+
+def again(events: tuple[Event, ...], kind: str) -> list[Event]:
+    """The events with one of a kind doubled."""
+    extra = next(event for event in events if event.body.type == kind)
+    return [*events, extra.model_copy(update={"seq": len(events) + 1, "clock": events[-1].clock})]
+
+
+def without(events: tuple[Event, ...], kind: str) -> list[Event]:
+    first = next(event for event in events if event.body.type == kind)
+    return [event for event in events if event is not first]
+
+
+def test_a_whole_run_passes(run: tuple[Path, tuple[Event, ...]]) -> None:
+    folder, events = run
+    assert checks.order(events) == [] and checks.repeated(events) == []
+    assert checks.ledger(events, None, 1e6, 2, 1e6) == []
+    assert checks.ended(folder, events, 5, []) == [] and checks.left(folder, 0.0) == []
+
+
+@pytest.mark.parametrize("kind", ["job_finished", "proposed", "analysed", "sealed_done", "run_ended", "data_prepared"])
+def test_what_is_there_twice_is_found(run: tuple[Path, tuple[Event, ...]], kind: str) -> None:
+    assert checks.order(again(run[1], kind))
+
+
+@pytest.mark.parametrize("kind", ["job_started", "proposed"])
+def test_what_is_missing_is_found(run: tuple[Path, tuple[Event, ...]], kind: str) -> None:
+    assert checks.order(without(run[1], kind))
+
+
+@pytest.mark.parametrize("kind", ["analysed", "sealed_done", "run_ended", "certified"])
+def test_a_tree_that_is_not_whole_is_found(run: tuple[Path, tuple[Event, ...]], kind: str) -> None:
+    assert checks.ended(run[0], without(run[1], kind), 5, [])
+
+
+def test_an_account_that_is_not_exact_is_found(run: tuple[Path, tuple[Event, ...]]) -> None:
+    _, events = run
+    mine = checks.account(events)
+    assert checks.ledger(events, mine, 1e6, 2, 1e6) == []
+    for name in mine:
+        assert checks.ledger(events, {**mine, name: mine[name] + 1.0}, 1e6, 2, 1e6), name
+    assert checks.ledger(events, mine, 0.0, 2, 1e6), "more is charged than anybody lived"
+    assert checks.ledger(events, mine, 1e6, 2, 0.0), "jobs cannot have run in no time"
+
+
+def test_leftovers_and_lost_artefacts_are_found(run: tuple[Path, tuple[Event, ...]], tmp_path: Path) -> None:
+    folder, events = tmp_path / "run", run[1]
+    shutil.copytree(run[0], folder)
+    assert checks.ended(folder, events, 5, []) == []
+    (folder / "model.part").mkdir()
+    (folder / "scratch").mkdir()
+    assert len(checks.left(folder, 0.0)) == 2
+    gone = next(folder.glob("artifacts/??/*"))
+    gone.unlink()
+    assert checks.ended(folder, events, 5, []) and not checks.ended(folder, events, 5, [gone.parent.name + gone.name])
+
+
+@pytest.mark.parametrize("change", ["UPDATE events SET body = '{}' WHERE seq = 4", "DELETE FROM events WHERE seq > 9"])
+def test_an_event_that_was_seen_and_is_another_is_found(
+    run: tuple[Path, tuple[Event, ...]], tmp_path: Path, change: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    watch = Watch(folder)
+    assert watch.look() == len(run[1])
+    watch.compare()
+    assert watch.wrong == []
+    with closing(sqlite3.connect(folder / EVENTS)) as log, log:
+        for name in ("events_are_not_deleted", "events_are_not_changed"):
+            log.execute(f"DROP TRIGGER IF EXISTS {name}")
+        log.execute(change)
+    watch.compare()
+    assert watch.wrong
+
+
+def test_the_outline_holds_what_counts(run: tuple[Path, tuple[Event, ...]]) -> None:
+    with SqliteStore.open(run[0], write=False) as store:
+        events = store.events()
+    whole: Any = checks.outline(events)
+    assert whole == checks.outline(run[1])
+    for kind in ("evaluated", "analysed", "certified", "sealed_done"):
+        assert whole != checks.outline(without(events, kind)), kind

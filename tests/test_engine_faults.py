@@ -1,0 +1,126 @@
+"""Faults of a cluster and of the network before it that a job survives: each is invisible, or ends with a message."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from postgrad.bench.chaos.cluster import AWAY, Shaky, ShakyEngine
+from postgrad.errors import UserError
+from postgrad.records import EngineSpec
+from postgrad.testing.engine import until
+from test_engine_remote import LIMITS, Place, attempt_of, hasty, steps_of, work_of
+
+__all__ = ["hasty"]
+
+
+@contextmanager
+def cut(place: Place, *, cluster: bool = True) -> Iterator[None]:
+    """Neither the cluster nor what was granted can be reached; or only the latter cannot."""
+    grant = place.folder / "remote" / "grant.json"
+    grant.rename(grant.with_name("kept"))
+    grant.mkdir()
+    place.cluster.reachable = not cluster
+    yield
+    place.cluster.reachable = True
+    grant.rmdir()
+    grant.with_name("kept").rename(grant)
+
+
+@pytest.mark.parametrize("jobs_live", [True, False])
+def test_a_cluster_that_was_restarted_and_forgot_its_jobs(tmp_path: Path, jobs_live: bool) -> None:
+    place = Place(tmp_path)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    if not jobs_live:
+        place.cluster.lose(handle.name)
+    for path in place.cluster.folder.iterdir():
+        path.unlink()
+    assert place.ended(handle).code == 0
+    assert place.steps() == {"starts": 1 if jobs_live else 2, "steps": 20}
+    assert len(place.cluster.submitted) == (1 if jobs_live else 2)
+    place.engine.close()
+
+
+def test_a_slow_node_is_waited_for_while_its_lease_lasts(tmp_path: Path) -> None:
+    place = Place(tmp_path, lease_s=6.0)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    for _ in range(2):
+        place.cluster.freeze(handle.name)
+        assert handle.wait(2.5) is None
+        place.cluster.freeze(handle.name, signal.SIGCONT)
+        handle.wait(0.5)
+    assert place.ended(handle).code == 0
+    assert len(place.cluster.submitted) == 1 and place.steps() == {"starts": 1, "steps": 20}
+
+
+def test_a_cut_network_ends_nothing_when_it_is_back_within_the_lease(tmp_path: Path) -> None:
+    place = Place(tmp_path, lease_s=10.0)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    with cut(place):
+        assert handle.wait(3.0) is None
+    assert place.ended(handle).code == 0
+    assert len(place.cluster.submitted) == 1 and place.steps() == {"starts": 1, "steps": 20}
+
+
+@pytest.mark.parametrize("cluster", [True, False])
+def test_a_node_that_is_lost_behind_a_cut_is_replaced_when_it_is_mended(tmp_path: Path, cluster: bool) -> None:
+    place = Place(tmp_path, lease_s=2.0)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    with cut(place, cluster=cluster):
+        place.cluster.lose(handle.name)
+        assert handle.wait(4.0) is None, "nobody can tell now"
+    assert place.ended(handle).code == 0 and place.steps() == {"starts": 2, "steps": 20}
+    granted = json.loads((place.folder / "remote" / "grant.json").read_text())
+    assert (granted["attempt"], granted["lost"]) == (2, 1), "the second attempt, and not the first one once more"
+
+
+def test_a_controller_that_comes_back_behind_a_cut_starts_nothing_anew(tmp_path: Path) -> None:
+    place = Place(tmp_path, lease_s=20.0)
+    first = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    with cut(place):
+        with pytest.raises(OSError):
+            place.opened().start(place.folder, LIMITS)
+        assert attempt_of(place.folder).name == "1" and (work_of(place.folder) / "state.json").exists()
+    again = place.opened().start(place.folder, LIMITS)
+    found = again.wait(60)
+    assert found is not None and found.code == 0 and steps_of(place.folder) == {"starts": 1, "steps": 20}
+    del first
+
+
+def test_an_engine_is_closed_behind_a_cut(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    place.cluster.lose(handle.name)
+    time.sleep(1.0)
+    with cut(place):
+        place.engine.close()
+    assert not place.cluster.alive(handle.name)
+
+
+def test_the_cluster_of_the_chaos_is_away_while_it_is_told_to_be(tmp_path: Path) -> None:
+    spec = EngineSpec(kind="chaos", address=str(tmp_path), workers=1, threads=1)
+    engine = ShakyEngine()
+    (tmp_path / AWAY).touch()
+    with pytest.raises(UserError, match="does not answer"):
+        engine.open(spec)
+    (tmp_path / AWAY).unlink()
+    engine.open(spec)
+    (tmp_path / "a.json").touch()
+    (tmp_path / "a").write_text("1")
+    cluster = Shaky(tmp_path)
+    assert cluster.names() == ["a"]
+    cluster.forget()
+    assert cluster.names() == [] and not list(tmp_path.iterdir())
+    engine.close()
