@@ -13,7 +13,7 @@ from typing import Any, Callable, Sequence
 from postgrad.bench.base import BenchSpec, whole_number
 from postgrad.bench.chaos.checks import outline
 from postgrad.bench.chaos.faults import LOCAL, REMOTE, drawn
-from postgrad.bench.chaos.play import Alone, Play, Played
+from postgrad.bench.chaos.play import WHOLE, Alone, Play, Played
 from postgrad.bench.chaos.scene import Scene
 from postgrad.errors import PostgradError, UserError
 from postgrad.store.sqlite import SqliteStore
@@ -69,10 +69,10 @@ def undisturbed(folder: Path) -> Alone:
 
 
 def played(folder: Path, seed: str, remote: bool, count: int, alone: Alone | None) -> Played:
-    """One round. Its folder stays where something did not hold, so that it can be looked at."""
+    """One round. Its folder stays where something did not hold, or it was never whole, so that it can be looked at."""
     scene = Scene(folder, remote)
     found = Play(scene, drawn(seed, REMOTE if remote else LOCAL, count), seed, alone).run()
-    if not found.wrong:
+    if not found.wrong and found.end == WHOLE:
         shutil.rmtree(folder, ignore_errors=True)
     return found
 

@@ -22,7 +22,7 @@ from postgrad.errors import UserError
 from postgrad.events import Event
 from postgrad.store.sqlite import EVENTS, SqliteStore
 
-LOOK_S = 0.1
+LOOK_S, WHOLE = 0.1, "whole"
 # Seconds of an undisturbed run, where there was none to measure.
 PACE_S = 20.0
 # What finds nothing to strike is given up after this share of an undisturbed run.
@@ -136,7 +136,7 @@ class Play:
             self._down(killed)
         elif process.returncode == 0:
             self._summary = self._document()
-            self.found.end = "whole"
+            self.found.end = WHOLE
         else:
             self._stopped(process.returncode)
         self._watch.compare()
@@ -237,12 +237,12 @@ class Play:
         said = self._summary.get("spent") if self._summary else None
         if events:
             found.wrong += checks.ledger(events, said, self._alive_s, WORKERS, real_s)
-        if found.end == "whole":
+        if found.end == WHOLE:
             found.wrong += checks.ended(run, events, self._scene.experiments, self._strikes.lost)
             found.wrong += checks.left(run, GONE_S)
         elif not found.failed_jobs:
             found.wrong.append(f"it cannot be resumed: {found.end}")
-        if found.end == "whole" and not found.failed_jobs and self._alone is not None:
+        if found.end == WHOLE and not found.failed_jobs and self._alone is not None:
             found.same = checks.outline(events) == self._alone.outline
             if not found.same:
                 found.wrong.append("no job failed, and it did not end as a run that nothing struck")
