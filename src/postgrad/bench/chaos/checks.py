@@ -76,7 +76,7 @@ def repeated(events: Sequence[Event]) -> list[str]:
 def account(events: Sequence[Event]) -> dict[str, float]:
     """What the run has spent, added up by other means than those of the ledger."""
     jobs = [event.body for event in events if isinstance(event.body, JobFinished)]
-    extra = [event.body.usage for event in events if event.body.type == "rebuilt"]
+    extra = [event.body.usage for event in events if event.body.type == "rebuilt" or event.body.type == "job_stopped"]
     used = [*(job.result.usage for job in jobs), *extra]
     return {
         "wall_s": max(event.clock for event in events),
