@@ -15,6 +15,7 @@ import pytest
 
 from postgrad.engines.base import Engine, Exit
 from postgrad.engines.remote import engine as engine_module
+from postgrad.engines.remote.cluster import Capacity
 from postgrad.engines.remote.engine import RemoteEngine, RemoteHandle
 from postgrad.records import EngineSpec, Limits
 from postgrad.testing.engine import EngineContract, until
@@ -136,6 +137,24 @@ def test_a_lost_node_is_replaced_and_the_job_goes_on_where_it_was(tmp_path: Path
     assert place.steps() == {"starts": 2, "steps": 20}, "nothing was done twice"
     assert len(place.cluster.submitted) == 2
     assert found.usage.wall_s > 1.0, "both attempts are paid for"
+    place.engine.close()
+
+
+def test_a_node_that_was_lost_is_left_out_for_a_while_unless_there_is_no_other(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 2)
+    lost = attempt_of(place.folder)
+    place.cluster.lose(handle.name)
+    until(lambda: handle.wait(0.1) is not None or len(place.cluster.submitted) == 2)
+    assert place.cluster.avoided == [(), ()], "the cluster has one node alone"
+    assert lost != attempt_of(place.folder)
+    engine, now = place.engine, time.monotonic()
+    engine._capacity = Capacity(nodes=3)
+    for node in ("a", "b", "c", "a"):
+        engine.avoid(node)
+    assert engine.avoided(now) == ("a", "c"), "the last ones, and one is left"
+    assert engine.avoided(now + engine_module.AVOID_S + 60) == ()
     place.engine.close()
 
 

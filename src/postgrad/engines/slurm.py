@@ -162,8 +162,11 @@ class SlurmCluster:
             words.append(f"--mem={needs.memory_mb + SPARE_MB}M")
         if needs.gpus and not {"gres", "gpus", "gpus-per-node"} & set(options):
             words.append(f"--gres=gpu:{math.ceil(needs.gpus)}")
+        avoided = [*filter(None, [options.get("exclude")]), *(() if "nodelist" in options else request.avoid)]
+        if avoided:
+            words.append(f"--exclude={','.join(avoided)}")
         for name, value in options.items():
-            if name != "time":
+            if name not in ("time", "exclude"):
                 words.append(f"--{name}" if name == "exclusive" and value in BARE else f"--{name}={value}")
         return words
 

@@ -36,6 +36,7 @@ class Processes:
         folder: what it remembers: a file for each job.
         cores: what it says that it has.
         preempts: what ends did so because the cluster wanted the node back.
+        avoided: what each submission was to leave out.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Processes:
     reachable: bool = True
     submitted: list[str] = field(default_factory=list)
     preempts: bool = False
+    avoided: list[tuple[str, ...]] = field(default_factory=list)
 
     def open(self, spec: EngineSpec) -> Capacity:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,7 @@ class Processes:
     def deliver(self, request: Request) -> int:
         """Start a job, whether or not it was started before; return its process."""
         self.submitted.append(request.name)
+        self.avoided.append(request.avoid)
         told = self.folder / f"{request.name}.json"
         base = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
         facts = {"command": request.command, "folder": request.folder, "log": request.log}

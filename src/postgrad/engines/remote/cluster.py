@@ -40,6 +40,8 @@ class Request:
         environment: all that is told beside what the cluster sets itself.
         folder: where it starts, as the node sees it; what it prints goes to `log` in it.
         limit_s: wall seconds after which the cluster may end it.
+        avoid: nodes, by the names that statuses give them, that were lost lately: a cluster may not have noticed yet.
+            One that cannot leave nodes out, or has no others, takes no notice.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Request:
     log: str
     resources: Resources
     limit_s: float
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ START_S = 120.0
 # A job that was stopped has so long to be gone.
 STOP_S = 20.0
 MOST_PREEMPTIONS = 20
+# A cluster has noticed by then that a node is gone, or it is back.
+AVOID_S = 900.0
 # A node that was heard of within this share of its lease is not asked about: it says ten times a lease that it lives.
 QUIET = 0.2
 MOST_WORKERS = 256
@@ -50,6 +52,7 @@ class RemoteHandle:
         self._engine, self._folder, self._limits = engine, folder, limits
         self._grants = Grants(folder)
         self._exit: Exit | None = None
+        self._node = ""
         self._looked = 0.0
         self._away_since: float | None = None
         self._attempt = self._taken_up() or self._next(0, 0, Usage())
@@ -127,6 +130,9 @@ class RemoteHandle:
         """After an attempt that came to nothing: another one, or the end."""
         self._cancel()
         granted = self._attempt.granted
+        if cause == "lost" and self._node:
+            self._engine.avoid(self._node)
+        self._node = ""
         lost, preempted = granted.lost + (cause == "lost"), granted.preempted + (cause == "preempted")
         before = granted.before.plus(self._attempt.used())
         if lost <= self._engine.spec.retries and preempted <= MOST_PREEMPTIONS:
@@ -182,6 +188,7 @@ class RemoteHandle:
         """What the cluster says of a job that gives no sign of life. Where it does, the cluster is not even asked."""
         attempt = self._attempt
         status = self._engine.status(attempt.name, now)
+        self._node = status.node or self._node if status is not None else self._node
         if status is None:
             if attempt.silent_s(now) > CUT_S:
                 self._again("lost", f"The cluster has not answered for {CUT_S:.0f} s.")
@@ -218,6 +225,7 @@ class RemoteEngine:
         self._statuses: Mapping[str, Status] = {}
         self._asked = 0.0
         self.grace_s, self.ask_s = GRACE_S, ASK_S
+        self._lost: dict[str, float] = {}
 
     def open(self, spec: EngineSpec) -> None:
         for name in ("workers", "threads", "memory_mb", "job_wall_s", "lease_s", "nodes"):
@@ -291,7 +299,18 @@ class RemoteEngine:
             log=str(attempt.folder / "node.log"),
             resources=Resources(limits.threads, limits.memory_mb, self.spec.gpus, self.spec.nodes),
             limit_s=limits.wall_s + SPARE_S,
+            avoid=self.avoided(time.monotonic()),
         )
+
+    def avoid(self, node: str) -> None:
+        """A node was lost now."""
+        self._lost.pop(node, None)
+        self._lost[node] = time.monotonic()
+
+    def avoided(self, now: float) -> tuple[str, ...]:
+        """The nodes that were lost lately, the last ones first: never all that there are."""
+        lately = [node for node, at in reversed(self._lost.items()) if now - at < AVOID_S]
+        return tuple(lately[: self._capacity.nodes - 1] if self._capacity.nodes is not None else lately)
 
     def status(self, name: str, now: float, *, at_once: bool = False) -> Status | None:
         """What the cluster says of a job; None where it does not answer. One question for all jobs, now and then."""
