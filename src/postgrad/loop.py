@@ -60,12 +60,13 @@ class Control:
 @dataclass
 class Loop:
     """Drives one run to its end. `tick` is called often with the jobs under way, for the live screen; where there is a
-    `guest`, it proposes in place of the task's researcher."""
+    `guest`, it proposes in place of the task's researcher; `pause` waits between two looks."""
 
     session: Session
     control: Control = field(default_factory=Control)
     tick: Callable[[str, Sequence[RunningJob]], None] = lambda phase, jobs: None
     guest: Researcher | None = None
+    pause: Callable[[float], None] = time.sleep
     running: dict[str, tuple[Job, RunningJob]] = field(default_factory=dict)
     _reserve: tuple[int, float] | None = None
 
@@ -104,7 +105,7 @@ class Loop:
         while reason is None:
             if (why := self.desk.waits()) is not None:
                 self.tick(f"waiting: {why}", ())
-                time.sleep(POLL_S)
+                self.pause(POLL_S)
                 continue
             before = session.seq
             self._collect()
@@ -114,14 +115,14 @@ class Loop:
                 self._start_owed()
             self.tick("searching", [job for _, job in self.running.values()])
             if reason is None and (self.running or self.chooser.busy):
-                time.sleep(POLL_S)
+                self.pause(POLL_S)
             elif reason is None and session.seq == before:
                 self.desk.wait()
         self._drain(reason)
         self.parer.settle()
         while self.chooser.busy:  # What it costs is on the account, whoever needs the answer.
             self.tick("waiting for the answer to a question", ())
-            time.sleep(POLL_S)
+            self.pause(POLL_S)
         for asked in asked_in_vain(session.store.folder, session.store.events()):
             session.append(AskedInVain(asked=asked))
         session.append(SearchEnded(reason=reason, finalists=tuple(finalists(session, self.referee))))
@@ -137,7 +138,7 @@ class Loop:
             if not self.running:
                 break
             self.tick("last experiments", [job for _, job in self.running.values()])
-            time.sleep(POLL_S)
+            self.pause(POLL_S)
         for job, under_way in self.running.values():
             stop(self.session, job, under_way)
         self.running.clear()

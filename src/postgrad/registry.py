@@ -7,6 +7,7 @@ their own with an entry point in the registry's group; an unknown name lists the
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, Mapping, TypeVar
@@ -31,8 +32,7 @@ class Registry(Generic[T]):
         self._table = dict(table)
 
     def _paths(self) -> dict[str, str]:
-        outside = {point.name: point.value for point in entry_points(group=self.group)}
-        return {**outside, **self._table}
+        return {**_outside(self.group, tuple(sys.path)), **self._table}
 
     def names(self) -> tuple[str, ...]:
         """Every known name, sorted."""
@@ -52,7 +52,6 @@ class Registry(Generic[T]):
         Raises:
             UserError: the name is unknown, or a library that the plug-in needs is not installed.
         """
-        # Reading the entry points takes milliseconds, and backends are asked for many times an experiment.
         paths = self._table if name in self._table else self._paths()
         if name not in paths:
             hint = near_miss(name, paths)
@@ -67,3 +66,9 @@ class Registry(Generic[T]):
             ) from missing
         plugin: T = made
         return plugin
+
+
+@lru_cache(maxsize=64)
+def _outside(group: str, path: tuple[str, ...]) -> dict[str, str]:
+    """What installed packages bring, by name. Reading it takes milliseconds, and it is asked for at every experiment."""
+    return {point.name: point.value for point in entry_points(group=group)}

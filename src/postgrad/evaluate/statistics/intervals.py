@@ -7,6 +7,7 @@ McNemar 1947 with the binomial distribution.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from postgrad.metrics.base import Answers, Graded, Metric, TextMetric
@@ -28,15 +29,34 @@ def _resampled(
     import numpy as np
 
     _, index = np.unique(groups, return_inverse=True)
-    count = int(index.max()) + 1 if len(index) else 0
-    rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // max(1, len(index)))
+    if rows >= RESAMPLES:  # The same items are compared all run long.
+        weights = _all_weights(index.astype(np.int64).tobytes(), seed)
+        return np.stack([values_of(metric, each, weights) for each in answers])
+    rng = np.random.default_rng(seed)
     parts: list[NDArray[np.float64]] = []
     for start in range(0, RESAMPLES, rows):
-        size = min(rows, RESAMPLES - start)
-        weights = rng.multinomial(count, np.full(count, 1.0 / count), size=size)[:, index].astype(np.float64)
+        weights = _weights(index, rng, min(rows, RESAMPLES - start))
         parts.append(np.stack([values_of(metric, each, weights) for each in answers]))
     return np.concatenate(parts, axis=1)
+
+
+def _weights(index: NDArray[np.int64], rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+    """(size, N) how often each item is drawn; `index` is the group of each."""
+    import numpy as np
+
+    count = int(index.max()) + 1 if len(index) else 0
+    return rng.multinomial(count, np.full(count, 1.0 / count), size=size)[:, index].astype(np.float64)
+
+
+@lru_cache(maxsize=4)
+def _all_weights(index: bytes, seed: int) -> NDArray[np.float64]:
+    """(RESAMPLES, N) weights of one item set, not to be written to."""
+    import numpy as np
+
+    found = _weights(np.frombuffer(index, dtype=np.int64), np.random.default_rng(seed), RESAMPLES)
+    found.flags.writeable = False
+    return found
 
 
 def paired_draws(
