@@ -133,7 +133,7 @@ def test_an_answer_that_a_killed_controller_never_used_is_paid_once(tmp_path: Pa
     held = [body.proposal.asked.slot for body in run.proposed() if body.proposal.asked]
     assert sorted([*vain, *held]) == sorted(set(asked(tmp_path))) and spent(run) == len(vain) + len(held) == 1
     assert bool(vain) == (die == "proposed:before")
-    assert asked_in_vain(run.folder, run.events()) == (), "and not once more when the run is reopened"
+    assert asked_in_vain(run.folder, run.events) == (), "and not once more when the run is reopened"
 
 
 class Broken:

@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "postgrad"
 # The first part after `postgrad.` names the unit: a folder, or a file. A file imports from units of lower layers and
 # from its own unit.
 LAYERS = (
-    {"records", "events", "errors", "registry", "tree", "choices", "quoting"},
+    {"records", "events", "errors", "registry", "shelf", "tree", "views", "choices", "quoting"},
     {"budget"},
     {"search", "data", "train", "metrics", "engines", "store"},
     {"spec", "memory", "llm"},
@@ -28,6 +28,7 @@ LAYERS = (
     {
         "admission",
         "chooser",
+        "costs",
         "isolated",
         "session",
         "recall",
@@ -54,6 +55,7 @@ LAYERS = (
         "prospect",
         "reserve",
         "spending",
+        "retests",
     },
     {"report", "testing"},
     {"bench"},

@@ -20,7 +20,7 @@ from postgrad.records import Difference, Evaluation, Recipe
 from postgrad.referee import Referee
 from postgrad.research.references import reference_recipes
 from postgrad.session import Job, Session
-from postgrad.tree import Experiment
+from postgrad.tree import Experiment, best_first
 
 RunJobs = Callable[[Sequence[Job], str], None]
 
@@ -326,8 +326,8 @@ def references(session: Session) -> dict[str, Experiment]:
     }
     found = {
         roles[node.proposed.proposal.kind]: node
-        for node in session.tree.scored()
-        if node.index < count and node.proposed.proposal.kind in roles
+        for node in best_first(session.tree.all()[:count])
+        if node.proposed.proposal.kind in roles
     }
     if "baseline" not in found and "constant" in found:
         found["baseline"] = found["constant"]

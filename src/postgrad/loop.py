@@ -43,6 +43,7 @@ from postgrad.side_by_side import side_by_side
 from postgrad.spending import stop
 from postgrad.tester import Tester
 from postgrad.tree import Experiment, Tree
+from postgrad.views import Views
 
 POLL_S = 0.02
 # What came of a step towards the next experiment: True, one was proposed, or another look is worth it; None, not now;
@@ -72,6 +73,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.desk = Desk(self.session, lambda: self.control.finish)
+        self.views = Views()
 
     def run(self) -> None:
         """Do what is owed, whatever that is. Returns when the run has ended."""
@@ -123,7 +125,7 @@ class Loop:
         while self.chooser.busy:  # What it costs is on the account, whoever needs the answer.
             self.tick("waiting for the answer to a question", ())
             self.pause(POLL_S)
-        for asked in asked_in_vain(session.store.folder, session.store.events()):
+        for asked in asked_in_vain(session.store.folder, session.store.events):
             session.append(AskedInVain(asked=asked))
         session.append(SearchEnded(reason=reason, finalists=tuple(finalists(session, self.referee))))
 
@@ -256,8 +258,10 @@ class Loop:
 
     def _view(self, index: int) -> Tree:
         """The tree that an experiment is, or was, chosen from."""
-        view = self.session.tree.as_of if self.session.standing.asked else self.session.tree.view
-        return view(max(0, self._shown(index)))
+        tree, shown = self.session.tree, max(0, self._shown(index))
+        if self.session.standing.asked:
+            return tree.as_of(shown)
+        return self.views.view(tree, shown) if index >= len(tree) else tree.view(shown)
 
     def _shown(self, index: int) -> int:
         """How many experiments have to have ended, and are shown, when this one is chosen. What waits for a person
@@ -266,7 +270,8 @@ class Loop:
         if index < len(tree):
             shown = tree.all()[index].proposed.shown
             return index - self.lookahead + 1 if shown is None else shown
-        return index - len(tree.waiting()) - self.lookahead + 1
+        waiting = len(tree.waiting()) if self.session.standing.asked else 0
+        return index - waiting - self.lookahead + 1
 
     def _reference(self, index: int) -> None:
         """The constant answer, the cheapest classic model and the untouched base model come first."""
@@ -316,10 +321,11 @@ class Loop:
         for job in self.tester.jobs():
             if job.id not in self.running and self._has_room(job):
                 self.running[job.id] = (job, session.start(job))
+        begun = {job.experiment for job, _ in self.running.values()}
         for node in session.tree.pending():
             if len(self.running) >= session.executor.engine.slots:
                 return
-            if any(job.experiment == node.id for job, _ in self.running.values()) or node.waits or node.rejection:
+            if node.id in begun or node.waits or node.rejection:
                 continue
             if units := self.racer.owed(node):
                 proposal = node.proposed.proposal
@@ -343,6 +349,8 @@ class Loop:
                 del self.running[name]
                 self.session.finish(job, result)
         for node in self.session.tree.pending():
+            if not node.results:
+                continue
             units = sum(len(result.units) for result in node.results)
             scored = node.evaluation.units if node.evaluation else 0
             if units > scored and node.failure is None:
@@ -374,12 +382,13 @@ class Loop:
 
     def _close_in_order(self) -> None:
         """Analyse experiments that have nothing more to wait for, in index order. A test comes before the next one."""
+        begun = {job.experiment for job, _ in self.running.values()}
         for node in self.session.tree.pending():
             if node.waits:
                 continue
             if self.tester.testing():
                 return
-            if any(job.experiment == node.id for job, _ in self.running.values()):
+            if node.id in begun:
                 return
             if self.racer.owed(node) and not node.rejection:
                 return

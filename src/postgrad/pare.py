@@ -205,6 +205,9 @@ class Parer:
         self.session, self.referee = session, referee
         self.share = session.task.search.pare
         self._asked: tuple[tuple[int, int, str | None], list[Ablation]] | None = None
+        self._open: tuple[tuple[str | None, int], list[Ablation]] | None = None
+        self._pares: list[int] = []
+        self._read = 0
 
     def owed(
         self, view: Tree, reserve_s: float, *, stopped: bool, testing: bool
@@ -246,8 +249,26 @@ class Parer:
         near = stopped or any(limit.left <= ROOM * self.share * limit.granted for limit in limits)
         if not self.share or not near:  # What is wanted takes a while to tell, and never needs more than the share.
             return False
+        if not stopped and not any(limit.left <= ROOM * self._at_most(limit, view) for limit in limits):
+            return False
         wanted = self._wanted(view)
         return bool(wanted) and (stopped or any(limit.left <= ROOM * limit.needs(wanted) for limit in limits))
+
+    def _at_most(self, limit: Limit, tree: Tree) -> float:
+        """More than what is wanted can need of a limit: all that is open, one after the other. Quick to tell."""
+        at = (tree.champion, len(self.referee.paring.decided))
+        if self._open is None or self._open[0] != at:
+            self._open = (at, self.referee.paring.open(tree))
+        changes = self._open[1]
+        return float(len(changes)) if limit.needs is len else self._job_s(changes)
+
+    def _own(self) -> list[Experiment]:
+        """The experiments that pare, in index order. Of what has ended it is known already which do."""
+        tree = self.session.tree
+        nodes, closed = tree.all(), tree.closed()
+        self._pares += [node.index for node in nodes[self._read : closed] if is_paring(node)]
+        self._read = max(self._read, closed)
+        return [*(nodes[index] for index in self._pares), *filter(is_paring, nodes[self._read :])]
 
     def _wanted(self, tree: Tree) -> list[Ablation]:
         """What paring would try, as far as its share of the budget reaches."""
@@ -259,7 +280,7 @@ class Parer:
 
     def _limits(self, reserve_s: float) -> list[Limit]:
         granted, remaining = self.session.ledger.granted, self.session.remaining()
-        own = [node for node in self.session.tree.all() if is_paring(node)]
+        own = self._own()
         spent, engine = sum(node.cost_s for node in own), self.session.executor.engine
         found = []
         if granted.experiments is not None and remaining.experiments is not None:

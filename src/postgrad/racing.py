@@ -13,7 +13,7 @@ Functions of scores alone: a run and the simulator call the same ones. They star
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import islice, product
 from math import atanh, isfinite, log, sqrt, tanh
 from typing import TYPE_CHECKING, Callable, NamedTuple, Sequence
 
@@ -102,9 +102,10 @@ def ended(tree: Tree, part: Callable[[Experiment], float | None]) -> list[Scores
     Args:
         part: the score of an ended experiment at the rung; None where there is none.
     """
-    found = [node for node in tree.scored() if node.proposed.proposal.recipe.stage.backend != "constant"]
+    told = (node for node in reversed(tree.all()) if node.score is not None and node.id not in tree.closed_off)
+    found = (node for node in told if node.proposed.proposal.recipe.stage.backend != "constant")
     known = []
-    for node in sorted(found, key=lambda node: node.index)[-LATEST:]:
+    for node in reversed(list(islice(found, LATEST))):
         at_rung, whole = part(node), node.score
         if at_rung is not None and whole is not None and isfinite(whole):
             known.append(Scores(at_rung, whole, kin(node.proposed.proposal.recipe)))

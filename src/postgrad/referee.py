@@ -35,7 +35,6 @@ from postgrad.records import (
     Estimate,
     Evaluation,
     Failure,
-    Move,
     Proposal,
     Race,
     Recipe,
@@ -44,6 +43,7 @@ from postgrad.records import (
 from postgrad.research import edit
 from postgrad.research.changes import Changes, RecipeChanges
 from postgrad.research.references import reference_recipes
+from postgrad.retests import Retests
 from postgrad.scripts.paring import PRICE_OF_LINES, ScriptChanges
 from postgrad.scripts.session import ScriptSession
 from postgrad.search import legal
@@ -90,10 +90,13 @@ class Referee:
         )
         self._subjects: dict[str, str] = {}
         self._trained: set[tuple[str, int]] = set()
+        self._retests = Retests()
         for event in events:
             body = event.body
-            if isinstance(body, Analysed) and body.analysis.verdict in JUDGED:
-                self._weigh(session.tree[body.experiment], body.analysis.verdict)
+            if isinstance(body, Analysed):
+                self._retests.asked(session.tree[body.experiment], body.analysis)
+                if body.analysis.verdict in JUDGED:
+                    self._weigh(session.tree[body.experiment], body.analysis.verdict)
             elif isinstance(body, Tested):
                 self._test(body.experiment, failed=body.difference is None)
             elif isinstance(body, Pared):
@@ -123,7 +126,7 @@ class Referee:
         """What an experiment's results say, in full, with what its bad cases are blamed on; `race` of one that was
         stopped early."""
         items = self.session.items(node)
-        analysis = self._closed(node, items, race)
+        analysis = self._retests.asked(node, self._closed(node, items, race))
         if items is None or node.failure is not None or is_given(self.session.task.metric):
             return analysis
         return analysis.model_copy(update={"blamed": self._blamed(node, items)})
@@ -288,16 +291,7 @@ class Referee:
 
     def seed_owed(self, view: Tree) -> tuple[Proposal, Choice] | None:
         """The training that the referee wants next, given what a view shows; None where the policy may choose."""
-        for node in view.all():
-            if node.analysis is None or node.analysis.verdict != "retest":
-                continue
-            subject = view[node.analysis.subject or node.id]
-            same = [other for other in view.all() if _hash(other) == _hash(subject)]
-            if any(other.index > node.index for other in same):
-                continue
-            seed = max(other.proposed.proposal.seed for other in same) + 1
-            return _seed_of(subject, seed)
-        return None
+        return self._retests.owed(view)
 
     # --- tests ----------------------------------------------------------------------------------------------------
 
@@ -378,17 +372,3 @@ def _family(node: Experiment) -> str:
     if edit.valid(recipe) and not edit.seeded(recipe):
         return SEEDLESS
     return f"{recipe.stage.backend}+data" if recipe.data else recipe.stage.backend
-
-
-def _seed_of(subject: Experiment, seed: int) -> tuple[Proposal, Choice]:
-    proposal = Proposal(
-        recipe=subject.proposed.proposal.recipe,
-        kind="referee.seed",
-        hypothesis=f"Whether {subject.id} leads is undecided, and another training says more than a new recipe.",
-        change="another training seed, the same recipe",
-        expected_effect=0.0,
-        refuted_by="nothing: it measures",
-        proposer="referee",
-        seed=seed,
-    )
-    return proposal, Choice(parent=subject.id, move=Move.REPLICATE, reason="the referee asks for another seed")

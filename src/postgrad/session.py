@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Callable, Literal, Mapping, Sequence
 
-from postgrad.admission import refusal
 from postgrad.budget import Ledger, Remaining
+from postgrad.costs import Costs
 from postgrad.errors import UserError
 from postgrad.evaluate.evaluator import UnitOutputs, held_out_of, items_of, read_outputs
 from postgrad.evaluate.graded import Judge, UnitTexts, judge_ahead
@@ -58,7 +58,6 @@ from postgrad.records.job import unit_seed
 from postgrad.research import edit
 from postgrad.spending import allowed, expected, most_s
 from postgrad.store.base import Store
-from postgrad.train import BACKENDS
 from postgrad.train.models import model_hash, resolve_model
 from postgrad.tree import Experiment, Tree
 
@@ -118,10 +117,12 @@ class Session:
         self.packing = Packing()
         self.standing = Standing()
         self.seq = self.reads = 0
+        self._jobs: dict[tuple[str, Split], list[str]] = {}
         self._base_hashes: dict[str, str] = {}
         events = store.events()
         first = run_started(store, events)
         self.task: TaskSpec = first.task
+        self._costs = Costs(lambda: self.task)
         self.run = first.run
         self.memory = first.memory
         self.tree = Tree.from_events(events)
@@ -142,6 +143,8 @@ class Session:
         if isinstance(body, JobStarted):
             self.pace.started(body.job, body.reserved_s)
         if isinstance(body, JobFinished):
+            if body.job not in self.finished:
+                self._jobs.setdefault((body.experiment, body.purpose), []).append(body.job)
             self.finished[body.job] = body
             self.failures[body.job] += body.result.failure is not None
             node = self.tree.experiments.get(body.experiment)
@@ -261,16 +264,11 @@ class Session:
 
     def refusal(self, recipe: Recipe) -> Failure | None:
         """Why a recipe is not tried, or None."""
-        return refusal(recipe, self.task)
+        return self._costs.refusal(recipe)
 
     def nominal_s(self, recipe: Recipe, units: Sequence[UnitPlan]) -> float:
         """Reference seconds of these units on one core; 0.0 for a recipe that is not tried. Deterministic."""
-        if self.refusal(recipe) is not None:
-            return 0.0
-        backend = BACKENDS.get(recipe.stage.backend)
-        params = recipe.stage.params
-        side = len(self.guards.side)
-        return sum(backend.nominal_cost(params, len(u.train), len(u.items) + side) for u in units)
+        return self._costs.nominal_s(recipe, units, len(self.guards.side))
 
     @property
     def final_share(self) -> float:
@@ -363,9 +361,7 @@ class Session:
 
     def results(self, experiment: str, purpose: Split) -> list[JobResult]:
         """Finished jobs of an experiment for a split, in the order they ended."""
-        return [
-            body.result for body in self.finished.values() if body.experiment == experiment and body.purpose == purpose
-        ]
+        return [self.finished[job].result for job in self._jobs.get((experiment, purpose), ())]
 
     def _done(self, experiment: str, split: Split) -> dict[str, str]:
         """Unit name -> artefact of its outputs."""

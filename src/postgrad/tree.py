@@ -6,15 +6,15 @@ anything here depends on, so the same events in another interleaving give the sa
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import inf
-from typing import Iterable, Mapping, NamedTuple
+from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from postgrad.events import Analysed, Body, Decided, Evaluated, Event, JobFinished, JobStarted, Pared, Proposed, Tested
 from postgrad.records import Analysis, Approve, Edit, Evaluation, Failure, JobResult, Recipe, Reject
+from postgrad.shelf import Grown, Key, Ranked, Row, Shelf
 
 
 class State(StrEnum):
@@ -29,11 +29,8 @@ class State(StrEnum):
 
 # What a person rejected was not tried: it is no failure.
 STATES = {"failed": State.FAILED, "raced": State.RACED, "unscored": State.UNSCORED, "rejected": State.UNSCORED}
-#: More than workers ever leave open; of more, what is looked up is worked out anew.
+#: Of more hidden ones than this, and a quarter of all, what is looked up is worked out anew.
 MANY = 64
-
-#: (rank, index); the lowest is first.
-Key = tuple[float, int]
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,10 @@ class Experiment:
     tested: Tested | None = None
     decided: Decided | None = None
     ended: int | None = None
+
+    def bare(self) -> Experiment:
+        """The same as it was proposed, with nothing of what came after."""
+        return Experiment(self.id, self.index, self.proposed)
 
     @cached_property
     def parent(self) -> str | None:
@@ -104,72 +105,38 @@ class Experiment:
         return sum(result.usage.wall_s for result in self.results)
 
 
-class Sorted(NamedTuple):
-    """Experiments in the order of their keys, which are different."""
-
-    keys: tuple[Key, ...] = ()
-    nodes: tuple[Experiment, ...] = ()
-
-    def with_node(self, old: Key | None, new: Key | None, node: Experiment) -> Sorted:
-        """The same with an experiment in place of the one at `old`, or without one where `new` is None."""
-        keys, nodes = self
-        if old is not None:
-            at = bisect_left(keys, old)
-            if old == new:
-                return Sorted(keys, (*nodes[:at], node, *nodes[at + 1 :]))
-            keys, nodes = keys[:at] + keys[at + 1 :], nodes[:at] + nodes[at + 1 :]
-        if new is not None:
-            at = bisect_left(keys, new)
-            keys, nodes = (*keys[:at], new, *keys[at:]), (*nodes[:at], node, *nodes[at:])
-        return Sorted(keys, nodes)
-
-
 class Index(NamedTuple):
     """What is looked up often.
 
     Attributes:
-        children: parent -> names of its children in index order; the roots are the children of None.
-        recipes: hash of a recipe -> name of the first experiment that has it.
         scored: best first. pending, failed: in index order.
     """
 
-    children: dict[str | None, tuple[str, ...]]
-    recipes: dict[str, str]
-    scored: Sorted
-    pending: Sorted
-    failed: Sorted
+    scored: Ranked[Experiment]
+    pending: Ranked[Experiment]
+    failed: Ranked[Experiment]
 
     @classmethod
     def of(cls, nodes: Iterable[Experiment]) -> Index:
         """The index of these experiments, in time n log n."""
-        children: dict[str | None, list[str]] = {}
-        recipes: dict[str, str] = {}
         ranked: tuple[list[tuple[Key, Experiment]], ...] = ([], [], [])
         for node in nodes:
-            children.setdefault(node.parent, []).append(node.id)
-            recipes.setdefault(node.proposed.proposal.recipe.hash, node.id)
             for found, key in zip(ranked, _keys(node), strict=True):
                 found += [] if key is None else [(key, node)]
-        in_order = [sorted(found, key=lambda entry: entry[0]) for found in ranked]
-        return cls(
-            {parent: tuple(names) for parent, names in children.items()},
-            recipes,
-            *(Sorted(tuple(key for key, _ in found), tuple(node for _, node in found)) for found in in_order),
-        )
+        return cls(*map(Ranked, ranked))
 
     def after(self, old: Experiment | None, new: Experiment) -> Index:
         """The index with a new experiment at the end, or with one that has changed."""
-        children, recipes = self.children, self.recipes
-        if old is None:
-            children = {**children, new.parent: (*children.get(new.parent, ()), new.id)}
-            recipes = {new.proposed.proposal.recipe.hash: new.id, **recipes}
         before = (None, None, None) if old is None else _keys(old)
-        lists = (self.scored, self.pending, self.failed)
-        return Index(
-            children,
-            recipes,
-            *(each.with_node(was, now, new) for each, was, now in zip(lists, before, _keys(new), strict=True)),
-        )
+        return Index(*(each.with_entry(was, now, new) for each, was, now in zip(self, before, _keys(new), strict=True)))
+
+
+def _shelved(nodes: Iterable[Experiment]) -> Shelf[Experiment]:
+    """Experiments in index order as a tree holds them."""
+    found, grown = tuple(nodes), Grown()
+    for place, node in enumerate(found):
+        grown = grown.add(place, node.id, node.parent, node.proposed.proposal.recipe.hash)
+    return Shelf(Row(found), grown)
 
 
 @dataclass(frozen=True)
@@ -177,10 +144,11 @@ class Tree:
     """The experiments by id, in index order. A tree never changes: an event makes a new one.
 
     What is looked up often (children, ranking) is worked out when it is first asked for, and goes on from there with
-    every event: a step copies, and sorts nothing again. `closed_off` are experiments that people do not want extended.
+    every event: a step shares all but a few entries with the tree before, and sorts nothing again. `closed_off` are
+    experiments that people do not want extended.
     """
 
-    experiments: dict[str, Experiment] = field(default_factory=dict)
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
     champion: str | None = None
     carried: Index | None = field(default=None, compare=False, repr=False)
     closed_off: frozenset[str] = frozenset()
@@ -196,7 +164,7 @@ class Tree:
                 nodes[node.id] = node
                 ended += isinstance(event.body, Analysed)
                 champion = _champion(champion, event.body)
-        return cls(nodes, champion)
+        return cls(_shelved(nodes.values()), champion)
 
     def with_event(self, event: Event) -> Tree:
         """Return the tree after one more event. Shares the experiments with this one."""
@@ -206,14 +174,17 @@ class Tree:
     def with_experiments(self, changed: Iterable[Experiment], champion: str | None) -> Tree:
         """Return the tree with another champion and these experiments: new ones at the end, in index order, or others
         in place of those with their names."""
-        nodes, index = self.experiments.copy(), self._index
+        row, grown, index = self._shelf.row, self._shelf.grown, self._index
         for node in changed:
-            old = nodes.get(node.id)
-            index = index.after(old, node)
-            nodes[node.id] = node
+            place = grown.at.get(node.id, len(row))
+            old = row[place] if place < len(row) else None
+            if old is None:
+                place = len(row)
+                grown = grown.add(place, node.id, node.parent, node.proposed.proposal.recipe.hash)
+            row, index = row.put(place, node), index.after(old, node)
             if old is not None and old.proposed is not node.proposed:  # A person edited it.
-                index = Index.of(nodes.values())
-        return Tree(nodes, champion, index)
+                grown = _shelved(row).grown
+        return Tree(Shelf(row, grown), champion, index)
 
     def __len__(self) -> int:
         return len(self.experiments)
@@ -226,14 +197,18 @@ class Tree:
         return Index.of(self._all) if self.carried is None else self.carried
 
     @cached_property
-    def _all(self) -> tuple[Experiment, ...]:
-        return tuple(self.experiments.values())
+    def _shelf(self) -> Shelf[Experiment]:
+        return self.experiments if isinstance(self.experiments, Shelf) else _shelved(self.experiments.values())
+
+    @property
+    def _all(self) -> Row[Experiment]:
+        return self._shelf.row
 
     @cached_property
     def _roots(self) -> tuple[Experiment, ...]:
-        return tuple(self.experiments[name] for name in self._index.children.get(None, ()))
+        return self._shelf.below(None)
 
-    def all(self) -> tuple[Experiment, ...]:
+    def all(self) -> Sequence[Experiment]:
         """Every experiment, in index order."""
         return self._all
 
@@ -246,17 +221,22 @@ class Tree:
         nodes = self._all
         shown = min(max(0, closed), len(nodes))
         champion = next((nodes[i].champion for i in range(shown - 1, -1, -1) if nodes[i].analysis), None)
-        open_ones = ((node, Experiment(node.id, node.index, node.proposed)) for node in nodes[shown:])
-        hidden = [bare for node, bare in open_ones if bare != node]
+        last = nodes[shown:]
+        bare = [node.bare() for node in last]
+        hidden = [each for each, node in zip(bare, last, strict=True) if each != node]
         if not hidden and champion == self.champion:
             return self
-        if len(hidden) > MANY:
-            return Tree(self.experiments | {bare.id: bare for bare in hidden}, champion)
+        if len(hidden) > max(MANY, len(nodes) // 4):
+            return Tree(Shelf(Row((*nodes[:shown], *bare)), self._shelf.grown), champion)
         return self.with_experiments(hidden, champion)
+
+    def differing(self, before: Tree) -> Iterator[int]:
+        """Indices of the experiments that are others than in an earlier tree of the run."""
+        return self._all.differing(before._all)
 
     def closed(self) -> int:
         """How many experiments, counted from the first, have ended without a gap."""
-        pending = self._index.pending.nodes
+        pending = self._index.pending
         return pending[0].index if pending else len(self)
 
     def as_of(self, ended: int) -> Tree:
@@ -266,35 +246,37 @@ class Tree:
             if node.analysis is not None and node.ended is not None and node.ended < ended:
                 if node.ended > last:
                     champion, last = node.champion, node.ended
-            elif (bare := Experiment(node.id, node.index, node.proposed)) != node:
+            elif (bare := node.bare()) != node:
                 nodes.append(bare)
         return self.with_experiments(nodes, champion) if nodes or champion != self.champion else self
 
     def ended(self) -> int:
         """How many experiments have ended, whichever they are."""
-        return len(self.experiments) - len(self._index.pending.nodes)
+        return len(self.experiments) - len(self._index.pending)
 
     def waiting(self) -> tuple[Experiment, ...]:
         """The experiments that wait for a person's approval, in index order."""
-        return tuple(node for node in self._index.pending.nodes if node.waits)
+        return tuple(node for node in self._index.pending if node.waits)
 
     def has_tried(self, recipe: Recipe) -> bool:
         """True when an experiment has this recipe, ended or not."""
-        return recipe.hash in self._index.recipes
+        return self.first_with(recipe) is not None
 
     def first_with(self, recipe: Recipe) -> Experiment | None:
         """The first experiment with this recipe, ended or not; None where there is none."""
-        name = self._index.recipes.get(recipe.hash)
-        return None if name is None else self.experiments[name]
+        return next(self._shelf.alike(recipe.hash), None)
+
+    def all_with(self, recipe: Recipe) -> tuple[Experiment, ...]:
+        """The experiments with this recipe, in index order."""
+        return tuple(self._shelf.alike(recipe.hash))
 
     def children(self, experiment: str) -> tuple[Experiment, ...]:
         """The experiments that extend this one, in index order."""
-        return tuple(self.experiments[name] for name in self._index.children.get(experiment, ()))
+        return self._shelf.below(experiment)
 
     def siblings(self, experiment: str) -> tuple[Experiment, ...]:
         """The other experiments with the same parent, in index order; the other roots, for a root."""
-        names = self._index.children.get(self[experiment].parent, ())
-        return tuple(self.experiments[name] for name in names if name != experiment)
+        return tuple(node for node in self._shelf.below(self[experiment].parent) if node.id != experiment)
 
     def roots(self) -> tuple[Experiment, ...]:
         """The experiments without a parent, in index order."""
@@ -311,15 +293,15 @@ class Tree:
         """How many changes lead from the root to this experiment; 0 for a root."""
         return len(self.path(experiment)) - 1
 
-    def scored(self) -> tuple[Experiment, ...]:
+    def scored(self) -> Sequence[Experiment]:
         """Experiments with a complete search score that may be extended, best first; ties go to the earlier one."""
-        return self._open(self._index.scored.nodes)
+        return self._open(self._index.scored)
 
-    def measured(self) -> tuple[Experiment, ...]:
+    def measured(self) -> Sequence[Experiment]:
         """The same with those that are closed off: what they say is true."""
-        return self._index.scored.nodes
+        return self._index.scored
 
-    def _open(self, nodes: tuple[Experiment, ...]) -> tuple[Experiment, ...]:
+    def _open(self, nodes: Sequence[Experiment]) -> Sequence[Experiment]:
         return tuple(node for node in nodes if node.id not in self.closed_off) if self.closed_off else nodes
 
     def best(self) -> Experiment | None:
@@ -335,15 +317,15 @@ class Tree:
 
     def leaves(self) -> tuple[Experiment, ...]:
         """The experiments that nothing extends, in index order."""
-        return tuple(node for node in self._all if node.id not in self._index.children)
+        return tuple(node for node in self._all if not self._shelf.has_below(node.id))
 
-    def pending(self) -> tuple[Experiment, ...]:
+    def pending(self) -> Sequence[Experiment]:
         """The experiments that have not ended, in index order."""
-        return self._index.pending.nodes
+        return self._index.pending
 
-    def failed(self) -> tuple[Experiment, ...]:
+    def failed(self) -> Sequence[Experiment]:
         """The experiments that ended in a failure and may be mended, in index order."""
-        return self._open(self._index.failed.nodes)
+        return self._open(self._index.failed)
 
 
 def _changed(nodes: Mapping[str, Experiment], body: Body, ended: int) -> Experiment | None:
@@ -397,3 +379,8 @@ def _keys(node: Experiment) -> tuple[Key | None, ...]:
     score, place = node.score, (0.0, node.index)
     rank = None if score is None else (-score if score == score else inf, node.index)
     return rank, place if node.state is State.PENDING else None, place if node.state is State.FAILED else None
+
+
+def best_first(nodes: Iterable[Experiment]) -> Sequence[Experiment]:
+    """Those of some experiments that have a score, in the order of `Tree.scored`."""
+    return Index.of(nodes).scored

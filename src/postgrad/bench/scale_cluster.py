@@ -128,19 +128,19 @@ class SimulatedJob(RunningJob):
         self._of = executor
         began = time.process_time()
         recipe = spec.recipe
-        rng = Random(f"{spec.job}/{executor.landscape.seed}/lasts")
+        rng = Random(f"{spec.job}/lasts")
         mean = executor.seconds or executor.landscape.cost_s(recipe) * len(spec.units) / executor.units
         self._lasts = mean * (rng.uniform(0.4, 1.6) if executor.seconds else exp(SPREAD * rng.gauss(0.0, 1.0)))
         clock = executor.cluster.clock
-        self._end = clock.now + self._lasts
-        clock.expect(self._end)
+        self._ends_at = clock.now + self._lasts
+        clock.expect(self._ends_at)
         self._result: JobResult | None = None
         executor.cluster.started += 1
         executor.cluster.own_s += time.process_time() - began
 
     def poll(self, timeout: float) -> JobResult | None:
         """The result once the job has ended."""
-        if self._result is None and self._of.cluster.clock.now >= self._end:
+        if self._result is None and self._of.cluster.clock.now >= self._ends_at:
             self._result = self._ended()
         return self._result
 

@@ -126,7 +126,7 @@ class Desk:
     def full(self, lookahead: int) -> bool:
         """True while so many proposals wait that no more are made. Of cheap ones there may always be more."""
         most = lookahead if self.session.task.approve.when == "all" else 2 * lookahead
-        self._full = len(self.session.tree.waiting()) >= most
+        self._full = self.session.standing.asked and len(self.session.tree.waiting()) >= most
         return self._full
 
     def cheap_s(self, lookahead: int) -> float | None:

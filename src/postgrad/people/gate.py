@@ -149,7 +149,8 @@ class Gate:
         parents = {name for name in (carried.parent, carried.other) if name is not None}
         if parents & tree.closed_off or (self.standing.pins and not parents):
             return True
-        before = tree[carried.parent].proposed.proposal.recipe if carried.parent in tree.experiments else None
+        node = tree.experiments.get(carried.parent or "")
+        before = node.proposed.proposal.recipe if node is not None else None
         kinds = kinds_of(proposal, choice) | {proposal.kind} | brought(before, proposal.recipe)
         return self.against(kinds) is not None
 

@@ -189,7 +189,7 @@ class RunView:
 
     @property
     def failures(self) -> tuple[Experiment, ...]:
-        return self.tree.failed()
+        return tuple(self.tree.failed())
 
     @property
     def raced(self) -> tuple[Experiment, ...]:

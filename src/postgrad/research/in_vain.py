@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Iterable
+from typing import Callable, Iterable
 
 from postgrad.events import AskedInVain, BadCasesDescribed, Event, Proposed
 from postgrad.llm.recorded import costs
@@ -21,12 +21,13 @@ NAMED = re.compile(r"e\d+ (?:(?:-|e\d+) )?(.+)")
 WHY = "the search went on, or ended, without it"
 
 
-def asked_in_vain(folder: Path, events: Iterable[Event]) -> tuple[Asked, ...]:
-    """The questions of a run's folder that are in none of its events, in the order they were asked."""
+def asked_in_vain(folder: Path, events: Callable[[], Iterable[Event]]) -> tuple[Asked, ...]:
+    """The questions of a run's folder that are in none of its events, in the order they were asked. The events are read
+    only where something was asked."""
     record = folder / RECORD
     if not record.exists():
         return ()
-    booked = {slot for event in events if (slot := _slot(event)) is not None}
+    booked = {slot for event in events() if (slot := _slot(event)) is not None}
     return tuple(
         Asked(proposer=_proposer(slot), slot=slot, failed=WHY, rounds=rounds).model_copy(update=account(usage))
         for slot, (usage, rounds) in costs(record).items()
