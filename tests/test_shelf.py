@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from postgrad.bench.scale_trees import Growth
-from postgrad.events import Event, Evaluated
+from postgrad.events import Evaluated, Event
 from postgrad.shelf import PIECE, Grown, Ranked, Row, Shelf
 from postgrad.testing.events import evaluated
 from postgrad.tree import Tree
@@ -81,7 +81,9 @@ def test_views_are_those_of_the_tree(lookahead: int) -> None:
     for number, event in enumerate(Growth().events(300)):
         tree = tree.with_event(event)
         if number % 41 == 0 and len(tree) > 5:
-            late = Evaluated(evaluation=evaluated(f"e{rng.randrange(3):06d}", 0.5).evaluation.model_copy(update={"split": "select"}))
+            late = Evaluated(
+                evaluation=evaluated(f"e{rng.randrange(3):06d}", 0.5).evaluation.model_copy(update={"split": "select"})
+            )
             tree = tree.with_event(Event(seq=event.seq, at=0.0, clock=0.0, body=late))
         closed = len(tree) + 1 - lookahead
         if number % 53 == 0:

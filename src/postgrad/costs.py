@@ -1,4 +1,4 @@
-"""What recipes of a run cost and why some are not tried, worked out once for each: a search step asks a hundred times."""
+"""What recipes of a run cost and why some are not tried, worked out once for each: a step asks a hundred times."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Loop:
             self.tick("preparing data", ())
             prepare(session, lambda line: self.tick(line, ()))
         rebuild(session, self.run_apart)
-        self.referee = Referee(session, session.store.events())
+        self.referee = Referee(session, session.store.in_order())
         self.parer = Parer(session, self.referee)
         self.tester = Tester(session, self.referee, self.running, self._reserve_s)
         self.racer = Racer(session, self._view)
@@ -125,7 +125,7 @@ class Loop:
         while self.chooser.busy:  # What it costs is on the account, whoever needs the answer.
             self.tick("waiting for the answer to a question", ())
             self.pause(POLL_S)
-        for asked in asked_in_vain(session.store.folder, session.store.events):
+        for asked in asked_in_vain(session.store.folder, session.store.in_order):
             session.append(AskedInVain(asked=asked))
         session.append(SearchEnded(reason=reason, finalists=tuple(finalists(session, self.referee))))
 

@@ -24,7 +24,7 @@ from postgrad.evaluate.statistics.seeds import MODELS, SCRIPTS
 from postgrad.events import Analysed, Event, Pared, Tested
 from postgrad.metrics import is_given, metric_of
 from postgrad.metrics.base import Graded
-from postgrad.metrics.items import Items, load_items, shared_items
+from postgrad.metrics.items import Items, shared_items
 from postgrad.pare import Paring, is_paring
 from postgrad.records import (
     Analysis,
@@ -262,7 +262,7 @@ class Referee:
         return values if isfinite(float(values.sum())) else None
 
     def _items(self, evaluation: Evaluation) -> Items:
-        return load_items(self.session.store.artifacts.read(evaluation.items))
+        return self.session.stored_items(evaluation.items)
 
     def _bad_cases(self, items: Items) -> tuple[Confusion, ...]:
         if isinstance(items.answers, Graded):

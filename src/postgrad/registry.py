@@ -70,5 +70,5 @@ class Registry(Generic[T]):
 
 @lru_cache(maxsize=64)
 def _outside(group: str, path: tuple[str, ...]) -> dict[str, str]:
-    """What installed packages bring, by name. Reading it takes milliseconds, and it is asked for at every experiment."""
+    """What installed packages bring, by name. Reading it takes milliseconds, at every experiment."""
     return {point.name: point.value for point in entry_points(group=group)}

@@ -132,12 +132,12 @@ def same_machine(store: SqliteStore, engine: Engine) -> None:
     Raises:
         UserError: experiments of a script would go on on another kind of machine.
     """
-    events = store.events()
-    task = run_started(store, events).task
-    ended = "search_ended" in current(events)
+    task = run_started(store).task
+    ended = "search_ended" in current(store.in_order(("search_ended", "reopened")))
     # What is trained at the end is compared among itself.
     purposes = ("sealed",) if ended else ("search", "select")
-    done = [e.body.result.usage for e in events if isinstance(e.body, JobFinished) and e.body.purpose in purposes]
+    bodies = (event.body for event in store.in_order(("job_finished",)))
+    done = (body.result.usage for body in bodies if isinstance(body, JobFinished) and body.purpose in purposes)
     first = next((usage for usage in done if usage.hardware), None)
     if not isinstance(engine, Placed) or first is None:
         return

@@ -87,7 +87,7 @@ def _refuse_second_read(session: Session) -> None:
     Raises:
         PostgradError: the sealed labels were read since the run was started or reopened.
     """
-    events = session.store.events()
+    events = tuple(session.store.in_order(("sealed_done", "reopened")))
     if "sealed_done" in current(events) or len(sealed_reads(events)) != session.reads:
         raise PostgradError(
             f"The sealed split of {session.run} has been read already, and this would be a second look: refused. "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Callable, Literal, Mapping, Sequence
 
 from postgrad.budget import Ledger, Remaining
@@ -92,8 +92,8 @@ def run_started(store: Store, events: Sequence[Event] | None = None) -> RunStart
     Raises:
         UserError: there is none: the run was stopped before it began.
     """
-    events = store.events() if events is None else events
-    first = events[0].body if events else None
+    begun = next(iter(store.in_order() if events is None else events), None)
+    first = begun.body if begun is not None else None
     if not isinstance(first, RunStarted):
         raise UserError(
             f"The run '{store.folder.name}' was stopped before its first event: there is nothing to go on with. "
@@ -119,15 +119,15 @@ class Session:
         self.seq = self.reads = 0
         self._jobs: dict[tuple[str, Split], list[str]] = {}
         self._base_hashes: dict[str, str] = {}
-        events = store.events()
-        first = run_started(store, events)
+        first = run_started(store)
         self.task: TaskSpec = first.task
         self._costs = Costs(lambda: self.task)
         self.run = first.run
         self.memory = first.memory
-        self.tree = Tree.from_events(events)
+        self.tree = Tree()
         self.ledger = Ledger.from_events(first.task.budget, ())
-        for event in events:
+        for event in store.in_order():
+            self.tree = self.tree.with_event(event)
             self._fold(event)
 
     def _fold(self, event: Event) -> None:
@@ -383,6 +383,9 @@ class Session:
 
     def items(self, experiment: Experiment) -> Items | None:
         """The answered search items of an experiment, or None."""
-        if experiment.evaluation is None:
-            return None
-        return load_items(self.store.artifacts.read(experiment.evaluation.items))
+        return None if experiment.evaluation is None else self.stored_items(experiment.evaluation.items)
+
+    @cached_property
+    def stored_items(self) -> Callable[[str], Items]:
+        """Artefact -> items. A few are kept: what leads is compared with everything."""
+        return lru_cache(maxsize=8)(lambda name: load_items(self.store.artifacts.read(name)))

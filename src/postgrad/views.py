@@ -21,10 +21,8 @@ class Views:
         """The same as `tree.view(closed)`. Quick where the tree and the number are a little further than last time."""
         if tree is self._tree and closed == self._closed:
             return self._view
-        if not 0 <= self._closed <= closed <= len(tree):
-            found = tree.view(closed)
-        else:
-            found = self._further(tree, closed)
+        follows = 0 <= self._closed <= closed <= len(tree)
+        found = self._further(tree, closed) if follows else tree.view(closed)
         self._tree, self._closed, self._view = tree, closed, found
         return found
 

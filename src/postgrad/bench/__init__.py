@@ -21,6 +21,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "record": "postgrad.bench.record:Record",
         "researchers": "postgrad.bench.researchers:Researchers",
         "scale": "postgrad.bench.scale:Scale",
+        "scale-loop": "postgrad.bench.scale_loop:ScaleLoop",
         "scripts": "postgrad.bench.scripts:Scripts",
         "search": "postgrad.bench.search:Search",
         "stages": "postgrad.bench.stages:Stages",

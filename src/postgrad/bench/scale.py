@@ -77,7 +77,7 @@ def measured(case: Case) -> dict[str, Any]:
     policy = bound(POLICIES.get(case.policy), TASK, nominal_s)
     params = policy.Params()
     policy.choose(Tree.from_events(Growth().events(LEAST)), REMAINING, Random(0), params)
-    base_mb = _peak_mb()
+    base_mb = peak_mb()
     growth = Growth()
     started = time.process_time()
     tree = Tree.from_events(growth.events(case.experiments))
@@ -94,7 +94,7 @@ def measured(case: Case) -> dict[str, Any]:
         seconds.append((seen - started, time.process_time() - seen))
         if choice.move is Move.STOP:
             break
-    peak_mb = _peak_mb()
+    peak = peak_mb()
     first, later = seconds[0], seconds[1:] or seconds
     steps = [tree_s + choose_s for tree_s, choose_s in later]
     return {
@@ -105,8 +105,8 @@ def measured(case: Case) -> dict[str, Any]:
         "choose_ms_p50": _ms([choose_s for _, choose_s in later], 0.5),
         "tree_ms_p50": _ms([tree_s for tree_s, _ in later], 0.5),
         "first_ms": _ms([sum(first)], 0.5),
-        "peak_mb": round(peak_mb, 1),
-        "over_base_mb": round(peak_mb - base_mb, 1),
+        "peak_mb": round(peak, 1),
+        "over_base_mb": round(peak - base_mb, 1),
         "exponent": None,
         "calls": len(later),
         "build_s": round(build_s, 2),
@@ -135,7 +135,7 @@ def _kept(folder: Path, case: Case, say: Callable[[str], None]) -> dict[str, Any
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         # A fresh process each: the next one must not start with what this one holds.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=one_thread) as pool:
             row = pool.submit(measured, case).result()
         path.write_text(json.dumps(row), encoding="utf-8")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -144,12 +144,12 @@ def _kept(folder: Path, case: Case, say: Callable[[str], None]) -> dict[str, Any
     return found
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Libraries read these when they are first imported."""
     os.environ.update(dict.fromkeys(THREADS, "1"))
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """The most memory that this process has held; where the system does not say, what it holds now."""
     status = Path("/proc/self/status")
     if status.exists():

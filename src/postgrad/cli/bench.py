@@ -19,7 +19,7 @@ COLUMNS_SHOWN = 11
 ROWS_TURNED = 8
 KNOWN = (
     "bad-cases, chaos, engines, failures, ftbench, hint3, ledger, lessons, noise, overhead, overlaps, record, "
-    "researchers, scale, scripts, search, stages, throughput"
+    "researchers, scale, scale-loop, scripts, search, stages, throughput"
 )
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Experiments that the surrogate takes in: the best and the latest.
 BEST, LATEST = 75, 75
+# Experiments under way that it expects a score of: the latest. All that 64 workers leave open.
+UNDER_WAY = 128
 # Trainings without a failure that a part is given before any was tried, rounds of the fit, the least risk that counts.
 SAFE, ROUNDS, LEAST_RISK = 3.0, 20, 1e-3
 # Parts that the range of a number falls into.
@@ -58,7 +60,7 @@ class Prospects:
             taught = [*options.taught(_recipe(leader)), *options.promised(_recipe(leader), leader.analysis, solved)]
         self.surrogate = Surrogate(told, scores, scale, KERNELS if shared else ALONE, taught)
         self.means, self.sds = self.surrogate.predict(told)
-        under_way = [options.features(_recipe(node)) for node in tree.pending()]
+        under_way = [options.features(_recipe(node)) for node in tree.pending()[-UNDER_WAY:]]
         if under_way:
             self.surrogate = self.surrogate.expecting(under_way)
             _, self.sds = self.surrogate.predict(told)  # So that workers do not all train the leader again.

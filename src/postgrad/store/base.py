@@ -5,6 +5,7 @@ The store is the only truth. The tree, the ledger, resume and the report are rea
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +38,14 @@ class Store(Protocol):
 
     def events(self, after: int = 0) -> tuple[Event, ...]:
         """Return every event whose number is greater than `after`, in order."""
+        ...
+
+    def in_order(self, types: Collection[str] = ()) -> Iterator[Event]:
+        """Every event, one after the other, for logs that are too long to be held at once.
+
+        Args:
+            types: only events of these; of all where none is named.
+        """
         ...
 
     def clock(self) -> float:

@@ -49,6 +49,15 @@ class StoreContract:
         assert [event.seq for event in store.events(after=17)] == [18, 19, 20]
         assert store.events(after=20) == ()
 
+    def test_events_come_one_after_the_other_too(self, store: Store) -> None:
+        assert list(store.in_order()) == []
+        store.append(a_start())
+        for number in range(1200):
+            store.append(RunResumed(note=str(number)))
+        store.append(RunEnded(reason="done", wall_s=1.0))
+        assert tuple(store.in_order()) == store.events()
+        assert [event.seq for event in store.in_order(("run_started", "run_ended"))] == [1, 1202]
+
     def test_clock_and_time_never_run_backwards(self, store: Store) -> None:
         clocks = [store.append(RunResumed()).clock for _ in range(5)]
         assert clocks == sorted(clocks)

@@ -126,10 +126,10 @@ def _stretch(differing: int, confidence: float) -> float:
     371-386, on expanded percentile intervals)."""
     from math import sqrt
 
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit
 
     count = max(2, differing)
-    wider = t.ppf((1 + confidence) / 2, count - 1) / norm.ppf((1 + confidence) / 2)
+    wider = stdtrit(count - 1, (1 + confidence) / 2) / ndtri((1 + confidence) / 2)
     return float(wider) * sqrt(count / (count - 1))
 
 
@@ -142,15 +142,15 @@ def widened(found: Difference, variance: float, degrees: float) -> Difference:
     """
     from math import sqrt
 
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     items = ((found.high - found.low) / (2 * 1.959964)) ** 2
     total = items + variance
     if total <= 0:
         return found
     freedom = total**2 / (items**2 / max(1, found.n - 1) + variance**2 / degrees)
-    half = float(t.ppf(0.975, freedom)) * sqrt(total)
-    p = float(2 * t.sf(abs(found.value) / sqrt(total), freedom))
+    half = float(stdtrit(freedom, 0.975)) * sqrt(total)
+    p = float(2 * stdtr(freedom, -abs(found.value) / sqrt(total)))
     return Difference(value=found.value, low=found.value - half, high=found.value + half, p=p, n=found.n)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from postgrad.evaluate.statistics.control import ALPHA, Control, freedom, one_sided_p
 from postgrad.evaluate.statistics.effects import Belief, Effects, expected_gain
 from postgrad.evaluate.statistics.finalists import combined
-from postgrad.evaluate.statistics.known import Decision, Judgement, Known, item_variance, mean_of
+from postgrad.evaluate.statistics.known import Decision, Judgement, Known, held, item_variance, mean_of
 from postgrad.evaluate.statistics.merits import Merits
 from postgrad.evaluate.statistics.seeds import MODELS, SeedNoise, SeedPrior
 from postgrad.evaluate.statistics.unit import Unit
@@ -136,7 +136,7 @@ class Judge:
         self._paired(values, node.last)
         self._pool(node.family).add(node.scores, node.last, values)
         count = len(node.scores)
-        node.values, node.last = (node.values * count + values) / (count + 1), values
+        node.mean, node.latest = held((node.values * count + values) / (count + 1)), held(values)
         node.scores.append(float(values.mean()))
         if node.open:
             return self._judged(name, may_retest)
@@ -377,7 +377,7 @@ class Judge:
 
     def _added(self, name: str, values: NDArray[np.float64], family: str) -> Known:
         score = float(values.mean())
-        node = Known(values=values, last=values, family=family, scores=[score], q=score, q_variance=0.0)
+        node = Known(mean=held(values), family=family, scores=[score], q=score, q_variance=0.0)
         node.q_variance = self._training_variance(node)
         self._nodes[name] = node
         return node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,16 +46,31 @@ class Judgement:
     seed_sd: float
 
 
-@dataclass
-class Known:
-    """One recipe: the mean of its per-item values over trainings, and what is known of its score."""
+def held(values: NDArray[np.float64]) -> NDArray[Any]:
+    """The same numbers in little room: right or wrong answers take a byte each, and one number many times takes one."""
+    import numpy as np
 
-    values: NDArray[np.float64]
-    last: NDArray[np.float64]
+    small = values.astype(np.int8) if bool((np.abs(values) <= 100).all()) else None
+    if small is not None and bool((small == values).all()):
+        return small
+    return np.broadcast_to(values[:1], values.shape).view() if bool((values == values[:1]).all()) else values
+
+
+@dataclass(slots=True)
+class Known:
+    """One recipe: the mean of its per-item values over trainings, and what is known of its score.
+
+    Attributes:
+        mean: (N,) that mean, as `held` keeps it. latest: (N,) the values of the last training, None where it is the
+            only one.
+    """
+
+    mean: NDArray[Any]
     family: str
     scores: list[float]
     q: float
     q_variance: float
+    latest: NDArray[Any] | None = None
     rival: str | None = None
     eligible: bool = True
     price: float = 0.0
@@ -67,6 +82,16 @@ class Known:
     open: bool = True
     tested: bool = False
     fresh: list[NDArray[np.float64]] = field(default_factory=list)
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """(N,) per-item values, the mean over trainings."""
+        return self.mean.astype("float64")
+
+    @property
+    def last(self) -> NDArray[np.float64]:
+        """(N,) per-item values of the last training."""
+        return (self.mean if self.latest is None else self.latest).astype("float64")
 
     @property
     def score(self) -> float:
