@@ -54,6 +54,7 @@ from postgrad.records import (
     TaskSpec,
     Unit,
 )
+from postgrad.records.base import lean
 from postgrad.records.job import unit_seed
 from postgrad.research import edit
 from postgrad.spending import allowed, expected, most_s
@@ -113,9 +114,7 @@ class Session:
         self.finished: dict[str, JobFinished] = {}
         self.failures: Counter[str] = Counter()
         self.final_models: dict[str, FinalModel] = {}
-        self.pace = Pace()
-        self.packing = Packing()
-        self.standing = Standing()
+        self.pace, self.packing, self.standing = Pace(), Packing(), Standing()
         self.seq = self.reads = 0
         self._jobs: dict[tuple[str, Split], list[str]] = {}
         self._base_hashes: dict[str, str] = {}
@@ -132,6 +131,7 @@ class Session:
 
     def _fold(self, event: Event) -> None:
         body = event.body
+        lean(body)
         self.seq = event.seq
         self.ledger = self.ledger.with_event(event)
         self.standing.fold(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from sys import intern
 from typing import TYPE_CHECKING, Mapping, Sequence
 
 from postgrad.metrics.base import Graded
@@ -27,7 +28,7 @@ def confusions(items: Items, labels: Sequence[str], out_of_scope: str | None) ->
     answers = items.labelled
     for key, truth, predicted in zip(items.keys, answers.truth, answers.predicted, strict=True):
         if truth != predicted:
-            pairs[int(truth), int(predicted)].append(str(key).split("/", 1)[1])
+            pairs[int(truth), int(predicted)].append(intern(str(key).split("/", 1)[1]))
     ranked = sorted(pairs.items(), key=lambda pair: (-len(pair[1]), pair[0]))
     return tuple(
         Confusion(

@@ -166,8 +166,8 @@ def _row(case: Growth, marks: list[dict[str, Any]], before: int, stage: int) -> 
         return None
 
     def each(name: str) -> float:
-        total: float = sum(mark.get(name, 0.0) for mark in within)
-        return round(1000 * total / count, 2)
+        total = float(sum(mark.get(name, 0.0) for mark in within))
+        return round(1000 * total / float(count), 2)
 
     last = within[-1]
     return {

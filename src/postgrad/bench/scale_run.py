@@ -80,8 +80,7 @@ class Run:
     def __init__(self, folder: Path, case: Case, listen: Callable[[Event], None]) -> None:
         self.case = case
         self.clock = Clock(case.real)
-        self.store = _opened(folder, case)
-        self.store.simulated = self.clock
+        self.store = _opened(folder, case, self.clock)
         if self.store.clock() > 0:
             self.store.append(RunResumed(note="the benchmark goes on"))
         self.cluster = Cluster(self.clock, case.workers)
@@ -113,12 +112,15 @@ def _at_once(seconds: float) -> None:
     """A simulated clock goes on by itself."""
 
 
-def _opened(folder: Path, case: Case) -> SimulatedStore:
+def _opened(folder: Path, case: Case, clock: Clock) -> SimulatedStore:
     place = folder / "run"
     if (place / EVENTS).is_file():
-        return SimulatedStore.open(place, write=True)
+        store = SimulatedStore.open(place, write=True)
+        store.simulated = clock
+        return store
     budget = Budget(experiments=case.experiments, wall_s=PLENTY_S)
     task = simulated_task(folder, budget, case.policy, case.workers).model_copy(update={"seed": case.seed})
     store = SimulatedStore.create(place)
+    store.simulated = clock
     store.append(RunStarted(run=place.name, task=task, postgrad=__version__, machine=machine(), packages=packages()))
     return store

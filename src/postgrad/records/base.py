@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Union
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +21,30 @@ class Record(BaseModel):
     """Base of all records."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class _Names(set[str]):
+    """Names of fields that records share; a copy is a set of its own."""
+
+    def __copy__(self) -> set[str]:
+        return set(self)
+
+
+@lru_cache(maxsize=4096)
+def _shared(names: frozenset[str]) -> _Names:
+    return _Names(names)
+
+
+def lean(value: object) -> None:
+    """Let records, and those inside them, share what is equal beside their values: each holds a set of the names of its
+    fields, and in a long run those take more room than the fields."""
+    if isinstance(value, Record):
+        object.__setattr__(value, "__pydantic_fields_set__", _shared(frozenset(value.__pydantic_fields_set__)))
+        for inner in value.__dict__.values():
+            lean(inner)
+    elif isinstance(value, tuple):
+        for inner in value:
+            lean(inner)
 
 
 def content_hash(value: Any) -> str:

@@ -22,8 +22,8 @@ from postgrad.research.references import reference_recipes
 from postgrad.research.repairs import repaired
 from postgrad.search.base import Features, Option, Taught
 
-# Recipes whose changes are kept.
-KEPT = 2000
+# Recipes whose changes are kept, some 100 kB each.
+KEPT = 256
 
 
 @dataclass(frozen=True)

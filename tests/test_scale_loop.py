@@ -1,0 +1,159 @@
+"""`bench scale-loop`: the real loop over a simulated cluster; and what keeps a long run quick and small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from postgrad.bench import BENCHMARKS
+from postgrad.bench.base import BenchSpec
+from postgrad.bench.landscapes import landscape
+from postgrad.bench.scale_cluster import Clock
+from postgrad.bench.scale_loop import EVERY, Growth, ScaleLoop, _row, grown
+from postgrad.bench.scale_parts import _pair, _value
+from postgrad.bench.scale_run import Case, Run
+from postgrad.errors import UserError
+from postgrad.evaluate.statistics import effects
+from postgrad.evaluate.statistics.effects import Effects
+from postgrad.evaluate.statistics.known import held
+from postgrad.events import Event
+from postgrad.records import Choice, Estimate, Move, Recipe, Stage
+from postgrad.records.base import lean
+from postgrad.store.sqlite import SqliteStore
+from postgrad.tree import Tree
+
+WORLD = "additive"
+
+
+def played(folder: Path, experiments: int, workers: int, stop: int | None = None) -> Run:
+    """A run of the greedy policy; one that is cut off after so many events is closed where it stands."""
+
+    class CutOff(RuntimeError):
+        pass
+
+    def listen(event: Event) -> None:
+        if event.seq == stop:
+            raise CutOff
+
+    run = Run(folder, Case("greedy", landscape(WORLD)(0), workers, experiments), listen)
+    if stop is None:
+        run.play()
+    else:
+        with pytest.raises(CutOff):
+            run.play()
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return played(tmp_path_factory.mktemp("whole"), 40, 8)
+
+
+def test_a_simulated_run_is_a_run(whole: Run) -> None:
+    with SqliteStore.open(whole.store.folder, write=False) as store:
+        events = store.events()
+        tree = Tree.from_events(events)
+        kinds = [event.body.type for event in events]
+        assert all(store.artifacts.verify(node.evaluation.items) for node in tree.all() if node.evaluation)
+    assert len(tree) == 40 and not tree.pending() and kinds[-1] == "run_ended" and kinds.count("sealed_done") == 1
+    assert tree.champion is not None and len(tree.scored()) > 30
+    clocks = [event.clock for event in events]
+    assert clocks == sorted(clocks) and clocks[-1] > 1.0, "time is simulated, and goes on"
+    assert whole.cluster.started >= 40 and set(whole.loop.spent) == {"collect", "analyse", "propose", "start"}
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_tree(whole: Run, tmp_path: Path) -> None:
+    """Twice: jobs that were under way are started again, and what was decided is decided the same."""
+    played(tmp_path, 40, 8, stop=70)
+    played(tmp_path, 40, 8, stop=150)
+    again = played(tmp_path, 40, 8).session.tree
+    recipes = [node.proposed.proposal.recipe.hash for node in whole.session.tree.all()]
+    assert [node.proposed.proposal.recipe.hash for node in again.all()] == recipes
+    assert [node.score for node in again.all()] == [node.score for node in whole.session.tree.all()]
+    assert again.champion == whole.session.tree.champion
+
+
+def test_a_simulated_clock_goes_to_the_next_end() -> None:
+    clock = Clock()
+    for end in (5.0, 0.01, 7.0):
+        clock.expect(end)
+    seen = [clock.now]
+    for _ in range(4):
+        clock.pause(0.02)
+        seen.append(clock.now)
+    assert seen == [0.0, 0.02, 5.0, 7.0, 7.02]
+
+
+def test_long_runs_note_where_they_stand(tmp_path: Path) -> None:
+    case = Growth(tmp_path / "run", "greedy", WORLD, 4, EVERY)
+    marks = grown(case)
+    assert [mark["to"] for mark in marks] == [EVERY] and grown(case) == marks, "a run that has ended is not run again"
+    row = _row(case, marks, 0, EVERY)
+    assert row is not None and row["cpu_ms"] > 0 and row["events"] > 4 * EVERY and row["peak_mb"] > 10
+    parts = row["propose_ms"] + row["collect_ms"] + row["analyse_ms"] + row["start_ms"]
+    assert 0 < parts < 1.1 * row["cpu_ms"]
+    assert _row(case, marks, EVERY, 2 * EVERY) is None
+
+
+def test_the_benchmark_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    bench = BENCHMARKS.get("scale-loop")
+    assert isinstance(bench, ScaleLoop)
+    options = {key: default for key, (default, _) in bench.options.items()}
+    for wrong in ({"parts": "growth,other"}, {"policies": "none"}):
+        spec = BenchSpec(quick=True, folder=tmp_path, command="", options=options | wrong)
+        with pytest.raises(UserError, match="expected some of"):
+            bench.run(spec, lambda text: None)
+    for text in ("2", "0:1", "a:1", "2:-1"):
+        with pytest.raises(UserError, match="WORKERS:SECONDS"):
+            _pair(text)
+    assert _value([[1, 0.5, 0.3], [2, 1.5, 0.6]], 1.0) == 0.3 and _value([[1, 0.5, 0.3]], 0.1) == 0.3
+
+
+# --- what keeps a long run quick and small ----------------------------------------------------------------------------
+
+
+def test_lean_records_are_the_same_records() -> None:
+    recipe = Recipe(stage=Stage(backend="classic", params={"c": 1.5}))
+    choice = Choice(parent=None, move=Move.DRAFT, recipe=recipe, kinds=("a", "b"))
+    other, before = Choice(parent=None, move=Move.DRAFT, recipe=recipe), choice.model_dump_json()
+    plain = choice.model_copy(deep=True)
+    for each in (choice, other, Estimate(value=0.5, low=0.4, high=0.6, n=3)):
+        lean(each)
+    assert choice.model_dump_json() == before and choice == plain and choice.model_fields_set == plain.model_fields_set
+    changed = other.model_copy(update={"gain": 1.0})
+    assert "gain" in changed.model_fields_set and "gain" not in other.model_fields_set
+    assert Choice.model_validate_json(before) == choice and json.loads(before)["kinds"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "values", [np.array([0.0, 1.0, 1.0]), np.array([0.3, 0.3]), np.array([0.1, 2e5]), np.array([np.nan, 1.0])]
+)
+def test_held_values_are_the_same_values(values: np.ndarray) -> None:
+    kept = held(values)
+    assert np.array_equal(kept.astype(np.float64), values, equal_nan=True)
+    assert kept.nbytes <= values.nbytes and len(kept) == len(values)
+
+
+def test_weights_that_are_fitted_in_part_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above a number that ordinary runs do not reach, effects are shared out part by part; below, nothing changes."""
+    rng = np.random.default_rng(0)
+    drawn = [(float(rng.normal(0.004 if rng.random() < 0.3 else -0.01, 0.02)), 2e-4) for _ in range(900)]
+
+    def learnt(whole: int, count: int) -> Effects:
+        monkeypatch.setattr(effects, "WHOLE", whole)
+        found = Effects(1.0)
+        for number, (observed, noise) in enumerate(drawn[:count]):
+            found.add(observed, noise)
+            if number % 97 == 0 and number:
+                found.revise(number - 1, drawn[number - 1][0], 1e-4)
+            found.learn()
+        return found
+
+    assert np.array_equal(learnt(300, 300)._weights, learnt(10_000, 300)._weights)
+    part, all_ = learnt(300, 900), learnt(10_000, 900)
+    assert np.abs(part._weights - all_._weights).max() < 0.01
+    beliefs = [(part.belief(each, 2e-4).mean, all_.belief(each, 2e-4).mean) for each in (-0.02, 0.0, 0.01, 0.05)]
+    assert all(abs(one - other) < 5e-4 for one, other in beliefs)
