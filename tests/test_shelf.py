@@ -55,11 +55,11 @@ def test_what_is_ranked_is_sorted_whatever_comes_and_goes() -> None:
 
 
 def test_shelves_that_went_different_ways_do_not_see_each_other() -> None:
-    grown = Grown().add(0, "a", None, "one").add(1, "b", "a", "two")
-    first = Shelf(Row(["A", "B", "C"]), grown.add(2, "c", "a", "one"))
-    other = Shelf(Row(["A", "B", "D"]), grown.add(2, "d", "b", "two"))
+    grown = Grown().add(0, ("a", None, "one", "x")).add(1, ("b", "a", "two", "y"))
+    first = Shelf(Row(["A", "B", "C"]), grown.add(2, ("c", "a", "one", "x")))
+    other = Shelf(Row(["A", "B", "D"]), grown.add(2, ("d", "b", "two", "y")))
     early = Shelf(Row(["A", "B"]), grown)
-    assert first.grown is grown and other.grown is not grown and grown.add(2, "c", "a", "one") is grown
+    assert first.grown is grown and other.grown is not grown and grown.add(2, ("c", "a", "one", "x")) is grown
     assert list(first) == ["a", "b", "c"] and list(other) == ["a", "b", "d"] and list(early) == ["a", "b"]
     assert first.below("a") == ("B", "C") and other.below("a") == ("B",) and early.below("a") == ("B",)
     assert list(first.alike("one")) == ["A", "C"] and list(early.alike("one")) == ["A"]

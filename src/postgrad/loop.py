@@ -270,8 +270,7 @@ class Loop:
         if index < len(tree):
             shown = tree.all()[index].proposed.shown
             return index - self.lookahead + 1 if shown is None else shown
-        waiting = len(tree.waiting()) if self.session.standing.asked else 0
-        return index - waiting - self.lookahead + 1
+        return index - self.lookahead + 1 - (len(tree.waiting()) if self.session.standing.asked else 0)
 
     def _reference(self, index: int) -> None:
         """The constant answer, the cheapest classic model and the untouched base model come first."""
@@ -348,9 +347,7 @@ class Loop:
             if result is not None:
                 del self.running[name]
                 self.session.finish(job, result)
-        for node in self.session.tree.pending():
-            if not node.results:
-                continue
+        for node in filter(lambda node: node.results, self.session.tree.pending()):
             units = sum(len(result.units) for result in node.results)
             scored = node.evaluation.units if node.evaluation else 0
             if units > scored and node.failure is None:
@@ -386,9 +383,7 @@ class Loop:
         for node in self.session.tree.pending():
             if node.waits:
                 continue
-            if self.tester.testing():
-                return
-            if node.id in begun:
+            if self.tester.testing() or node.id in begun:
                 return
             if self.racer.owed(node) and not node.rejection:
                 return

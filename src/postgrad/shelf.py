@@ -9,9 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from itertools import islice
-from typing import Generic, TypeVar, overload
+from typing import Any, Callable, Generic, TypeVar, overload
 
 T = TypeVar("T")
+V = TypeVar("V")
+#: Name, parent, recipe and kind of an entry.
+Entry = tuple[str, str | None, str, str]
 #: (rank, index); the lowest is first.
 Key = tuple[float, int]
 
@@ -179,37 +182,40 @@ class Grown:
     grew from one share it; one that went another way has its own.
 
     Attributes:
-        at: name -> place. children: parent -> places, the first first. same: recipe -> places.
+        at: name -> place. children: parent -> places, the first first. same: recipe -> places. kinds: kind -> places.
+        folds: what was worked out of the first so many of a kind, for whoever goes through all of a kind.
     """
 
-    __slots__ = ("entries", "at", "children", "same")
+    __slots__ = ("entries", "at", "children", "same", "kinds", "folds")
 
     def __init__(self) -> None:
-        self.entries: list[tuple[str, str | None, str]] = []
+        self.entries: list[Entry] = []
         self.at: dict[str, int] = {}
         self.children: dict[str | None, list[int]] = {}
         self.same: dict[str, list[int]] = {}
+        self.kinds: dict[str, list[int]] = {}
+        self.folds: dict[object, tuple[int, Any]] = {}
 
-    def add(self, length: int, name: str, parent: str | None, recipe: str) -> Grown:
+    def add(self, length: int, entry: Entry) -> Grown:
         """What a row of this length shares once it has one more entry."""
-        entry = (name, parent, recipe)
         if length < len(self.entries):
             if self.entries[length] == entry:
                 return self
             other = Grown()
             for each in self.entries[:length]:
                 other._append(each)
-            return other.add(length, *entry)
+            return other.add(length, entry)
         self._append(entry)
         return self
 
-    def _append(self, entry: tuple[str, str | None, str]) -> None:
-        name, parent, recipe = entry
+    def _append(self, entry: Entry) -> None:
+        name, parent, recipe, kind = entry
         place = len(self.entries)
         self.entries.append(entry)
         self.at[name] = place
         self.children.setdefault(parent, []).append(place)
         self.same.setdefault(recipe, []).append(place)
+        self.kinds.setdefault(kind, []).append(place)
 
 
 class Shelf(Mapping[str, T], Generic[T]):
@@ -230,7 +236,7 @@ class Shelf(Mapping[str, T], Generic[T]):
         return len(self.row)
 
     def __iter__(self) -> Iterator[str]:
-        for name, _, _ in islice(self.grown.entries, len(self.row)):
+        for name, *_ in islice(self.grown.entries, len(self.row)):
             yield name
 
     def __contains__(self, name: object) -> bool:
@@ -251,6 +257,26 @@ class Shelf(Mapping[str, T], Generic[T]):
     def alike(self, recipe: str) -> Iterator[T]:
         """The entries with this recipe, in order."""
         return self._among(self.grown.same.get(recipe, ()))
+
+    def folded(self, kind: str, key: object, settled: int, start: V, step: Callable[[V, T], V]) -> V:
+        """What the entries of a kind come to, taken in one after the other in order. Of the first `settled` entries,
+        which are what they are for good, each is gone through once, whoever asks under this key.
+
+        Args:
+            key: names start and step.
+        """
+        places, name = self.grown.kinds.get(kind, ()), (kind, key)
+        done, value = self.grown.folds.get(name, (0, start))
+        if done and places[done - 1] >= settled:  # They were asked of a longer row.
+            done, value = 0, start
+        for at in range(done, len(places)):
+            place = places[at]
+            if place >= len(self.row):
+                break
+            value = step(value, self.row[place])
+            if place < settled:
+                self.grown.folds[name] = (at + 1, value)
+        return value
 
     def _among(self, places: Sequence[int]) -> Iterator[T]:
         for place in places:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import inf
-from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence, TypeVar
 
 from postgrad.events import Analysed, Body, Decided, Evaluated, Event, JobFinished, JobStarted, Pared, Proposed, Tested
 from postgrad.records import Analysis, Approve, Edit, Evaluation, Failure, JobResult, Recipe, Reject
-from postgrad.shelf import Grown, Key, Ranked, Row, Shelf
+from postgrad.shelf import Entry, Grown, Key, Ranked, Row, Shelf
+
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -131,11 +133,16 @@ class Index(NamedTuple):
         return Index(*(each.with_entry(was, now, new) for each, was, now in zip(self, before, _keys(new), strict=True)))
 
 
+def _entry(node: Experiment) -> Entry:
+    proposal = node.proposed.proposal
+    return node.id, node.parent, proposal.recipe.hash, proposal.kind
+
+
 def _shelved(nodes: Iterable[Experiment]) -> Shelf[Experiment]:
     """Experiments in index order as a tree holds them."""
     found, grown = tuple(nodes), Grown()
     for place, node in enumerate(found):
-        grown = grown.add(place, node.id, node.parent, node.proposed.proposal.recipe.hash)
+        grown = grown.add(place, _entry(node))
     return Shelf(Row(found), grown)
 
 
@@ -180,7 +187,7 @@ class Tree:
             old = row[place] if place < len(row) else None
             if old is None:
                 place = len(row)
-                grown = grown.add(place, node.id, node.parent, node.proposed.proposal.recipe.hash)
+                grown = grown.add(place, _entry(node))
             row, index = row.put(place, node), index.after(old, node)
             if old is not None and old.proposed is not node.proposed:  # A person edited it.
                 grown = _shelved(row).grown
@@ -203,10 +210,6 @@ class Tree:
     @property
     def _all(self) -> Row[Experiment]:
         return self._shelf.row
-
-    @cached_property
-    def _roots(self) -> tuple[Experiment, ...]:
-        return self._shelf.below(None)
 
     def all(self) -> Sequence[Experiment]:
         """Every experiment, in index order."""
@@ -270,6 +273,14 @@ class Tree:
         """The experiments with this recipe, in index order."""
         return tuple(self._shelf.alike(recipe.hash))
 
+    def folded(self, kind: str, key: object, start: T, step: Callable[[T, Experiment], T]) -> T:
+        """What the experiments with this kind of change come to, taken in one after the other in index order.
+
+        Args:
+            key: names start and step. What they make of experiments that have ended is remembered.
+        """
+        return self._shelf.folded(kind, key, self.closed(), start, step)
+
     def children(self, experiment: str) -> tuple[Experiment, ...]:
         """The experiments that extend this one, in index order."""
         return self._shelf.below(experiment)
@@ -280,7 +291,7 @@ class Tree:
 
     def roots(self) -> tuple[Experiment, ...]:
         """The experiments without a parent, in index order."""
-        return self._roots
+        return self._shelf.below(None)
 
     def path(self, experiment: str) -> tuple[Experiment, ...]:
         """From the root to this experiment, both included."""

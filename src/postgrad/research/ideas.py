@@ -40,11 +40,6 @@ class Ask:
         return self.context.tree
 
     @cached_property
-    def known(self) -> frozenset[str]:
-        """Hashes of every recipe in the tree, pending ones too."""
-        return frozenset(node.proposed.proposal.recipe.hash for node in self.tree.all())
-
-    @cached_property
     def tried(self) -> Tried:
         """Every recipe in the tree, to be asked for repeats."""
         return Tried(self.tree)
@@ -69,10 +64,10 @@ class Ask:
         Args:
             near: the nearest recipe that can be run will do as well.
         """
-        if not edit.valid(recipe) or (recipe.hash in self.known and not near):
+        if not edit.valid(recipe) or (self.tree.has_tried(recipe) and not near):
             return None
         found = self.context.nearest(recipe) if near else self.context.admit(recipe)
-        return found if found is not None and found.hash not in self.known and self.affordable(found) else None
+        return found if found is not None and not self.tree.has_tried(found) and self.affordable(found) else None
 
     def affordable(self, recipe: Recipe) -> bool:
         """True when one more experiment can pay for it."""

@@ -43,11 +43,12 @@ def prior_of(kind: str, table: Belief, priors: Mapping[str, Prior]) -> Belief:
 
 def belief(kind: str, prior: Belief, tree: Tree) -> Belief:
     """The belief about a kind of change after the ended experiments of a tree."""
-    found = prior
-    for node in tree.all():
-        if node.proposed.proposal.kind == kind and (seen := effect_of(node, tree)) is not None:
-            found = found.updated(*seen)
-    return found
+
+    def after(found: Belief, node: Experiment) -> Belief:
+        seen = effect_of(node, tree)
+        return found if seen is None else found.updated(*seen)
+
+    return tree.folded(kind, ("belief", prior), prior, after)
 
 
 def effect_of(node: Experiment, tree: Tree) -> tuple[float, float] | None:

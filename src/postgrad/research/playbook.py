@@ -204,7 +204,7 @@ def _proposal(ask: Ask, move: Move, idea: Idea) -> Proposal:
         note = f" Chosen because {wanted} had nothing new to offer."
         reason = f"{asked.reason}; {wanted} had nothing new".removeprefix("; ")
         carried_out = Choice(parent=idea.parent, move=move, other=idea.other, reason=reason)
-    known = idea.recipe.hash in ask.known
+    known = ask.tree.has_tried(idea.recipe)
     return Proposal(
         recipe=idea.recipe,
         kind=idea.kind,
