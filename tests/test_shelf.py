@@ -9,6 +9,7 @@ import pytest
 
 from postgrad.bench.scale_trees import Growth
 from postgrad.events import Evaluated, Event
+from postgrad.research.learning import Belief, belief, effect_of
 from postgrad.shelf import PIECE, Grown, Ranked, Row, Shelf
 from postgrad.testing.events import evaluated
 from postgrad.tree import Tree
@@ -99,3 +100,19 @@ def test_an_edited_proposal_is_looked_up_by_its_new_recipe() -> None:
     other = tree.with_experiments((edited,), tree.champion)
     assert other.all_with(donor.recipe)[-1].id == last.id and tree.all_with(donor.recipe)[-1].id != last.id
     assert not other.has_tried(last.proposed.proposal.recipe) and tree.has_tried(last.proposed.proposal.recipe)
+
+
+def test_a_fold_over_a_kind_is_the_same_however_often_and_of_whatever_view_it_is_asked() -> None:
+    """The belief about a kind of change goes on from what it was, and views of fewer that ended do not see more."""
+    tree, prior, rng = Tree(), Belief(0.01, 0.02), Random(3)
+    for number, event in enumerate(Growth().events(250)):
+        tree = tree.with_event(event)
+        if number % 29:
+            continue
+        for view in (tree, tree.view(rng.randrange(len(tree) + 1)), tree.view(len(tree) // 2)):
+            kind = rng.choice(tree.all()).proposed.proposal.kind
+            expected = prior
+            for node in view.all():
+                if node.proposed.proposal.kind == kind and (seen := effect_of(node, view)) is not None:
+                    expected = expected.updated(*seen)
+            assert belief(kind, prior, view) == expected == belief(kind, prior, view)

@@ -266,9 +266,10 @@ class Shelf(Mapping[str, T], Generic[T]):
             key: names start and step.
         """
         places, name = self.grown.kinds.get(kind, ()), (kind, key)
-        done, value = self.grown.folds.get(name, (0, start))
-        if done and places[done - 1] >= settled:  # They were asked of a longer row.
-            done, value = 0, start
+        done, value = 0, start
+        known = self.grown.folds.get(name)
+        if known is not None and places[known[0] - 1] < settled:  # Else they were asked of a longer row.
+            done, value = known
         for at in range(done, len(places)):
             place = places[at]
             if place >= len(self.row):
