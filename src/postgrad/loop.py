@@ -259,9 +259,7 @@ class Loop:
     def _view(self, index: int) -> Tree:
         """The tree that an experiment is, or was, chosen from."""
         tree, shown = self.session.tree, max(0, self._shown(index))
-        if self.session.standing.asked:
-            return tree.as_of(shown)
-        return self.views.view(tree, shown) if index >= len(tree) else tree.view(shown)
+        return tree.as_of(shown) if self.session.standing.asked else self.views.view(tree, shown)
 
     def _shown(self, index: int) -> int:
         """How many experiments have to have ended, and are shown, when this one is chosen. What waits for a person

@@ -33,7 +33,12 @@ def rebuild(session: Session, run_apart: RunApart) -> None:
     """
     if session.prepared is None or isinstance(session, ScriptSession):
         return
-    given_up = {name for event in session.store.events() if isinstance(event.body, Rebuilt) for name in event.body.lost}
+    given_up = {
+        name
+        for event in session.store.in_order(("rebuilt",))
+        if isinstance(event.body, Rebuilt)
+        for name in event.body.lost
+    }
     _splits(session, given_up)
     if any(not session.store.artifacts.has(name) for name in _of_splits(session)):
         return  # Whoever reads them says so.
@@ -85,7 +90,11 @@ def _jobs(session: Session, given_up: set[str], run_apart: RunApart) -> None:
     }
     if not lost:
         return
-    started = {event.body.job: event.body for event in session.store.events() if isinstance(event.body, JobStarted)}
+    started = {
+        event.body.job: event.body
+        for event in session.store.in_order(("job_started",))
+        if isinstance(event.body, JobStarted)
+    }
     jobs = [_job(session, session.finished[name], started[name]) for name in lost]
     for name, result in run_apart(jobs, "making lost artefacts again").items():
         before = session.finished[name].result.failure

@@ -21,8 +21,9 @@ class Views:
         """The same as `tree.view(closed)`. Quick where the tree and the number are a little further than last time."""
         if tree is self._tree and closed == self._closed:
             return self._view
-        follows = 0 <= self._closed <= closed <= len(tree)
-        found = self._further(tree, closed) if follows else tree.view(closed)
+        if not self._closed <= closed <= len(tree):
+            return tree.view(closed)  # A look back: the next one goes on from where it was.
+        found = self._further(tree, closed)
         self._tree, self._closed, self._view = tree, closed, found
         return found
 
