@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Iterable
 
 from postgrad.errors import UserError, near_miss
@@ -351,12 +352,12 @@ class Ledger:
         counted = {"jobs": spent.jobs + 1, "failures": spent.failures + (body.result.failure is not None)}
         return replace(self, spent=spent.model_copy(update=counted), open=self._without(body.job))
 
-    @property
+    @cached_property
     def reserved(self) -> float:
         """Seconds set aside for the jobs under way, summed."""
         return sum(each.reserved_s for each in self.open.values())
 
-    @property
+    @cached_property
     def expected(self) -> Usage:
         """What the jobs under way are expected to use of devices and money, summed."""
         found = [each.expected for each in self.open.values() if each.expected is not None]

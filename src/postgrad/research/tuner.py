@@ -7,6 +7,7 @@ same suggestions. Structure is never changed here.
 
 from __future__ import annotations
 
+from itertools import islice
 from random import Random
 from typing import Any, Iterator, Mapping
 
@@ -18,6 +19,8 @@ from postgrad.tree import Experiment, Tree
 STARTUP_TRIALS = 2
 MOST_NUMBERS = 3
 TRIALS = 12
+# The latest experiments that are looked through, and those that a study holds: more than ordinary runs have.
+LOOKED, LATEST = 5000, 500
 
 
 def suggestions(tree: Tree, recipe: Recipe, rng: Random) -> Iterator[Recipe]:
@@ -67,11 +70,11 @@ def _same_structure(tree: Tree, recipe: Recipe) -> list[Experiment]:
     """Experiments that differ from the recipe in tunable numbers only."""
     structure = structure_of(recipe)
     found = []
-    for node in tree.all():
+    for node in reversed(tuple(islice(reversed(tree.all()), LOOKED))):
         other = node.proposed.proposal.recipe
         if other.stage.backend == recipe.stage.backend and other.data == recipe.data:
             found += [node] if structure_of(other) == structure else []
-    return found
+    return found[-LATEST:]
 
 
 def _numbers(recipe: Recipe, paths: list[str]) -> dict[str, Any]:
