@@ -34,6 +34,8 @@ from postgrad.testing.events import a_start, evaluated, job_finished, job_starte
         ("5 usd", Budget(usd=5)),
         ("$5", Budget(usd=5)),
         ("$0", Budget(usd=0)),
+        ("20 GB", Budget(disk_gb=20)),
+        ("1.5TB", Budget(disk_gb=1500)),
         ("8h, 40 experiments,$2.50", Budget(wall_s=28800, experiments=40, usd=2.5)),
     ],
 )
@@ -93,6 +95,7 @@ def test_a_duration_that_was_written_is_read_back(seconds: int) -> None:
         wall_s=st.none() | st.integers(1, 10**7),
         experiments=st.none() | st.integers(1, 10**6),
         cpu_hours=st.none() | st.integers(1, 4000).map(lambda n: n / 8),
+        disk_gb=st.none() | st.integers(1, 4000).map(lambda n: n / 8) | st.just(0.0005),
         gpu_hours=st.none() | st.integers(1, 4000).map(lambda n: n / 8),
         usd=st.none() | st.integers(0, 10**5).map(lambda n: n / 100),
     )

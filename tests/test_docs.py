@@ -139,7 +139,7 @@ def test_every_task_key_is_documented() -> None:
     named = _table_words(page) | set(re.findall(r"`(\w+)`", page))
     for record in (TaskSpec, DataSpec, Generation, JudgeSpec, Guard, Slice, ApproveSpec, SearchSpec, EngineSpec):
         assert set(record.model_fields) <= named, f"{record.__name__}: {set(record.model_fields) - named}"
-    assert {"wall", *Budget.model_fields} - {"wall_s"} <= named
+    assert {"wall", "disk", *Budget.model_fields} - {"wall_s", "disk_gb"} <= named
 
 
 def test_every_key_of_a_researcher_is_documented() -> None:
@@ -150,7 +150,7 @@ def test_every_key_of_a_researcher_is_documented() -> None:
 
 def test_task_keys_that_are_documented_exist() -> None:
     records = (TaskSpec, DataSpec, Generation, JudgeSpec, Guard, ApproveSpec, SearchSpec, EngineSpec, Budget)
-    known = {key for record in records for key in record.model_fields} | {"wall"}
+    known = {key for record in records for key in record.model_fields} | {"wall", "disk"}
     assert _table_words(_text(ROOT / "docs" / "task-file.md")) <= known
 
 

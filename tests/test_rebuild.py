@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import time
 from pathlib import Path
 from random import Random
@@ -108,6 +109,7 @@ def test_what_comes_out_otherwise_is_lost_for_good_and_says_so(tmp_path: Path) -
     events = driven(folder)
     (final,) = [e.body for e in events if e.body.type == "job_finished" and e.body.result.model]
     forget(folder, {final.result.model or ""})
+    shutil.rmtree(folder / "model")
     with pytest.raises(PostgradError, match="missing.*start a new run"):
         driven(folder, Moody())
     with SqliteStore.open(folder, write=False) as store:
@@ -127,6 +129,7 @@ def test_a_real_model_that_is_lost_is_the_same_again(tmp_path: Path) -> None:
         (final,) = [body for body in session.finished.values() if body.result.model]
     lost = final.result.model or ""
     forget(folder, {lost, *(Artifacts(folder / "artifacts")._manifest(lost) or {}).values()})
+    shutil.rmtree(folder / "model")
     with opened(SqliteStore.open(folder, write=True)) as session:
         drive(session)
         assert session.store.artifacts.verify(lost)

@@ -87,7 +87,7 @@ def test_everything_said(folder: Path) -> None:
                 "min_effect": 0.01,
                 "guards": [{"metric": "auroc", "min": 0.8}],
                 "base_models": ["path:models/m", "hf:org/name@v1"],
-                "budget": {"wall": "1h", "experiments": 9, "usd": 0},
+                "budget": {"wall": "1h", "experiments": 9, "usd": 0, "disk": "20GB"},
                 "researcher": "playbook",
                 "search": {"policy": "uct"},
                 "engine": {"kind": "local", "workers": 2},
@@ -96,7 +96,7 @@ def test_everything_said(folder: Path) -> None:
         )
     )
     assert task.base_models == (f"path:{model}", "hf:org/name@v1")
-    assert task.budget == Budget(wall_s=3600.0, experiments=9, usd=0.0)
+    assert task.budget == Budget(wall_s=3600.0, experiments=9, usd=0.0, disk_gb=20.0)
     assert task.guards == (Guard(metric="auroc", min=0.8),)
     assert task.engine == EngineSpec(workers=2)
     assert TaskSpec.model_validate_json(task.model_dump_json()) == task
@@ -192,6 +192,10 @@ def test_all_problems_at_once(folder: Path) -> None:
         ({"guards": [{"metric": "accuracy", "min": 0.9, "max": 0.1}]}, "min 0.9 is above max 0.1"),
         ({"budget": 20}, "found 20, which has no unit"),
         ({"budget": {"wall": 20}}, "budget: Cannot read '20'"),
+        ({"budget": {"wall": "1h", "disk": 20}}, "budget: Cannot read '20'"),
+        ({"budget": {"disk": "20m"}}, "budget: disk is '20m', and a size was expected, such as '20 GB'"),
+        ({"experiment": "20 GB"}, "experiment: disk is a limit of the run's whole folder"),
+        ({"budget": {"disk_gb": 0}}, "budget.disk is 0.0, and more than 0 was expected"),
         ({"budget": {"wal": "20m"}}, "Unknown key 'budget.wal'. Did you mean 'wall'?"),
         ({"budget": {"experiments": 0}}, "budget.experiments is 0"),
         ({"budget": {"usd": -1}}, "budget.usd is -1"),

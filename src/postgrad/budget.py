@@ -51,9 +51,12 @@ _OTHER_WORDS = {
     **dict.fromkeys(("gpu_hour", "gpu_hours"), "gpu_hours"),
     **dict.fromkeys(("usd", "dollar", "dollars"), "usd"),
 }
+_DISK_WORDS = {"mb": 0.001, "gb": 1.0, "tb": 1000.0}
 # Nine digits are 31 years of seconds: more is a slip of the finger.
 _AMOUNT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *([a-z]+(?:[ _-][a-z]+)*)")
-_EXAMPLES = "Write it as '20m', '1h30m', '40 experiments', '2 cpu-hours', '$5', or several with commas: '8h, $5'."
+_EXAMPLES = (
+    "Write it as '20m', '1h30m', '40 experiments', '2 cpu-hours', '$5', '20 GB', or several with commas: '8h, $5'."
+)
 
 
 # --- what a user writes ----------------------------------------------------------------------------------------------
@@ -82,7 +85,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def _called(kind: str) -> str:
-    return "time" if kind == "wall_s" else kind.replace("_", " ")
+    return {"wall_s": "time", "disk_gb": "disk"}.get(kind, kind.replace("_", " "))
 
 
 def _parse_limit(part: str, text: str) -> tuple[str, float]:
@@ -95,11 +98,14 @@ def _parse_limit(part: str, text: str) -> tuple[str, float]:
     units = [_TIME_WORDS.get(word) for word in words]
     if len(amounts) == 1 and words[0] in _OTHER_WORDS:
         return _OTHER_WORDS[words[0]], float(amounts[0][0])
+    if len(amounts) == 1 and words[0] in _DISK_WORDS:
+        return "disk_gb", float(amounts[0][0]) * _DISK_WORDS[words[0]]
     if None in units:
-        wrong = next((w for w in words if w not in _TIME_WORDS and w not in _OTHER_WORDS), None)
+        known = (*_TIME_WORDS, *_OTHER_WORDS, *_DISK_WORDS)
+        wrong = next((w for w in words if w not in known), None)
         if wrong is None:
             raise UserError(f"Put a comma between the limits in the budget '{text}'. {_EXAMPLES}")
-        hint = near_miss(wrong, [*_TIME_WORDS, *_OTHER_WORDS])
+        hint = near_miss(wrong, known)
         raise UserError(f"Unknown unit '{wrong}' in the budget '{text}'.{hint} {_EXAMPLES}")
     if len(set(units)) < len(units):
         raise UserError(f"The budget '{text}' names the same unit twice in '{part}'. {_EXAMPLES}")
@@ -137,6 +143,9 @@ def format_budget(budget: Budget) -> str:
         parts.append(f"{budget.gpu_hours:g} gpu-hours")
     if budget.usd is not None:
         parts.append(f"${budget.usd:g}")
+    if budget.disk_gb is not None:
+        small = budget.disk_gb < 0.1
+        parts.append(f"{1000 * budget.disk_gb:g} MB" if small else f"{budget.disk_gb:g} GB")
     return ", ".join(parts) or "no limit"
 
 
@@ -377,7 +386,7 @@ class Ledger:
             "gpu_hours": (spent.gpu_s + expected.gpu_s) / HOUR,
             "usd": spent.usd + expected.usd,
         }
-        limits = {name: limit for name, limit in granted.model_dump().items() if limit is not None}
+        limits = {name: limit for name, limit in granted.model_dump(exclude={"disk_gb"}).items() if limit is not None}
         left = {name: max(0, limit - used[name]) for name, limit in limits.items()}
         unused = {name for name in _MAY_BE_ZERO if limits.get(name) == 0 and used[name] == 0}
         scarce = {name: limit for name, limit in limits.items() if name not in unused}

@@ -267,6 +267,29 @@ class SealedDone(Record):
     reason: str | None = None
 
 
+class Removed(Record):
+    """Bytes that are gone: a final `model` by its artefact, the folder of a `job`, or what a kill `left` half done."""
+
+    kind: Literal["model", "job", "left"]
+    name: str
+    experiment: str = ""
+    bytes: int
+
+
+class Collected(Record):
+    """Bytes of the run that nothing needs are removed. Written before they are: what a kill leaves goes the next time.
+
+    Attributes:
+        why: who asked for it, in words.
+        held: bytes of the run's folder before.
+    """
+
+    type: Literal["collected"] = "collected"
+    why: str
+    removed: tuple[Removed, ...]
+    held: int
+
+
 class RunEnded(Record):
     type: Literal["run_ended"] = "run_ended"
     reason: str
@@ -309,6 +332,7 @@ Body = Annotated[
         Certified,
         FinalModel,
         SealedDone,
+        Collected,
         RunEnded,
         Reopened,
     ],

@@ -1,5 +1,5 @@
 """What a run had stored and has lost is made again, before anything of it is read: splits from the task's files,
-answers and models by training once more, items from the answers.
+answers and models by training once more, items from the answers. A final model is taken from its published copy first.
 
 An artefact is named by its contents, so what is made again is the same, or is not there. What comes out otherwise is
 recorded as lost for good: no second training is spent on it, and whoever needs it says that it is missing.
@@ -14,6 +14,7 @@ from postgrad.evaluate.evaluator import measure
 from postgrad.evaluate.guards.rows import GuardPlan
 from postgrad.evaluate.splits import SplitPlan, UnitPlan
 from postgrad.events import JobFinished, JobStarted, Rebuilt
+from postgrad.keeping import Known
 from postgrad.metrics.items import dump_items
 from postgrad.prepare import load_parts, store_plan
 from postgrad.records import Evaluation, JobResult, Usage
@@ -40,19 +41,20 @@ def rebuild(session: Session, run_apart: RunApart) -> None:
         for name in event.body.lost
     }
     _splits(session, given_up)
-    if any(not session.store.artifacts.has(name) for name in _of_splits(session)):
+    if any(not session.store.artifacts.verify(name) for name in _of_splits(session)):
         return  # Whoever reads them says so.
+    _copies(session)
     _jobs(session, given_up, run_apart)
     _items(session, given_up)
 
 
 def _missing(session: Session, names: Sequence[str | None], given_up: set[str]) -> tuple[str, ...]:
-    there = session.store.artifacts.has
+    there = session.store.artifacts.verify
     return tuple(dict.fromkeys(name for name in names if name and name not in given_up and not there(name)))
 
 
 def _record(session: Session, wanted: Sequence[str], job: str = "", usage: Usage | None = None) -> None:
-    there = session.store.artifacts.has
+    there = session.store.artifacts.verify
     made, lost = tuple(filter(there, wanted)), tuple(name for name in wanted if not there(name))
     session.append(Rebuilt(job=job, artefacts=made, lost=lost, usage=usage or Usage()))
 
@@ -65,9 +67,9 @@ def _of_splits(session: Session) -> list[str]:
     prepared, store = session.prepared, session.store.artifacts
     assert prepared is not None
     names = [prepared.plan, prepared.guards or "", prepared.tags or ""]
-    if store.has(prepared.plan):
+    if store.verify(prepared.plan):
         names += SplitPlan.model_validate_json(store.read(prepared.plan)).rows.values()
-    if prepared.guards and store.has(prepared.guards):
+    if prepared.guards and store.verify(prepared.guards):
         names.append(GuardPlan.model_validate_json(store.read(prepared.guards)).rows or "")
     return [name for name in names if name]
 
@@ -81,12 +83,27 @@ def _splits(session: Session, given_up: set[str]) -> None:
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 
+def _needed(session: Session) -> set[str]:
+    """The final models that a step may still ask for. Others may have been removed, or may go."""
+    known = Known.of_events(session.store.events())
+    return {model for model, experiment in known.models.items() if known.why_model(experiment)}
+
+
+def _copies(session: Session) -> None:
+    """Put final models back from the copy that was published."""
+    if missing := _missing(session, sorted(_needed(session)), set()):
+        published = session.store.folder / "model"
+        if healed := [name for name in missing if session.store.artifacts.heal(name, published)]:
+            _record(session, healed)
+
+
 def _jobs(session: Session, given_up: set[str], run_apart: RunApart) -> None:
     """Train again whatever lacks its answers or its model."""
+    needed = _needed(session)
     lost = {
         name: missing
         for name, body in session.finished.items()
-        if (missing := _missing(session, _of_job(body.result), given_up))
+        if (missing := _missing(session, _of_job(body.result, needed), given_up))
     }
     if not lost:
         return
@@ -106,8 +123,9 @@ def _jobs(session: Session, given_up: set[str], run_apart: RunApart) -> None:
         _record(session, lost[name], name, result.usage)
 
 
-def _of_job(result: JobResult) -> list[str | None]:
-    return [*(unit.outputs for unit in result.units), result.model, result.trained]
+def _of_job(result: JobResult, needed: set[str]) -> list[str | None]:
+    model = result.model if result.model in needed else None
+    return [*(unit.outputs for unit in result.units), model, result.trained]
 
 
 def _job(session: Session, ended: JobFinished, started: JobStarted) -> Job:

@@ -21,6 +21,7 @@ from postgrad.errors import PostgradError, UserError
 from postgrad.evaluate.hardware import told, unlike
 from postgrad.events import Event, JobFinished, Reopened, RunResumed, RunStarted, current
 from postgrad.execute.executor import Executor, RunningJob
+from postgrad.keeping import Keeper
 from postgrad.loop import Control, Loop
 from postgrad.recall import new_name, remember
 from postgrad.records import Budget, TaskSpec, Usage
@@ -193,7 +194,7 @@ def drive(
         ready(session.task)
         if isinstance(session, ScriptSession):
             researcher = editor_of(session)
-    Loop(session, control or Control(), tick, researcher).run()
+    Loop(session, control or Control(), Keeper(session).beside(tick), researcher).run()
     publish_model(session, session.store.folder / "model")
     session.executor.clear()
     return remember(session)

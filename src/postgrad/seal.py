@@ -97,9 +97,15 @@ def _refuse_second_read(session: Session) -> None:
 
 def owed_job(session: Session, experiment: str, save_model: bool) -> Job:
     """The final training of an experiment. One that an earlier end of the run has on record is used again: recipe, seed
-    and rows are the same. But where its weights are wanted now and were not kept then, it is a job of its own."""
+    and rows are the same. But where its weights are wanted now and are not there, never kept or lost since, it is a job
+    of its own."""
     job = sealed_job(session, experiment, save_model=save_model)
-    known = session.finished.get(job.id)
-    if not save_model or known is None or known.result.failure is not None or known.result.model is not None:
-        return job
-    return replace(job, copy="kept")
+    number = 0
+    while True:
+        made = replace(job, copy="" if not number else "kept" if number == 1 else f"kept-{number}")
+        known = session.finished.get(made.id)
+        if not save_model or known is None or known.result.failure is not None:
+            return made
+        if known.result.model is not None and session.store.artifacts.verify(known.result.model):
+            return made
+        number += 1

@@ -19,7 +19,7 @@ from postgrad.cli import output
 # dictionary `OPEN`, these are more settings of its parser.
 COMMANDS = (
     "init", "check", "run", "resume", "list", "show", "inbox", "mcp", "report", "export", "replay", "audit", "suite",
-    "selftest", "bench", "contest", "memory", "doctor",
+    "disk", "selftest", "bench", "contest", "memory", "doctor",
 )  # fmt: skip
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 

@@ -79,6 +79,9 @@ def _go_on(store: SqliteStore, bodies: dict[str, Body], granted: Budget | None, 
     if again is not None:
         reopen(store, again, granted, note)
         return
+    if granted and not granted.model_dump(exclude={"disk_gb"}, exclude_none=True):
+        resume_event(store, granted, note)  # Room on the disk buys no search.
+        return
     if "sealed_done" in bodies and granted:
         raise UserError(
             f"{name} has ended: its sealed split has been read, and more search would lead to a second look. "

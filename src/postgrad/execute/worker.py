@@ -26,6 +26,7 @@ from postgrad.data import OPERATORS
 from postgrad.data.steps import training_rows
 from postgrad.errors import UserError
 from postgrad.execute.boundary import JobFailed, boundary
+from postgrad.execute.files import remove_tree
 from postgrad.metrics import TEXT_METRICS, reads_verdicts
 from postgrad.metrics.base import Answered
 from postgrad.metrics.items import each
@@ -115,6 +116,7 @@ class Worker:
                 self.progress.start(number, unit.name)
                 done[unit.name] = self._unit(unit, params)
                 self._write(done, failure, model)
+                remove_tree(self.folder / "checkpoint" / unit.name)
             model = "model" if self.spec.save_model else None
         except JobFailed as failed:
             failure = failed.failure
@@ -124,9 +126,10 @@ class Worker:
     def _done_before(self) -> dict[str, UnitResult]:
         """Units that this job finished before it was killed."""
         path = self.folder / "result.json"
-        if not path.exists():
+        try:
+            before = JobResult.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # Not there, or cut off by a machine that went down.
             return {}
-        before = JobResult.model_validate_json(path.read_text(encoding="utf-8"))
         return {unit.name: unit for unit in before.units if (self.folder / unit.outputs).exists()}
 
     def _checked(self) -> Record:

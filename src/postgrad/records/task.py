@@ -33,13 +33,14 @@ NO_DATA = DataSpec(train="")
 
 
 class Budget(Record):
-    """What may be spent. `None` is no limit of that kind."""
+    """What may be spent. `None` is no limit of that kind. `disk_gb` is what the run's folder may hold, in 1e9 bytes."""
 
     wall_s: float | None = None
     experiments: int | None = None
     cpu_hours: float | None = None
     gpu_hours: float | None = None
     usd: float | None = None
+    disk_gb: float | None = None
 
 
 class Slice(Record):

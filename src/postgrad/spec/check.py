@@ -272,6 +272,7 @@ def _check_numbers(sections: Mapping[str, Any], problems: list[str]) -> None:
         "budget.wall": budget.wall_s,
         "budget.experiments": budget.experiments,
         "budget.cpu_hours": budget.cpu_hours,
+        "budget.disk": budget.disk_gb,
     }
     for key, number in positive.items():
         if number is not None and not 0 < number < float("inf"):

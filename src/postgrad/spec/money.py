@@ -25,7 +25,9 @@ def check_money(sections: Mapping[str, Any], problems: list[str]) -> None:
 def _numbers(one: Budget, engine: EngineSpec) -> Iterator[str]:
     if one.experiments is not None:
         yield "experiment: a number of experiments is no limit of one. Name it in the budget, or remove it."
-    for key, amount in one.model_dump(exclude={"experiments"}).items():
+    if one.disk_gb is not None:
+        yield "experiment: disk is a limit of the run's whole folder. Name it in the budget, or remove it."
+    for key, amount in one.model_dump(exclude={"experiments", "disk_gb"}).items():
         if amount is not None and not 0 < amount < float("inf"):
             yield f"experiment.{'wall' if key == 'wall_s' else key} is {amount}, and more than 0 was expected."
     for name, price in engine.prices.items():

@@ -1,7 +1,7 @@
 """Artefacts: bytes named by their own SHA-256, in a folder. What is stored is never changed.
 
 A folder is stored as a manifest, an artefact that lists relative paths and the hashes of their contents. The artefacts
-know nothing of events, and nothing here is ever deleted but half-written files.
+know nothing of events. Nothing is deleted here but half-written files, and what `remove` is told to.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -37,6 +37,8 @@ class Artifacts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        #: Bytes that were put since this was made, in files that were not there before.
+        self.written = 0
 
     @property
     def _unfinished(self) -> Path:
@@ -71,7 +73,7 @@ class Artifacts:
         with self._explained(f"the folder {path}"):
             names = _names_under(path)
         files = {name: self.put_file(path / name) for name in names}
-        return self.put_bytes(_MANIFEST + json.dumps(files, separators=(",", ":")).encode() + b"}")
+        return self.put_bytes(_manifest_of(files))
 
     def _put(self, read: Callable[[], Iterator[bytes]], what: str) -> str:
         with self._explained(what):
@@ -95,6 +97,7 @@ class Artifacts:
         if not final.parent.is_dir():
             final.parent.mkdir(exist_ok=True)
             sync_folder(self.folder)
+        self.written += temporary.stat().st_size
         temporary.replace(final)
         sync_folder(final.parent)
 
@@ -117,6 +120,46 @@ class Artifacts:
             path.unlink()
         return len(left)
 
+    # --- losing and getting back --------------------------------------------------------------------------------------
+
+    def remove(self, digest: str) -> None:
+        """Delete the bytes of this one artefact, where they are there. Nothing that is needed may name it.
+
+        Raises:
+            PostgradError: the disk fails.
+        """
+        with self._explained(f"what became of the artefact {digest[:12]}"):
+            self._place(digest).unlink(missing_ok=True)
+
+    def heal(self, digest: str, folder: Path) -> bool:
+        """Put back what is missing or damaged of a stored folder from a copy of it; True where it is whole afterwards.
+
+        Only files whose contents have the hash that is missing are taken.
+        """
+        if not folder.is_dir():
+            return False
+        with self._explained(f"the folder {folder}"):
+            found = {name: _hash_of(folder / name) for name in _names_under(folder)}
+        manifest = _manifest_of(found)
+        if hashlib.sha256(manifest).hexdigest() == digest:
+            self.put_bytes(manifest)
+        for name, content in (self.files(digest) or {}).items():
+            if found.get(name) == content and not self.verify_bytes(content):
+                self.put_file(folder / name)
+        return self.verify(digest)
+
+    def files(self, digest: str) -> dict[str, str] | None:
+        """Relative path -> hash of what a stored folder holds; None for a file, and for what is missing or damaged."""
+        return self._manifest(digest) if self.verify_bytes(digest) else None
+
+    def sizes(self) -> dict[str, int]:
+        """Hash -> bytes of everything that lies here, whether somebody needs it or not."""
+        found = {}
+        for place in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+            with suppress(OSError):
+                found[place.parent.name + place.name] = place.stat().st_size
+        return found
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def path(self, digest: str) -> Path:
@@ -129,11 +172,7 @@ class Artifacts:
             raise PostgradError(f"'{digest}' is no artefact hash: that is 64 hex digits.")
         path = self._place(digest)
         if not path.is_file():
-            raise PostgradError(
-                f"The artefact {digest} is missing from {self.folder}. `postgrad resume {self.folder.parent.name}` "
-                f"makes it again from its recipe, where that gives the same. Else bring back the folder from where the "
-                f"run was copied, or start a new run."
-            )
+            raise PostgradError(f"The artefact {digest} is missing from {self.folder}. {self._advice}")
         return path
 
     def has(self, digest: str) -> bool:
@@ -157,7 +196,7 @@ class Artifacts:
         except OSError as error:
             raise PostgradError(f"The artefact {digest} cannot be read: {error.strerror or error} ({path}).") from error
         if hashlib.sha256(data).hexdigest() != digest:
-            raise _damaged(digest, path)
+            raise self._damaged(digest)
         return data
 
     def restore_folder(self, digest: str, to: Path) -> None:
@@ -172,7 +211,8 @@ class Artifacts:
             raise PostgradError(f"The artefact {digest} is a file, not a folder.")
         for content in files.values():
             if not self.verify_bytes(content):
-                raise _damaged(content, self.path(content))
+                self.path(content)
+                raise self._damaged(content)
         try:
             to.mkdir(parents=True, exist_ok=True)
             if next(to.iterdir(), None) is not None:
@@ -206,6 +246,20 @@ class Artifacts:
             return False
         return state.hexdigest() == digest
 
+    @property
+    def _advice(self) -> str:
+        """What to do where bytes are gone."""
+        return (
+            f"`postgrad resume {self.folder.parent.name}` makes it again where it can be made again; else bring back "
+            "the folder from a copy of the run, or start a new run."
+        )
+
+    def _damaged(self, digest: str) -> PostgradError:
+        return PostgradError(
+            f"The artefact {digest} is damaged: its contents do not match its hash ({self._place(digest)}). "
+            f"{self._advice}"
+        )
+
     def _place(self, digest: str) -> Path:
         return self.folder / digest[:2] / digest[2:]
 
@@ -233,11 +287,13 @@ def _files_in(data: bytes) -> dict[str, str] | None:
     return files if all(isinstance(name, str) and _HASH.fullmatch(name) for name in files.values()) else None
 
 
-def _damaged(digest: str, path: Path) -> PostgradError:
-    return PostgradError(
-        f"The artefact {digest} is damaged: its contents do not match its hash ({path}). Bring back that file from a "
-        f"copy of the run, or start a new run."
-    )
+def _manifest_of(files: Mapping[str, str]) -> bytes:
+    return _MANIFEST + json.dumps(files, separators=(",", ":")).encode() + b"}"
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

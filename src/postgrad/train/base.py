@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Mapping, Protocol, Sequence
@@ -108,6 +109,12 @@ class Fitted(Protocol):
     def save(self, folder: Path) -> None:
         """Write the model to `folder`: data files (safetensors, JSON), never a pickle. `load` reads it back."""
         ...
+
+
+def digest_of(path: Path) -> str:
+    """32 hex digits that name what a file holds: torch reads a changed weight without a word."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
 class TrainingDiverged(Exception):

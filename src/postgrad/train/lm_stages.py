@@ -135,24 +135,35 @@ class Kept:
     def _of(self, number: int) -> Path:
         return self.folder / f"before-{number}"
 
+    def _then(self, number: int) -> Path:
+        return self.folder / f"then-{number}"
+
     def last(self, count: int) -> int | None:
         """The last stage whose beginning is kept."""
         whole = [number for number in range(count) if is_whole(self._of(number), self.identity)]
         return max(whole, default=None)
 
     def keep(self, model: Any, number: int, passed: Sequence[Passed]) -> None:
-        """Write the weights that stage `number` begins with, and let those of the one before go."""
+        """Write the weights that stage `number` begins with, and let go what led to them. Where there is no room, the
+        stages before are gone through again after a kill."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         folder = self._of(number)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
         story = {f"{place:03}": f"{one.method} {one.weights}" for place, one in enumerate(passed)}
-        save_file(tensors, str(folder / WEIGHTS), metadata=story)
-        mark_whole(folder, self.identity)
-        if number:
-            shutil.rmtree(self._of(number - 1), ignore_errors=True)
+        try:
+            folder.mkdir(parents=True)
+            save_file(tensors, str(folder / WEIGHTS), metadata=story)
+            mark_whole(folder, self.identity)
+        except (OSError, SafetensorError) as error:
+            print(f"the weights between two stages cannot be written: {error}", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        before = self.folder.glob("checkpoint-*") if not number else [self._of(number - 1), self._then(number - 1)]
+        for passed_over in before:
+            shutil.rmtree(passed_over, ignore_errors=True)
 
     def passed(self, number: int) -> list[Passed]:
         """The stages that led to kept weights."""

@@ -144,7 +144,8 @@ def run(
         trainers.clear()
         if trainer.state.global_step:
             trainer._save_checkpoint(trainer.model, trial=None)
-            watch.saved(trainer.state.global_step)
+            if not watch.saved(trainer.state.global_step):
+                raise MemoryError("out of memory, and the steps that were done cannot be kept to go on from")
 
     first = needs.micro(batch, room_mb(device), job.calibration.get(MEMORY, 1.0))
     within_memory(first, batch, train, keep)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from postgrad.records import content_hash
-from postgrad.train.base import FitJob, TrainingDiverged
+from postgrad.train.base import FitJob, TrainingDiverged, digest_of, is_out_of_memory
 from postgrad.train.curve import hopeless
 from postgrad.train.lm_memory import Probe
 from postgrad.train.lm_ranks import agreed, is_first, together, world
@@ -49,6 +49,7 @@ class Watch:
         self.pause_s = max(CHECKPOINT_PAUSE_S, 12 * trained / 1e6 / CHECKPOINT_MB_A_SECOND)
         self.next = time.monotonic() + CHECKPOINT_PAUSE_S
         self.losses: list[float] = []
+        self._unwritten = ""
 
     def latest(self) -> str | None:
         """The newest whole checkpoint of this training; others are removed."""
@@ -73,15 +74,44 @@ class Watch:
         """True when it is time for a checkpoint."""
         return bool(agreed(time.monotonic() >= self.next))
 
-    def saved(self, step: int) -> None:
-        """A checkpoint is on the disk: mark it, and let the older ones go."""
+    def careful(self, save: Callable[..., None]) -> Callable[..., None]:
+        """A trainer's way to save that ends no training where there is no room on the disk: `saved` then says so. Not
+        among several processes: the others would wait for this one."""
+        from safetensors import SafetensorError
+
+        if world() > 1:
+            return save
+
+        def saving(*given: Any, **named: Any) -> None:
+            try:
+                self._unwritten = ""
+                save(*given, **named)
+            except (OSError, RuntimeError, SafetensorError) as error:
+                if is_out_of_memory(error):
+                    raise
+                self._unwritten = str(error) or type(error).__name__
+
+        return saving
+
+    def saved(self, step: int) -> bool:
+        """A checkpoint is on the disk: mark it, and let the older ones go. False where it could not be written: then
+        the one before stays."""
         self.next = time.monotonic() + self.pause_s
         together()
         if not is_first():
-            return
+            return True
         folder = self.job.checkpoint / f"checkpoint-{step}"
-        mark_whole(folder, self.identity)
+        try:
+            if not self._unwritten:
+                mark_whole(folder, self.identity)
+        except OSError as error:
+            self._unwritten = str(error)
+        if self._unwritten:
+            print(f"a checkpoint cannot be written: {self._unwritten[:500]}", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            return False
         self.only(folder)
+        return True
 
     def logged(self, step: int, value: float) -> None:
         """Called after every step."""
@@ -101,18 +131,28 @@ def identity_of(job: FitJob) -> str:
 
 
 def is_whole(folder: Path, identity: str) -> bool:
-    """True for a checkpoint that was written to its end, by the training of this identity."""
-    mark = folder / WHOLE
-    return mark.exists() and json.loads(mark.read_text(encoding="utf-8")).get("identity") == identity
+    """True for a checkpoint that was written to its end, by the training of this identity, and holds what it did."""
+    try:
+        facts = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
+        return bool(facts["identity"] == identity and facts["files"] == _digests_in(folder))
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def mark_whole(folder: Path, identity: str) -> None:
     """Flush what lies in the folder to the disk, then say that it is whole."""
     unfinished = folder / f"{WHOLE}.part"
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         _flush(path)
-    unfinished.write_text(json.dumps({"identity": identity}), encoding="utf-8")
+    unfinished.write_text(json.dumps({"identity": identity, "files": _digests_in(folder)}), encoding="utf-8")
+    _flush(unfinished)
     os.replace(unfinished, folder / WHOLE)
+
+
+def _digests_in(folder: Path) -> dict[str, str]:
+    """Name -> digest of every file of a checkpoint but the mark."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(WHOLE))
+    return {path.relative_to(folder).as_posix(): digest_of(path) for path in files}
 
 
 def _step(folder: Path) -> int:
@@ -188,6 +228,7 @@ def watched(trainer: Any, watch: Watch) -> Any:
     from transformers import PrinterCallback
 
     trainer.add_callback(_callback(watch))
+    trainer._save_checkpoint = watch.careful(trainer._save_checkpoint)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -258,7 +258,9 @@ def _too_large(file: Path) -> str:
 
 
 def emptied(work: Path) -> Path:
-    """A folder with nothing in it: trainings of Training Hub are not gone on with."""
+    """A folder with nothing in it: trainings of Training Hub are not gone on with, and the log says so."""
+    if work.exists():
+        print("Training Hub's checkpoints are not gone on from: the training begins again", flush=True)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     return work

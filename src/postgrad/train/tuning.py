@@ -7,11 +7,12 @@ import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Iterator
 
 from postgrad.errors import UserError
 from postgrad.records import content_hash
-from postgrad.train.base import FitJob, TrainingDiverged
+from postgrad.train.base import FitJob, TrainingDiverged, digest_of
 from postgrad.train.contrastive import contrastive_loss, pair_loss
 from postgrad.train.curve import hopeless
 from postgrad.train.embedder import EmbedderParams
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # Checkpoints may write this much for each second of training: a 22M encoder about every 15 seconds.
 CHECKPOINT_MB_A_SECOND = 10.0
 CHECKPOINT_PAUSE_S = 1.0
+# An epoch that ends sooner is kept at its end first.
+WITHIN_EPOCH_S = 5.0
 NEGATIVES_A_BATCH = 16
 GRADIENT_NORM = 1.0
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -101,6 +104,8 @@ class Tuner:
         self.epoch = 0
         self.step = 0
         self.losses: list[float] = []
+        #: Rows that the epoch under way has still to see, in its order.
+        self.left: list[int] = []
         self.tokens = [self._tokenized(text) for text in data.texts]
         self.negative_tokens = [self._tokenized(text) for text in data.negatives]
         self.fixed: torch.Tensor | None = None
@@ -110,6 +115,7 @@ class Tuner:
         self.bf16 = params.precision == "bf16" or (params.precision == "auto" and has_bf16())
         self.identity = _identity(job)
         self._next_checkpoint = time.monotonic()
+        self._next_within = time.monotonic() + WITHIN_EPOCH_S
 
     def _prepared(self, encoder: Any) -> Any:
         """Freeze what is not trained, add adapters, set dropout."""
@@ -146,7 +152,7 @@ class Tuner:
         """Train to the end; return the encoder, adapters merged, and the head's arrays."""
         self._restore()
         while self.epoch < self.epochs:
-            if self.epoch == self.params.contrastive_epochs > 0:
+            if self.epoch == self.params.contrastive_epochs > 0 and not self.left:
                 self._start_head_again()
                 self.losses = []
             self.encoder.train()
@@ -170,13 +176,13 @@ class Tuner:
     def _one_epoch(self) -> float:
         import torch
 
-        order = torch.randperm(len(self.tokens), generator=self.order).tolist()
+        self.left = self.left or torch.randperm(len(self.tokens), generator=self.order).tolist()
         contrastive = self.epoch < self.params.contrastive_epochs
         steps = self.epoch_steps * (self.params.contrastive_epochs if contrastive else self.params.epochs)
         # Negatives add their own loss: what answering everything alike costs is known without them.
         alike = math.inf if contrastive or self.negative_tokens else math.log(max(2, len(self.data.columns)))
-        for start in range(0, len(order), self.params.batch_size):
-            loss = self._loss(order[start : start + self.params.batch_size])
+        while self.left:
+            loss = self._loss(self.left[: self.params.batch_size])
             if not bool(torch.isfinite(loss)):
                 raise TrainingDiverged(f"the loss is {loss.item()} at step {self.step}")
             self.optimizer.zero_grad()
@@ -186,8 +192,11 @@ class Tuner:
             self.schedule.step()
             self.step += 1
             self.losses.append(loss.item())
+            self.left = self.left[self.params.batch_size :]
             if (why := hopeless(self.losses, steps, alike)) is not None:
                 raise TrainingDiverged(why)
+            if self.left and time.monotonic() >= self._next_within:
+                self._checkpoint()
         return sum(self.losses[-self.epoch_steps :]) / max(1, self.epoch_steps)
 
     def _loss(self, batch: list[int]) -> torch.Tensor:
@@ -245,11 +254,13 @@ class Tuner:
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     @property
-    def _file(self) -> Path:
-        return self.job.checkpoint / "epoch.pt"
+    def _files(self) -> list[Path]:
+        """The states that were written to their end, the newest first. Each is named by what it holds."""
+        return sorted(self.job.checkpoint.glob("state-*.pt"), key=lambda path: -path.stat().st_mtime_ns)
 
     def _checkpoint(self) -> None:
-        """Write the whole state: weights and twice as much for the optimizer."""
+        """Write the whole state, where it is time to: weights and twice as much for the optimizer. The one before stays
+        until this one is whole; where there is no room for it, training goes on without."""
         import torch
 
         if time.monotonic() < self._next_checkpoint:
@@ -266,24 +277,46 @@ class Tuner:
             "epoch": self.epoch,
             "step": self.step,
             "losses": self.losses,
+            "left": self.left,
         }
-        self.job.checkpoint.mkdir(parents=True, exist_ok=True)
-        unfinished = self._file.with_suffix(".part")
-        with unfinished.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self._file)
+        unfinished, before = self.job.checkpoint / "state.part", self._files
+        try:
+            self.job.checkpoint.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, whole := self.job.checkpoint / f"state-{digest_of(unfinished)}.pt")
+            for path in before:
+                if path != whole:
+                    path.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:  # torch has no error of its own for a disk that is full.
+            print(f"a checkpoint cannot be written: {error}", flush=True)
+            unfinished.unlink(missing_ok=True)
         megabytes = 3 * 4 * sum(p.numel() for p in self.trained) / 1e6
         self._next_checkpoint = time.monotonic() + max(CHECKPOINT_PAUSE_S, megabytes / CHECKPOINT_MB_A_SECOND)
+
+    def _kept(self) -> dict[str, Any] | None:
+        """The last whole state of this very training; None where there is none that can be read."""
+        import torch
+
+        for path in self._files:
+            try:
+                if path.stem != f"state-{digest_of(path)}":
+                    raise ValueError(f"{path.name} is not what it was")
+                state: dict[str, Any] = torch.load(path, weights_only=True)
+            except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
+                print(f"a checkpoint cannot be read, and is not used: {error}", flush=True)
+                path.unlink(missing_ok=True)
+                continue
+            if state.get("identity") == self.identity:
+                return state
+        return None
 
     def _restore(self) -> None:
         import torch
 
-        if not self._file.exists():
-            return
-        state = torch.load(self._file, weights_only=True)
-        if state["identity"] != self.identity:
+        if (state := self._kept()) is None:
             return
         own = dict(self.encoder.named_parameters())
         with torch.no_grad():
@@ -295,7 +328,9 @@ class Tuner:
         self.schedule.load_state_dict(state["schedule"])
         self.order.set_state(state["order"])
         torch.set_rng_state(state["chance"])
-        self.epoch, self.step, self.losses = state["epoch"], state["step"], state.get("losses", [])
+        self.epoch, self.step, self.losses = state["epoch"], state["step"], state["losses"]
+        self.left = state["left"]
+        print(f"the training goes on after step {self.step}", flush=True)
 
 
 def has_bf16(cpu: Path = Path("/proc/cpuinfo")) -> bool:

@@ -119,6 +119,8 @@ class Attempt:
             nodes=spec.nodes,
         )
         write(self.folder / TOLD, told)
+        # Two copies of a checkpoint are enough: this one and that of the last attempt, in case this one is lost early.
+        shutil.rmtree(self._job / REMOTE / str(self.granted.attempt - 2) / WORK, ignore_errors=True)
 
     # --- signs of life --------------------------------------------------------------------------------------------
 
