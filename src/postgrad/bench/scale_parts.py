@@ -85,21 +85,19 @@ def kept_busy(case: Speed) -> dict[str, Any]:
     began = time.process_time()
     run.play()
     cpu_s = time.process_time() - began - run.cluster.own_s
-    looks = [look for look in run.busy if look[2] >= FILLING * experiments]
-    still = [look for look in looks if look[2] + look[1] < experiments] or looks
-    pairs = list(zip(still, still[1:], strict=False))
-    length = sum(after[0] - before[0] for before, after in pairs)
-    busy = sum(before[1] * (after[0] - before[0]) for before, after in pairs)
-    ended = still[-1][2] - still[0][2]
+    counted = [look for look in run.looks if look.ended >= FILLING * experiments]
+    first, last = counted[0], next((look for look in counted if look.started >= experiments), counted[-1])
+    length = max(last.at - first.at, 1e-9)
+    busy = (last.busy_s - first.busy_s) / length
     return {
         "policy": case.policy,
         "workers": case.workers,
         "job_s": case.seconds,
         "experiments": experiments,
-        "jobs_per_s": round(ended / length, 2) if length else 0.0,
+        "jobs_per_s": round((last.ended - first.ended) / length, 2),
         "ideal_per_s": round(case.workers / case.seconds, 2),
-        "busy_workers": round(busy / length, 2) if length else 0.0,
-        "busy_share": round(busy / length / case.workers, 3) if length else 0.0,
+        "busy_workers": round(busy, 2),
+        "busy_share": round(busy / case.workers, 3),
         "cpu_ms": round(1000 * cpu_s / experiments, 2),
         "wall_s": round(run.clock.now, 1),
     }

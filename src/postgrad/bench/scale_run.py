@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, NamedTuple
 
 from postgrad import __version__
 from postgrad.bench.landscapes import Landscape
@@ -74,6 +74,16 @@ class Case:
     seed: int = 0
 
 
+class Look(NamedTuple):
+    """Where a run in real time stood: jobs that were started, experiments that had ended, and seconds that ended jobs
+    had worked."""
+
+    at: float
+    started: int
+    ended: int
+    busy_s: float
+
+
 class Run:
     """A run in a folder, which is new or goes on."""
 
@@ -90,7 +100,7 @@ class Run:
         self.session = Session(self.store, executor, listen)
         pause = self.clock.pause if case.real else _at_once
         self.loop = Timed(self.session, Control(), self._tick, None, pause)
-        self.busy: list[tuple[float, int, int]] = []
+        self.looks: list[Look] = []
 
     def play(self) -> None:
         """Bring it to its end."""
@@ -99,7 +109,9 @@ class Run:
 
     def _tick(self, phase: str, jobs: object) -> None:
         if self.case.real:
-            self.busy.append((self.clock.now, len(self.loop.running), self.session.tree.ended()))
+            self.looks.append(
+                Look(self.clock.now, self.cluster.started, self.session.tree.ended(), self.cluster.busy_s)
+            )
         else:
             self.clock.pause(LOOK_S)
 
