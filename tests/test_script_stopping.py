@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from postgrad import racing
+from postgrad.scripts import stopping
 from postgrad.scripts.curve import SHARES, Curve, key_at, last_said
 from postgrad.scripts.stopping import Said, verdict
 from postgrad.tree import State, Tree
@@ -94,6 +95,11 @@ def test_nothing_is_stopped_by_numbers_that_say_nothing() -> None:
     rival, worse = Said(loss=1.0 + 1.4 * 1.8, score=-1.8), 1.0 + 1.4 * 2.3
     assert verdict(worse, rival, ended(racing.FEWEST - 1, 0.005), luck=0.01, share=0.5) is None, "too few are known"
     assert verdict(worse, rival, ended(10, 3.0), luck=0.01, share=0.5) is None, "noise"
+    alike, near = ended(12, 0.15), Said(1.0 + 1.4 * 1.9, -1.9)
+    assert not racing.trusted([racing.Scores(-each.loss, each.score) for each in alike])
+    assert verdict(near.loss + 0.5, near, alike, luck=0.01, share=0.5) is None, "their order says too little"
+    far = verdict(near.loss + 5.0, near, alike, luck=0.01, share=0.5)
+    assert far is not None and far.chance < stopping.CERTAIN, "so far behind that it needs no order"
     backwards = [Said(-each.loss, each.score) for each in ended(10, 0.005)]
     assert verdict(worse, rival, backwards, luck=0.01, share=0.5) is None, "more is better there"
     same = [each._replace(loss=3.0) for each in ended(10, 0.0)]
@@ -114,7 +120,7 @@ def test_what_would_have_won_is_hardly_ever_stopped() -> None:
 
 
 def test_a_run_stops_losers_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(racing, "SAVES_S", 0.5)
+    monkeypatch.setattr(stopping, "SAVES_S", 0.5)
     folder = run_of(tmp_path, task_of(tmp_path, SLOW, budget="16 experiments"))
     events = driven(folder)
     tree = Tree.from_events(events)

@@ -18,6 +18,11 @@ from postgrad.scripts.executor import RunningScript
 from postgrad.session import Job, Session
 from postgrad.tree import Experiment, Tree
 
+# Nominal seconds that a stop has to save: it costs nothing, because no job is started again.
+SAVES_S = 5.0
+# What is so far behind all others is stopped even where their order says nothing, because they are all alike.
+CERTAIN = 0.001
+
 
 class Said(NamedTuple):
     """What a training printed at some moment, less being better, and what its score was in the end."""
@@ -50,7 +55,7 @@ class Stopper:
         return None
 
     def _race(self, node: Experiment, share: float, loss: float) -> Race | None:
-        if not (racing.races(node) and racing.saves(node, share)):
+        if not racing.races(node) or (1 - share) * node.proposed.nominal_s < SAVES_S:
             return None
         rival = self.session.tree[node.proposed.incumbent or ""]
         against = _said(rival, share)
@@ -90,14 +95,13 @@ def verdict(loss: float, rival: Said, ended: Sequence[Said], *, luck: float, sha
     scale = float(scores.std() / losses.std())
     known = [racing.Scores(-scale * each.loss, each.score) for each in ended]
     correlation = racing.rank_correlation(known)
-    believed = racing.trust(correlation, len(known))
-    if not believed or correlation is None:
+    if correlation is None:
         return None
     spread = float(np.var(scores + scale * losses))
     against = racing.Scores(-scale * rival.loss, rival.score)
     found = racing.outlook(-scale * (loss - rival.loss), (), known, against, max(spread, luck**2))
     chance = found.above(-racing.SLACK * luck)
-    if chance >= racing.LIMIT * believed:
+    if chance >= max(CERTAIN, racing.LIMIT * racing.trust(correlation, len(known))):
         return None
     score, half = rival.score + found.mean, racing.Z95 * sqrt(found.sd**2 + luck**2)
     expected = Estimate(value=score, low=score - half, high=score + half, n=0)
