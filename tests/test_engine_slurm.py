@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Iterator
 
+import numpy as np
 import pytest
 
 from postgrad.engines import slurm as slurm_module
@@ -21,10 +22,12 @@ from postgrad.engines.remote.engine import RemoteHandle
 from postgrad.engines.slurm import SlurmCluster, SlurmEngine
 from postgrad.errors import UserError
 from postgrad.execute.executor import Executor
-from postgrad.records import EngineSpec, Limits
+from postgrad.records import EngineSpec, Limits, Stage
 from postgrad.spec import load_task
 from postgrad.store.artifacts import Artifacts
+from postgrad.testing.backend import LABELS, WORDS
 from postgrad.testing.engine import EngineContract, until
+from postgrad.testing.language import make_tiny_lm
 from slurm_nodes import Slurm, missing
 from test_engine_remote import STEPS, steps_of, work_of
 from test_executor import finished, inputs_of, make_spec
@@ -310,6 +313,36 @@ def test_a_training_on_slurm_gives_what_a_local_one_gives(slurm: Slurm, tmp_path
     assert here.failure is None and there.failure is None and there.usage.cpu_s > 0
     assert [unit.outputs for unit in there.units] == [unit.outputs for unit in here.units], "to the last bit"
     assert there.model == here.model
+
+
+@pytest.mark.slow
+def test_a_language_model_is_trained_on_two_nodes_together(slurm: Slurm, tmp_path: Path) -> None:
+    phrases = [phrase for phrases in WORDS.values() for phrase in phrases]
+    tiny = make_tiny_lm(tmp_path / "tiny", [*phrases, *LABELS * 3])
+    stage = Stage(
+        backend="causal_lm",
+        params={
+            "tune": "full",
+            "lr": 3e-3,
+            "epochs": 2,
+            "batch_size": 4,
+            "precision": "fp32",
+        },
+    )
+    found = []
+    for name, engine, nodes in (("here", LocalEngine(), 1), ("there", SlurmEngine(), 2)):
+        kind = "local" if nodes == 1 else "slurm"
+        engine.open(EngineSpec(kind=kind, workers=1, threads=1, nodes=nodes, sandbox="none", lease_s=10.0))
+        executor = Executor(engine, Artifacts(tmp_path / name / "artifacts"), tmp_path / name / "scratch")
+        spec = make_spec(stage, base_model=tiny, limits={"wall_s": 300.0})
+        job = executor.start(spec, inputs_of(spec))
+        found.append(job.poll(300.0))
+        engine.close()
+    here, there = found
+    assert here is not None and there is not None and here.failure is None and there.failure is None, str(there.failure)
+    alone, together = (np.array([loss for _, loss in result.units[0].history]) for result in found if result)
+    assert len(alone) == len(together) > 4 and np.allclose(alone, together, rtol=0.02), "the same steps"
+    assert not (tmp_path / "there" / "scratch" / spec.job).exists()
 
 
 def write_task(folder: Path, engine: str) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import psutil
 
@@ -55,10 +55,16 @@ class LocalEngine:
         command: what is run with the job folder as last argument; the worker if not given.
         granted: (devices, nodes) that a scheduler gave to the one job of this engine, on each of its nodes; None where
             the engine gives out devices itself.
+        told: variables that its job is told besides.
     """
 
-    def __init__(self, command: Sequence[str] = WORKER, granted: tuple[float, int] | None = None) -> None:
-        self._command, self._granted = tuple(command), granted
+    def __init__(
+        self,
+        command: Sequence[str] = WORKER,
+        granted: tuple[float, int] | None = None,
+        told: Mapping[str, str] | None = None,
+    ) -> None:
+        self._command, self._granted, self._told = tuple(command), granted, dict(told or {})
         self._machine = Machine()
         self._spec = EngineSpec()
         self._slots = 1
@@ -154,7 +160,10 @@ class LocalEngine:
                 process = subprocess.Popen(
                     [*(DEAF_GATE if self._sandbox.watched else GATE), *self._sandbox.wrapped(command, reach, limits)],
                     cwd=folder,
-                    env=environment(private, limits.threads) | share.environment(self._mps) | tripwire(reach, theirs),
+                    env=environment(private, limits.threads)
+                    | self._told
+                    | share.environment(self._mps)
+                    | tripwire(reach, theirs),
                     stdin=theirs.fileno(),
                     stdout=log,
                     stderr=subprocess.STDOUT,

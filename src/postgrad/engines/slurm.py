@@ -264,6 +264,11 @@ def complaints(spec: EngineSpec) -> list[str]:
             f"engine.gpus is {spec.gpus:g}, and Slurm gives whole devices. Set a whole number, or 0 and "
             "engine.options.gres to a share as your cluster names it, such as 'shard:1' or 'mps:50'."
         )
+    if spec.nodes > 1 and spec.sandbox != "none":
+        found.append(
+            f"engine.nodes is {spec.nodes}: parts of a job on several nodes meet over the cluster's network, and a "
+            "sandbox has none. Set engine.sandbox: none, where you trust what runs, or engine.nodes: 1."
+        )
     if spec.partition is not None and not re.fullmatch(r"[\w.+@-]+(,[\w.+@-]+)*", spec.partition):
         found.append(f"engine.partition is {spec.partition!r}, and names of partitions were expected, as `sinfo` says.")
     for name, value in spec.options.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,11 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def nodes() -> int:
+    """How many nodes the job has, itself on the first of them."""
+    return int(os.environ.get("POSTGRAD_NODES", "1"))
+
+
 def is_first() -> bool:
     """True for the one of them that reports and keeps."""
     return int(os.environ.get("RANK", "0")) == 0
@@ -88,16 +94,19 @@ def count(job: FitJob, params: Tuning, batch: int, device: str) -> int:
     import torch
 
     devices = torch.cuda.device_count() if device == "cuda" else 0
-    wanted = params.ranks or max((n for n in range(1, devices + 1) if batch % n == 0), default=1)
+    many = nodes()
+    wanted = params.ranks or many * max((n for n in range(1, devices + 1) if batch % (many * n) == 0), default=1)
     if params.shard and device != "cuda":
         raise CheckFailed("ranks", "shard: true divides the weights among GPUs, and this job has none. Leave it out.")
     if wanted == 1:
         return 1
-    there, what = (devices, "GPUs") if device == "cuda" else (job.threads, "threads")
+    there, what = (many * devices, "GPUs") if device == "cuda" else (many * job.threads, "threads")
     if wanted > there:
         raise CheckFailed("ranks", f"ranks: {wanted} needs as many {what}, and this job has {there}. {_how(device)}")
     if batch % wanted:
         raise CheckFailed("ranks", f"ranks: {wanted} does not divide a batch of {batch} rows. Change one of them.")
+    if wanted % many:
+        raise CheckFailed("ranks", f"ranks: {wanted} cannot be divided evenly among {many} nodes. Change one of them.")
     if params.tune == "qlora":
         raise CheckFailed("ranks", "tune: qlora trains on one device. Set ranks: 1, or tune: lora.")
     return wanted
@@ -171,7 +180,7 @@ def _prepare(
         ).model_dump(mode="json"),
         base=str(job.base_model),
         seed=job.seed,
-        threads=max(1, job.threads // ranks),
+        threads=_threads(job, ranks),
         labelled=bool(job.labels),
         bf16=bf16,
         packing=packing,
@@ -184,19 +193,35 @@ def _prepare(
     unfinished.replace(folder / TOLD)
 
 
+def _threads(job: FitJob, ranks: int) -> int:
+    """Threads of each process: the job has as many on each of its nodes."""
+    return max(1, job.threads * nodes() // ranks)
+
+
+def _command(job: FitJob, ranks: int, name: str) -> list[str]:
+    """torchrun on this machine, over its loopback; or on every node of the job, by Slurm's own start of parallel
+    programs, where the nodes meet on this one."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks // nodes()}"]
+    torchrun += ["--max-restarts=0", "--rdzv-backend=c10d"]
+    if nodes() == 1:
+        return [*torchrun, "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    meeting = [f"--nnodes={nodes()}", f"--rdzv-id={name}", f"--rdzv-endpoint={socket.gethostname()}:{port}"]
+    each = [f"--nodes={nodes()}", f"--ntasks={nodes()}", "--ntasks-per-node=1", f"--cpus-per-task={job.threads}"]
+    return [os.environ["POSTGRAD_SRUN"], *each, "--overlap", "--kill-on-bad-exit=1", *torchrun, *meeting]
+
+
 def _run(folder: Path, job: FitJob, ranks: int) -> None:
-    """torchrun on this machine, over its loopback."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--max-restarts=0"]
-    meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
-    threads = str(max(1, job.threads // ranks))
-    own = {
-        "OMP_NUM_THREADS": threads,
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    print(f"training in {ranks} processes, {threads} threads each", flush=True)
+    """Train in so many processes, and wait for them."""
+    threads = _threads(job, ranks)
+    own = {"OMP_NUM_THREADS": str(threads)} | ({"GLOO_SOCKET_IFNAME": "lo"} if nodes() == 1 else {})
+    where = f" on {nodes()} nodes" if nodes() > 1 else ""
+    print(f"training in {ranks} processes{where}, {threads} threads each", flush=True)
     last: list[str] = []
     with subprocess.Popen(
-        [*command, *meeting, "-m", PROGRAM, str(folder)],
+        [*_command(job, ranks, folder.name), "-m", PROGRAM, str(folder)],
         env=os.environ | own,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import socket
 import sys
@@ -47,6 +48,8 @@ SIGNAL_S = 0.3
 # A job that the cluster wants to end may take so long to keep what it has. Clusters grant about 30 s.
 KEEP_S = 20.0
 TAKEN, FENCED, NOTHING_TOLD = 0, 3, 4
+# How many nodes a job has, itself on the first of them; only told where there are several.
+NODES, SRUN = "POSTGRAD_NODES", "POSTGRAD_SRUN"
 T = TypeVar("T")
 
 
@@ -70,7 +73,7 @@ class Node:
 
     def run(self) -> int:
         """Run the job to its end; the exit code of this program."""
-        engine = LocalEngine(self._told.command, (self._told.gpus, self._told.nodes))
+        engine = LocalEngine(self._told.command, (self._told.gpus, self._told.nodes), beyond(self._told.nodes))
         try:
             engine.open(self._told.spec)
             handle = engine.start(self._folder / WORK / self._told.job, self._told.limits)
@@ -155,6 +158,14 @@ class Node:
             return False
         last = called_off and not granted.token and granted.attempt == int(self._folder.name)
         return granted.token == self._told.token or last
+
+
+def beyond(nodes: int) -> dict[str, str]:
+    """What a job of several nodes needs, to start its parts on the others by the cluster's own command."""
+    if nodes == 1:
+        return {}
+    given = {name: value for name, value in os.environ.items() if name.startswith("SLURM")}
+    return given | {NODES: str(nodes), SRUN: shutil.which("srun") or "srun"}
 
 
 def main(arguments: list[str]) -> int:
