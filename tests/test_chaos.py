@@ -3,8 +3,10 @@ version of half an hour is `postgrad bench chaos`."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from postgrad.bench.base import BenchSpec
 from postgrad.bench.chaos import checks
-from postgrad.bench.chaos.benchmark import Chaos, told, undisturbed
+from postgrad.bench.chaos.benchmark import Chaos, facts, table, told, undisturbed
 from postgrad.bench.chaos.faults import LOCAL, REMOTE, Fault, drawn
 from postgrad.bench.chaos.play import Alone, Play, Played
 from postgrad.bench.chaos.scene import Scene
@@ -150,6 +152,14 @@ def test_an_event_that_was_seen_and_is_another_is_found(
         log.execute(change)
     watch.compare()
     assert watch.wrong
+
+
+def test_a_round_can_be_written_and_told() -> None:
+    found = Played(True, "7/1", Counter(node_lost=2), ["stopped"], ["a job ended twice"], end="whole", same=True)
+    assert json.loads(json.dumps(facts(found)))["struck"] == {"node_lost": 2}
+    assert "node_lost 2" in told(1, found) and "WRONG: a job ended twice" in told(1, found)
+    (row,) = table([found])
+    assert (row["engine"], row["faults"], row["violations"], row["same tree"]) == ("cluster", 2, 1, 1)
 
 
 def test_the_outline_holds_what_counts(run: tuple[Path, tuple[Event, ...]]) -> None:

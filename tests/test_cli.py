@@ -126,6 +126,8 @@ def _raising(error: BaseException) -> Callable[[], None]:
         (PostgradError("The store broke. Resume."), 1, "failed: The store broke"),
         (Interrupted("Stopped. Resume."), 130, "stopped: Stopped"),
         (OSError(errno.ENOSPC, "No space left on device", "runs/a"), 1, "The disk is full (runs/a)"),
+        (OSError(errno.EFBIG, "File too large", "runs/a"), 1, "The disk is full (runs/a)"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), 1, "The disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "refused: Permission denied (runs)"),
     ],
 )

@@ -27,6 +27,7 @@ from postgrad.testing.engine import until
 PATIENCE_S = 60.0
 CLASSIC = Stage(backend="classic")
 TINY: dict[str, Any] = {"batch_size": 8, "lr": 5e-4, "epochs": 60, "precision": "fp32"}
+SHORT = {**TINY, "epochs": 12}
 ASKED = tuple(Row(f"q{row.id}", row.text, f"secret-{row.label}") for row in example_rows(3))
 
 
@@ -148,15 +149,53 @@ def test_a_job_out_of_memory(executor: Executor) -> None:
     assert (failure.boundary, failure.kind) == ("resource", "oom") and "60 MB" in failure.message
 
 
-def test_a_worker_that_was_shot(executor: Executor, tiny: Path) -> None:
-    spec = make_spec(Stage(backend="embedder", params=TINY), base_model=tiny)
-    job = executor.start(spec, inputs_of(spec))
-    until((executor.scratch / spec.job / "progress.json").exists)
-    (worker,) = psutil.Process().children()
+def shoot(executor: Executor, spec: JobSpec, job: RunningJob, *, after: int = 0) -> int:
+    """Kill the worker of a job once it is at it, and is not `after`; return its number."""
+
+    def there() -> list[psutil.Process]:
+        assert job.poll(0.0) is None, "it ended before that"
+        return [each for each in psutil.Process().children() if each.pid != after]
+
+    until(lambda: (executor.scratch / spec.job / "progress.json").exists() and bool(there()))
+    (worker,) = there()
     os.kill(worker.pid, signal.SIGKILL)
+    return worker.pid
+
+
+def test_a_worker_that_was_shot_goes_on_once(executor: Executor) -> None:
+    spec = make_spec()
+    whole = run(executor, spec)
+    job = executor.start(spec, inputs_of(spec))
+    os.kill(psutil.Process().children()[0].pid, signal.SIGKILL)
+    found = finished(job)
+    assert found.failure is None and found.units[0].outputs == whole.units[0].outputs, "and nobody sees it"
+    assert job.used().wall_s == pytest.approx(found.usage.wall_s)
+
+
+def test_a_worker_that_was_shot_twice(executor: Executor, tiny: Path) -> None:
+    spec = make_spec(Stage(backend="embedder", params=SHORT), base_model=tiny)
+    job = executor.start(spec, inputs_of(spec))
+    first = shoot(executor, spec, job)
+    before = psutil.Process().children()
+    assert [each.pid for each in before] == [first]
+    shoot(executor, spec, job, after=first)
     failure = failure_of(finished(job))
     assert (failure.boundary, failure.kind) == ("train", "crash")
     assert "SIGKILL" in failure.message and "unit 1 of 1" in failure.evidence
+
+
+def test_a_worker_that_was_shot_with_much_memory_is_not_started_again(executor: Executor, tiny: Path) -> None:
+    spec = make_spec(Stage(backend="embedder", params=SHORT), base_model=tiny, limits={"memory_mb": 700})
+    job = executor.start(spec, inputs_of(spec))
+
+    def large() -> bool:
+        assert job.poll(0.0) is None, "it ended before that"
+        return any(child.memory_info().rss > 400 << 20 for child in psutil.Process().children(recursive=True))
+
+    until(large)
+    until(lambda: job.poll(0.3) is None and (executor.scratch / spec.job / "progress.json").exists())
+    os.kill(psutil.Process().children()[0].pid, signal.SIGKILL)
+    assert failure_of(finished(job)).kind == "crash"
 
 
 def test_a_stopped_job_goes_on_where_it_was(executor: Executor, tiny: Path) -> None:

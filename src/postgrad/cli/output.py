@@ -41,6 +41,8 @@ UnsandboxedOption = Annotated[
 RUNS_DIR = Path("runs")
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What `tempfile` says, by the number of a missing file, where no folder for temporary files can be written.
+NO_TEMPORARY = "No usable temporary directory"
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 WIDTH_IN_A_PIPE = 120
 
@@ -122,7 +124,7 @@ def exit_code_of(call: Callable[[], object], *, as_json: bool) -> int:
     except Interrupted as stopped:
         return _show("stopped", str(stopped) or "Stopped.", stopped.exit_code, as_json)
     except OSError as problem:
-        if problem.errno in FULL_DISK:
+        if problem.errno in FULL_DISK or NO_TEMPORARY in str(problem):
             return _show("failed", _full_disk(problem), PostgradError.exit_code, as_json)
         if problem.errno in REFUSED:
             return _show("error", _refused(problem), UserError.exit_code, as_json)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
-from postgrad.engines.base import Engine, Handle
+from postgrad.engines.base import Engine, Exit, Handle
+from postgrad.engines.remote.lease import REMOTE
 from postgrad.errors import PostgradError
 from postgrad.execute.answers import questions
 from postgrad.execute.collect import Collected, Collector, Fingerprint, Handed, isolation
@@ -46,6 +49,7 @@ class RunningJob:
         self._first: Collected | None = None
         self._recheck: Recheck | None = None
         self._result: JobResult | None = None
+        self._before: Usage | None = None
 
     @property
     def experiment(self) -> str:
@@ -63,8 +67,11 @@ class RunningJob:
         with explained(self.spec.job):
             if self._result is None and self._first is None:
                 ended = self._handle.wait(timeout)
+                if ended is not None and self._begun_again(ended):
+                    ended = self._handle.wait(timeout)
                 if ended is None:
                     return None
+                ended = self._with_before(ended)
                 self._first = Collector(self.spec, self._folder, self._handed, self._executor.artifacts).collect(ended)
                 if self._first.result.model is None:
                     self._end(self._first.result)
@@ -73,6 +80,21 @@ class RunningJob:
                 if (found := self._recheck.poll(timeout)) is not None:
                     self._end(found)
         return self._result
+
+    def _begun_again(self, ended: Exit) -> bool:
+        """Let a job that was killed from outside go on where it was, once: that is no fault of its recipe. One that had
+        half of its memory was most likely killed for that, and would be again."""
+        limits, used = self.spec.limits, ended.usage
+        shot = ended.cause is None and ended.code == -signal.SIGKILL and not ended.refused
+        if not shot or self._before is not None or limits.allowed or used.max_rss_mb > limits.memory_mb / 2:
+            return False
+        self._before = used
+        remove_tree(self._folder / REMOTE)  # To an engine it is a new job, with what the last one had kept.
+        self._handle = self._executor.engine.start(self._folder, limits)
+        return True
+
+    def _with_before(self, ended: Exit) -> Exit:
+        return ended if self._before is None else replace(ended, usage=self._before.plus(ended.usage))
 
     def _end(self, result: JobResult) -> None:
         self._result = result
@@ -94,7 +116,7 @@ class RunningJob:
         """What it has used, once it has ended or was stopped; nothing before."""
         parts = [] if self._first is None else [self._first.result.usage]
         ended = self._handle.wait(0) if self._first is None else None
-        parts += [ended.usage] if ended is not None else []
+        parts += [self._with_before(ended).usage] if ended is not None else []
         parts += [self._recheck.used()] if self._recheck is not None else []
         return sum_of(parts)
 

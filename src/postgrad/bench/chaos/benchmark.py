@@ -6,7 +6,6 @@ import json
 import shutil
 import time
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -50,8 +49,8 @@ class Chaos:
             found.append(played(folder / f"round-{len(found):03d}", f"{seed}/{len(found)}", remote, count, alone))
             say(told(len(found) - 1, found[-1]))
             with (folder / "rounds.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(asdict(found[-1])) + "\n")
-        return {"minutes": minutes, "seed": seed, "table": table(found), "rounds": [asdict(each) for each in found]}
+                log.write(json.dumps(facts(found[-1])) + "\n")
+        return {"minutes": minutes, "seed": seed, "table": table(found), "rounds": [facts(each) for each in found]}
 
 
 def undisturbed(folder: Path) -> Alone:
@@ -75,6 +74,11 @@ def played(folder: Path, seed: str, remote: bool, count: int, alone: Alone | Non
     if not found.wrong and found.end == WHOLE:
         shutil.rmtree(folder, ignore_errors=True)
     return found
+
+
+def facts(found: Played) -> dict[str, Any]:
+    """A round for the result file."""
+    return {**vars(found), "struck": dict(found.struck)}
 
 
 def told(number: int, found: Played) -> str:
