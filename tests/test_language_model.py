@@ -533,4 +533,5 @@ def test_what_is_wrong_with_a_researcher_is_said(tmp_path: Path, written: str, s
 def test_dollars_alone_do_not_end_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dollars alone do not end a run"):
         load_task(task_file(tmp_path, "{models: [{provider: ollama, model: q}]}", "$5"))
-    assert load_task(task_file(tmp_path, "playbook", "$5")).budget.usd == 5
+    with pytest.raises(UserError, match="has no price, so money cannot be a limit"):
+        load_task(task_file(tmp_path, "playbook", "$5"))

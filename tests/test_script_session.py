@@ -230,7 +230,7 @@ TIED = SCRIPT.replace("BATCH_SIZE = 32\n", "BATCH_SIZE = 32\nTIED = False\nWARMU
 
 def test_an_edit_is_not_tried_twice_while_there_is_something_new_and_none_is_taken_back(tmp_path: Path) -> None:
     """Tying helps, so it is built on; untying would be the step back, which is for paring."""
-    folder = run_of(tmp_path, task_of(tmp_path, TIED, budget="16 experiments"))
+    folder = run_of(tmp_path, task_of(tmp_path, TIED, budget="10 experiments"))
     tree = Tree.from_events(driven(folder))
     kinds = [node.proposed.proposal.kind for node in tree.all() if node.proposed.proposal.proposer == "playbook"]
     edits = [kind for kind in kinds if not kind.startswith(("constant.", "replicate.", "reference."))]

@@ -121,14 +121,14 @@ def test_what_would_have_won_is_hardly_ever_stopped() -> None:
 
 def test_a_run_stops_losers_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "SAVES_S", 0.5)
-    folder = run_of(tmp_path, task_of(tmp_path, SLOW, budget="16 experiments"))
+    folder = run_of(tmp_path, task_of(tmp_path, SLOW, budget="14 experiments"))
     events = driven(folder)
     tree = Tree.from_events(events)
     whole = [node for node in tree.all() if node.score is not None]
     told = [set(node.results[0].units[0].measured) for node in whole]
     assert sum(key_at(share) in names for names in told for share in SHARES) >= 2 * len(whole), "each was looked at"
     raced = [node for node in tree.all() if node.state is State.RACED]
-    assert raced, "some of sixteen are far behind"
+    assert raced, "some are far behind"
     for node in raced:
         assert node.analysis is not None and node.analysis.race is not None and node.evaluation is None
         race = node.analysis.race
