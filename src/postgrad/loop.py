@@ -34,13 +34,13 @@ from postgrad.referee import Referee
 from postgrad.research.base import Researcher
 from postgrad.research.in_vain import asked_in_vain
 from postgrad.research.references import reference_recipes
-from postgrad.reserve import spent_up
+from postgrad.reserve import only_promised, spent_up
 from postgrad.scoring import evaluate_search
 from postgrad.scripts.stopping import Stopper
 from postgrad.seal import seal
 from postgrad.session import Job, Session
 from postgrad.side_by_side import side_by_side
-from postgrad.spending import stop
+from postgrad.spending import stop, unbounded
 from postgrad.tester import Tester
 from postgrad.tree import Experiment, Tree
 from postgrad.views import Views
@@ -234,9 +234,9 @@ class Loop:
         return True
 
     def _unless_asked(self, reason: str) -> str | None:
-        """Why the search is over; None while a person is still to say what becomes of a proposal, if there is time."""
+        """Why the search is over; None while a person, if there is time, or a job under way may still change that."""
         waits = self.session.tree.waiting() and not (self.desk.stopping or self._out_of_time())
-        return None if waits else reason
+        return None if waits or (self.running and only_promised(self.session)) else reason
 
     def _pared(self, index: int, *, stopped: bool) -> tuple[tuple[Choice, Proposal], ...] | None:
         """What paring asks for: experiments, none before others have ended; None where the search goes on."""
@@ -365,7 +365,7 @@ class Loop:
         session = self.session
 
         def start(job: Job) -> RunningJob:
-            return session.executor.start(session.job_spec(job), session.inputs(job))
+            return session.executor.start(unbounded(session.job_spec(job), session), session.inputs(job))
 
         def finish(job: Job, result: JobResult) -> None:
             results[job.id] = result

@@ -113,14 +113,18 @@ def _jobs(session: Session, given_up: set[str], run_apart: RunApart) -> None:
         if isinstance(event.body, JobStarted)
     }
     jobs = [_job(session, session.finished[name], started[name]) for name in lost]
+    failed: list[str] = []
     for name, result in run_apart(jobs, "making lost artefacts again").items():
         before = session.finished[name].result.failure
         if result.failure is not None and (before is None or before.kind != result.failure.kind):
-            raise PostgradError(
+            failed.append(
                 f"What {name} had stored is lost, and the training that would make it again failed "
                 f"({result.failure.kind}): {result.failure.message} `postgrad resume {session.run}` tries once more."
             )
-        _record(session, lost[name], name, result.usage)
+        else:
+            _record(session, lost[name], name, result.usage)
+    if failed:  # What was made again stays so.
+        raise PostgradError(failed[0])
 
 
 def _of_job(result: JobResult, needed: set[str]) -> list[str | None]:

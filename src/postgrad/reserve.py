@@ -65,6 +65,19 @@ def spent_up(session: Session) -> str | None:
     return _elsewhere(session)
 
 
+def only_promised(session: Session) -> bool:
+    """Whether a budget of devices or money is spent by nothing but what jobs under way are expected to use: they may
+    use less."""
+    if spent_up(session) is None:
+        return False
+    left, granted, spent = session.remaining(), session.ledger.granted, session.ledger.spent
+    if any(each is not None and each <= 0 for each in (left.wall_s, left.cpu_hours, left.experiments)):
+        return False
+    used, needs = {"gpu_hours": spent.gpu_s / HOUR, "usd": spent.usd}, kept_back(session)
+    limits = {name: limit for name in NAMES if (limit := getattr(granted, name))}
+    return bool(limits) and all(limit - used[name] > needs.get(name, 0.0) for name, limit in limits.items())
+
+
 def _elsewhere(session: Session) -> str | None:
     """Why a search is over whose jobs all run on another kind of hardware now: none of them can be compared."""
     ended = [node for node in session.tree.all()[-2 * MOST_APART :] if node.analysis is not None][-MOST_APART:]

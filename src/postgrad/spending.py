@@ -11,7 +11,7 @@ from postgrad.budget import HOUR
 from postgrad.engines.base import Placed
 from postgrad.engines.prices import rate
 from postgrad.events import JobStopped
-from postgrad.records import Allowed, Budget, Hardware, Usage
+from postgrad.records import Allowed, Budget, Hardware, JobSpec, Usage
 from postgrad.records.job import sum_of
 
 if TYPE_CHECKING:
@@ -90,6 +90,12 @@ def allowed(session: Session, job: Job) -> Allowed | None:
             of_run.append("gpu_s" if name == "gpu_s" else "usd")
     found = own.model_copy(update={**limits, "of_run": tuple(of_run)})
     return None if found == Allowed() else found
+
+
+def unbounded(spec: JobSpec, session: Session) -> JobSpec:
+    """A job that is repeated for what it left, not for the search: by no budget, which it has passed once."""
+    wall_s = spec.limits.wall_s if session.task.script is not None else session.task.engine.job_wall_s
+    return spec.model_copy(update={"limits": spec.limits.model_copy(update={"wall_s": wall_s, "allowed": None})})
 
 
 def used_by(session: Session, experiment: str) -> Usage:

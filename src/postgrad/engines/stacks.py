@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Sequence
 
 import psutil
 
-EACH_S, MOST_BYTES, MOST_PROGRAMS = 5.0, 20_000, 4
+# Nothing else is looked at meanwhile.
+ALL_S, MOST_BYTES, MOST_PROGRAMS = 3.0, 20_000, 4
 
 
 def py_spy() -> str | None:
@@ -31,12 +34,14 @@ def stacks_of(processes: Sequence[psutil.Process]) -> str:
     if program is None:
         return ""
     found: list[str] = []
+    patience = time.monotonic() + ALL_S
     for process in reversed(processes):
         with suppress(psutil.Error, OSError, subprocess.TimeoutExpired):
-            if "python" not in process.name() or len(found) >= MOST_PROGRAMS:
+            left = patience - time.monotonic()
+            if "python" not in process.name() or len(found) >= MOST_PROGRAMS or left <= 0:
                 continue
             command = [program, "dump", "--nonblocking", "--pid", str(process.pid)]
-            done = subprocess.run(command, capture_output=True, timeout=EACH_S, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=left, check=False)
             if done.returncode == 0:
                 found.append(done.stdout[:MOST_BYTES].decode("utf-8", errors="replace"))
     return "\n".join(found)
@@ -46,5 +51,9 @@ def note_stacks(processes: Sequence[psutil.Process], log: Path) -> None:
     """Append the stacks of a job that hangs to its log."""
     said = stacks_of(processes)
     if said:
-        with suppress(OSError), os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "a") as file:
+        # What lies there may be the job's: neither a link nor a pipe that nobody reads is written to.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        with suppress(OSError), os.fdopen(os.open(log, flags), "a") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return
             file.write(f"\nNothing was computed or said for too long. Where it stands, by py-spy:\n{said}\n")

@@ -76,12 +76,13 @@ class RunningScript(RunningJob):
 
     def cut(self, race: Race) -> JobResult:
         """End the script on its way: what it used, and what it would have come to."""
-        self._handle.stop()
-        ended = self._handle.wait(0.0)
-        usage = ended.usage if ended else Usage(wall_s=time.monotonic() - self._begun)
-        log = self._folder / "run" / "log.txt"
-        self._result = JobResult(job=self.spec.job, usage=usage, log_tail=_tail(log), race=race)
-        remove_tree(self._folder)
+        with explained(self.spec.job):
+            self._handle.stop()
+            ended = self._handle.wait(0.0)
+            usage = ended.usage if ended else Usage(wall_s=time.monotonic() - self._begun)
+            log = self._folder / "run" / "log.txt"
+            self._result = JobResult(job=self.spec.job, usage=usage, log_tail=_tail(log), race=race)
+            remove_tree(self._folder)
         return self._result
 
     def used(self) -> Usage:

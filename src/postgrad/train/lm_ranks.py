@@ -95,7 +95,10 @@ def count(job: FitJob, params: Tuning, batch: int, device: str) -> int:
 
     devices = torch.cuda.device_count() if device == "cuda" else 0
     many = nodes()
-    wanted = params.ranks or many * max((n for n in range(1, devices + 1) if batch % (many * n) == 0), default=1)
+    # A job that was granted none sees all, and others may train on them.
+    granted = max(1, devices) if "CUDA_VISIBLE_DEVICES" in os.environ else 1
+    even = [n for n in range(1, granted + 1) if batch % (many * n) == 0] if batch % many == 0 else []
+    wanted = params.ranks or (1 if params.tune == "qlora" else many * max(even, default=0)) or 1
     if params.shard and device != "cuda":
         raise CheckFailed("ranks", "shard: true divides the weights among GPUs, and this job has none. Leave it out.")
     if wanted == 1:
@@ -249,14 +252,16 @@ def _pass_on(job: FitJob, line: str) -> None:
 
 def _raise(folder: Path, code: int, last: Sequence[str]) -> None:
     """What the processes found, as one process would have raised it."""
-    for path in sorted(folder.glob(f"{FAILED}-*")):
-        kind, of, message = json.loads(path.read_text(encoding="utf-8"))
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{FAILED}-*"))]
+    for kind, of, message in found:
         if kind == TrainingDiverged.__name__:
             raise TrainingDiverged(message)
         if kind == CheckFailed.__name__:
             raise CheckFailed(of, message)
         if kind == MemoryError.__name__:
             raise MemoryError(message)
+    if found:  # Where one fails, the others lose their connection to it, which is no cause.
+        kind, _, message = found[0]
         raise RuntimeError(f"one of the processes that train together failed: {kind}: {message}")
     raise RuntimeError(f"the processes that train together ended with code {code}:\n{''.join(last)}")
 

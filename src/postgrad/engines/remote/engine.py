@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Mapping, Sequence
 
@@ -39,6 +40,8 @@ STOP_S = 20.0
 MOST_PREEMPTIONS = 20
 # A cluster has noticed by then that a node is gone, or it is back.
 AVOID_S = 900.0
+# Slurm's word for a job whose node was lost.
+NODE_FAIL = "NODE_FAIL"
 # A node that was heard of within this share of its lease is not asked about: it says ten times a lease that it lives.
 QUIET = 0.2
 MOST_WORKERS = 256
@@ -118,20 +121,31 @@ class RemoteHandle:
         return attempt
 
     def _submit(self, attempt: Attempt) -> None:
+        request = self._engine.request(attempt, self._limits)
         with suppress(Unreachable):  # Asked again when its status is not known.
-            self._engine.cluster.submit(self._engine.request(attempt, self._limits))
+            try:
+                self._engine.cluster.submit(request)
+            except UserError:
+                if not request.avoid:
+                    raise
+                # The nodes that are left cannot run it. Those that were lost may be back.
+                self._engine.cluster.submit(replace(request, avoid=()))
         attempt.submitted()
 
     def _cancel(self) -> None:
         with suppress(Unreachable):  # The token is gone: the node ends it by itself.
             self._engine.cluster.cancel(self._attempt.name)
 
-    def _again(self, cause: str, said: str) -> None:
-        """After an attempt that came to nothing: another one, or the end."""
+    def _again(self, cause: str, said: str, gone: str = "") -> None:
+        """After an attempt that came to nothing: another one, or the end.
+
+        Args:
+            gone: the node, where it is the node that is lost and not the job alone.
+        """
         self._cancel()
         granted = self._attempt.granted
-        if cause == "lost" and self._node:
-            self._engine.avoid(self._node)
+        if gone:
+            self._engine.avoid(gone)
         self._node = ""
         lost, preempted = granted.lost + (cause == "lost"), granted.preempted + (cause == "preempted")
         before = granted.before.plus(self._attempt.used())
@@ -203,9 +217,11 @@ class RemoteHandle:
             attempt.seen_ended(now)
             if attempt.ended_s(now) > self._engine.grace_s:
                 cause = "preempted" if status.preempted else "lost"
-                self._again(cause, f"The cluster ended the job, and it left no result. {status.said}".strip())
+                gone = self._node if NODE_FAIL in status.said else ""
+                self._again(cause, f"The cluster ended the job, and it left no result. {status.said}".strip(), gone)
         elif attempt.silent_s(now) > (self._engine.spec.lease_s if attempt.taken else START_S):
-            self._again("lost", f"Nothing was heard of {status.node or 'its node'} for {attempt.silent_s(now):.0f} s.")
+            said = f"Nothing was heard of {status.node or 'its node'} for {attempt.silent_s(now):.0f} s."
+            self._again("lost", said, self._node)
 
 
 class RemoteEngine:
@@ -308,7 +324,10 @@ class RemoteEngine:
         self._lost[node] = time.monotonic()
 
     def avoided(self, now: float) -> tuple[str, ...]:
-        """The nodes that were lost lately, the last ones first: never all that there are."""
+        """The nodes that were lost lately, the last ones first: never all that there are. None for jobs of several
+        nodes: which of them was lost is not known."""
+        if self.spec.nodes > 1:
+            return ()
         lately = [node for node, at in reversed(self._lost.items()) if now - at < AVOID_S]
         return tuple(lately[: self._capacity.nodes - 1] if self._capacity.nodes is not None else lately)
 
