@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from postgrad.engines import ENGINES
+from postgrad.engines import ENGINES, stacks
 from postgrad.engines.base import Engine
 from postgrad.engines.local import LocalEngine, divided, environment
 from postgrad.engines.stacks import py_spy
@@ -60,6 +61,15 @@ class TestLocalEngine(EngineContract):
         hard_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         assert (core, data) == (0, 2024 << 20)
         assert files == (4096 if hard_files == resource.RLIM_INFINITY else min(4096, hard_files))
+
+
+def test_a_pipe_in_place_of_a_log_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "stacks_of", lambda processes: "Thread 1")
+    os.mkfifo(tmp_path / "log.txt")
+    stacks.note_stacks([], tmp_path / "log.txt")
+    (tmp_path / "own.txt").write_text("")
+    stacks.note_stacks([], tmp_path / "own.txt")
+    assert "Thread 1" in (tmp_path / "own.txt").read_text()
 
 
 def test_it_is_registered() -> None:

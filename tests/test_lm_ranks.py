@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from postgrad.records import EngineSpec, Stage
 from postgrad.store.artifacts import Artifacts
 from postgrad.testing.backend import LABELS, WORDS, example_rows
 from postgrad.testing.language import make_tiny_lm
+from postgrad.train import lm_ranks
 from postgrad.train.base import CheckFailed, FitJob, TrainingDiverged
 from postgrad.train.causal_lm import CausalLM
 from test_executor import inputs_of, make_spec
@@ -107,6 +109,15 @@ def test_what_cannot_be_had_is_refused(tiny: Path, tmp_path: Path, changes: dict
         CausalLM().fit(job(tiny, tmp_path, {**FULL, **changes}))
     failure = classified("train", refused.value)
     assert (failure.boundary, failure.kind) == ("train", "ranks")
+
+
+def test_of_several_failures_the_cause_is_raised_and_not_a_lost_connection(tmp_path: Path) -> None:
+    (tmp_path / "failed-0").write_text(json.dumps(["RuntimeError", "", "Connection closed by peer"]))
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        lm_ranks._raise(tmp_path, 1, ())
+    (tmp_path / "failed-1").write_text(json.dumps(["MemoryError", "", "out of memory"]))
+    with pytest.raises(MemoryError):
+        lm_ranks._raise(tmp_path, 1, ())
 
 
 KILLED = """

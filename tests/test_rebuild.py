@@ -20,6 +20,8 @@ from postgrad.errors import PostgradError
 from postgrad.events import Event, Rebuilt
 from postgrad.records import Budget, Guard, Usage
 from postgrad.runner import drive, opened, start_run
+from postgrad.session import Job
+from postgrad.spending import unbounded
 from postgrad.store.artifacts import Artifacts
 from postgrad.store.sqlite import SqliteStore
 from test_loop import fresh, outline, run_in_child, small_task
@@ -83,6 +85,18 @@ def test_a_run_that_was_killed_and_lost_what_it_had_goes_on(whole: Path, tmp_pat
     forget(folder, names)
     events = driven(folder)
     assert rebuilt(events) and outlined(folder) == outlined(whole)
+
+
+def test_a_job_that_is_repeated_is_bound_by_no_budget_that_is_spent(tmp_path: Path) -> None:
+    folder = fresh(tmp_path, experiment=Budget(cpu_hours=0.001))
+    driven(folder)
+    with opened(SqliteStore.open(folder, write=True), engine=SimulatedEngine()) as session:
+        body = next(each for each in session.finished.values() if each.purpose == "search")
+        recipe = session.tree[body.experiment].proposed.proposal.recipe
+        bound = session.job_spec(Job(body.experiment, "search", session.plan.search, recipe, 0))
+        assert bound.limits.allowed is not None, "what is left of its experiment's budget"
+        free = unbounded(bound, session)
+        assert (free.limits.allowed, free.limits.wall_s) == (None, session.task.engine.job_wall_s)
 
 
 def test_what_making_it_again_costs_is_charged_and_counts_as_no_job(tmp_path: Path) -> None:

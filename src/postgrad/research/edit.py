@@ -7,7 +7,7 @@ head or score is about. What is read off a recipe again and again is remembered 
 from __future__ import annotations
 
 import json
-from functools import wraps
+from functools import partial, wraps
 from threading import Lock
 from typing import Any, Callable, Mapping, TypeVar
 
@@ -21,6 +21,8 @@ from postgrad.train.soup import Ingredient, SoupParams, shared_stage
 
 MAX_MEMBERS = 4
 REMEMBERED = 4096
+# Of small things that a draft asks of every recipe of a run: with fewer, a long run would work out all of them anew.
+MANY = 1 << 18
 T = TypeVar("T")
 
 
@@ -50,7 +52,7 @@ def remembered(read: Callable[[Recipe], T], most: int = REMEMBERED) -> Callable[
     return by_hash
 
 
-@remembered
+@partial(remembered, most=MANY)
 def valid(recipe: Recipe) -> bool:
     """True when every backend and operator is known and takes its parameters, members of an ensemble included."""
     try:
@@ -288,7 +290,7 @@ def filled(recipe: Recipe) -> Recipe:
     return with_numbers(recipe.model_copy(update={"data": steps}), {})
 
 
-@remembered
+@partial(remembered, most=MANY)
 def structure_of(recipe: Recipe) -> str:
     """A name for the recipe without its tunable numbers: equal for recipes that differ in numbers only."""
     params = _copied(full_params(recipe))
