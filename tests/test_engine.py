@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -66,7 +67,10 @@ class TestLocalEngine(EngineContract):
 def test_a_pipe_in_place_of_a_log_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "stacks_of", lambda processes: "Thread 1")
     os.mkfifo(tmp_path / "log.txt")
-    stacks.note_stacks([], tmp_path / "log.txt")
+    noting = Thread(target=stacks.note_stacks, args=([], tmp_path / "log.txt"), daemon=True)
+    noting.start()
+    noting.join(10)
+    assert not noting.is_alive(), "it waits for a reader"
     (tmp_path / "own.txt").write_text("")
     stacks.note_stacks([], tmp_path / "own.txt")
     assert "Thread 1" in (tmp_path / "own.txt").read_text()
