@@ -14,10 +14,12 @@ import psutil
 import pytest
 
 from postgrad.engines.base import Engine, Exit
+from postgrad.engines.hardware import cpu_kind
 from postgrad.engines.remote import engine as engine_module
 from postgrad.engines.remote.cluster import Capacity
 from postgrad.engines.remote.engine import RemoteEngine, RemoteHandle
-from postgrad.records import EngineSpec, Limits
+from postgrad.engines.remote.lease import Beat, write
+from postgrad.records import EngineSpec, Hardware, Limits, Usage
 from postgrad.testing.engine import EngineContract, until
 from postgrad.testing.nodes import Processes
 
@@ -87,6 +89,7 @@ class Place:
         self.spec = EngineSpec.model_validate({"workers": 2, "threads": 1, "lease_s": 3.0, **spec})
         self.folder = tmp_path / "job"
         self.folder.mkdir()
+        self.limits = LIMITS
         self.engine = self.opened()
 
     def opened(self) -> RemoteEngine:
@@ -95,7 +98,7 @@ class Place:
         return engine
 
     def started(self) -> RemoteHandle:
-        handle = self.engine.start(self.folder, LIMITS)
+        handle = self.engine.start(self.folder, self.limits)
         assert isinstance(handle, RemoteHandle)
         return handle
 
@@ -137,6 +140,21 @@ def test_a_lost_node_is_replaced_and_the_job_goes_on_where_it_was(tmp_path: Path
     assert place.steps() == {"starts": 2, "steps": 20}, "nothing was done twice"
     assert len(place.cluster.submitted) == 2
     assert found.usage.wall_s > 1.0, "both attempts are paid for"
+    place.engine.close()
+
+
+def test_what_made_the_results_is_told_apart_from_what_was_lost(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.limits = LIMITS.model_copy(update={"anew": True})
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 5)
+    place.cluster.lose(handle.name)
+    beat = attempt_of(place.folder) / "beat.json"
+    write(beat, Beat(count=99, usage=Usage(wall_s=50.0, hardware=(Hardware(cpu="another kind"),))))
+    found = place.ended(handle)
+    assert found.code == 0 and place.steps() == {"starts": 1, "steps": 20}, "nothing was left to the second attempt"
+    assert found.usage.wall_s > 50.0 and [each.cpu for each in found.usage.hardware] == ["another kind", cpu_kind()]
+    assert [each.cpu for each in found.made_on] == [cpu_kind()]
     place.engine.close()
 
 

@@ -239,8 +239,8 @@ OLD = Hardware(host="a", cpu="old", threads=2, load=0.3)
 SCRIPT = ScriptSpec(source="x", editable=("train.py",), run=("python", "train.py"), metric="loss")
 
 
-def used_on(*hardware: Hardware) -> Usage:
-    return sum_of(Usage(wall_s=1.0, hardware=(each,)) for each in hardware)
+def used_on(*hardware: Hardware) -> tuple[Hardware, ...]:
+    return sum_of(Usage(wall_s=1.0, hardware=(each,)) for each in hardware).hardware
 
 
 @pytest.mark.parametrize(
@@ -270,6 +270,6 @@ def test_what_stops_by_the_clock_is_compared_on_one_kind_only(other: Hardware, s
 def test_what_was_not_recorded_forbids_nothing() -> None:
     task = a_task().model_copy(update={"kind": "script", "script": SCRIPT})
     assert time_bound(task) and not time_bound(a_task())
-    assert unlike(task, Usage(), used_on(OLD), "e0000") is None and kinds(Usage()) == frozenset()
+    assert unlike(task, (), used_on(OLD), "e0000") is None and kinds(()) == frozenset()
     assert kinds(used_on(OLD, OLD.model_copy(update={"load": 5.0}))) == {"old, 2 threads"}
     assert Machine().job(1).kind == "a processor of unknown kind, 1 thread"

@@ -213,6 +213,12 @@ def test_what_was_trained_on_other_hardware_is_set_apart(tmp_path: Path) -> None
         session.finish(job, of_names(session, "ab", new))
         recorded = list(session.finished.values())[-1].result
         assert recorded.failure == found and not recorded.units and recorded.usage == new, "what it cost counts"
+        after_a_loss = of_names(session, "ab", new.plus(old))
+        assert session.unlike("e0001", "select", after_a_loss) is not None, "a version that did not tell them apart"
+        after_a_loss = after_a_loss.model_copy(update={"made_on": old.hardware})
+        assert session.unlike("e0001", "select", after_a_loss) is None, "what was lost on other hardware made nothing"
+        elsewhere = after_a_loss.model_copy(update={"made_on": new.hardware})
+        assert session.unlike("e0001", "select", elsewhere) is not None
 
 
 @pytest.mark.parametrize(

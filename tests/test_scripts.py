@@ -8,23 +8,31 @@ import re
 import shutil
 import signal
 import subprocess
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import pytest
 
 from postgrad.engines import hardware
+from postgrad.engines.local import LocalEngine
+from postgrad.engines.remote import engine as engine_module
+from postgrad.engines.remote.engine import RemoteEngine
+from postgrad.engines.remote.lease import Beat, write
 from postgrad.errors import PostgradError, UserError
-from postgrad.events import Event
-from postgrad.records import Choice, Failure, Move, Proposal, Recipe, Stage, TaskSpec
+from postgrad.events import Event, JobFinished, RunStarted
+from postgrad.execute.executor import RunningJob
+from postgrad.records import Choice, Failure, Hardware, JobResult, Move, Proposal, Recipe, Stage, TaskSpec, Usage
 from postgrad.research.base import Context
-from postgrad.runner import drive, opened, start_run
+from postgrad.runner import drive, machine, opened, same_machine, start_run
 from postgrad.scripts import session as session_module
+from postgrad.scripts.executor import COMMAND as SCRIPT_WORKER
 from postgrad.scripts.session import ScriptSession
 from postgrad.scripts.workspace import Workspace
 from postgrad.spec import load_task
-from postgrad.store.sqlite import SqliteStore
+from postgrad.store.sqlite import SqliteStore, new_run_folder
+from postgrad.testing.nodes import Processes
 from postgrad.tree import Tree
 from test_end_to_end import postgrad
 
@@ -416,3 +424,50 @@ def test_a_run_of_a_script_does_not_go_on_on_another_machine(tmp_path: Path, mon
     monkeypatch.setattr(hardware, "CPUINFO", other)
     with pytest.raises(UserError, match="and here is another kind of processor, "):
         driven(folder)
+
+
+@pytest.mark.parametrize("cores", [None, "999"])
+def test_a_run_that_recorded_no_hardware_is_held_to_the_machine_that_it_began_on(
+    tmp_path: Path, cores: str | None
+) -> None:
+    began, task = machine() | ({"cores": cores} if cores else {}), task_of(tmp_path, budget="2 experiments")
+    with (
+        closing(SqliteStore.create(new_run_folder(tmp_path / "runs", "tiny"))) as store,
+        closing(LocalEngine()) as engine,
+    ):
+        engine.open(task.engine)
+        store.append(RunStarted(run="tiny-001", task=task, task_file=None, postgrad="0", machine=began, packages={}))
+        same_machine(store, engine)  # Nothing was trained yet.
+        result = JobResult(job="e0000-search", usage=Usage(wall_s=2.0))
+        store.append(JobFinished(job="e0000-search", experiment="e0000", purpose="search", result=result))
+        if cores is None:
+            same_machine(store, engine)
+            return
+        with pytest.raises(UserError, match="cores 999, and here is system"):
+            same_machine(store, engine)
+
+
+def test_what_a_lost_attempt_ran_on_and_left_behind_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "GRACE_S", 1.0)
+    monkeypatch.setattr(engine_module, "ASK_S", 0.2)
+    slow = f"import time\nfrom pathlib import Path\nPath('left').touch(exist_ok=False)\ntime.sleep(2)\n{TRAIN}"
+    folder = run_of(tmp_path, task_of(tmp_path, slow, budget="2 experiments"))
+    cluster, lost = Processes(tmp_path / "cluster"), list[str]()
+
+    def strike(phase: str, jobs: Sequence[RunningJob]) -> None:
+        for job in jobs:
+            attempt = folder / "scratch" / job.spec.job / "run" / "remote" / "1"
+            if not lost and job.experiment == "e0001" and (attempt / "work" / "run" / "work" / "left").exists():
+                lost.append(cluster.submitted[-1])
+                cluster.lose(lost[0])
+                write(attempt / "beat.json", Beat(count=99, usage=Usage(hardware=(Hardware(cpu="other"),))))
+
+    engine = RemoteEngine(cluster, SCRIPT_WORKER)
+    with opened(SqliteStore.open(folder, write=True), engine=engine) as session:
+        drive(session, tick=strike)
+        (result,) = session.results("e0001", "search")
+    assert lost and result.failure is None and result.units
+    assert [each.cpu for each in result.usage.hardware] == ["other", hardware.cpu_kind()], "all of it is recorded"
+    assert [each.cpu for each in result.hardware] == [hardware.cpu_kind()]

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Collection, Iterator, Sequence
 
 from postgrad import __version__
 from postgrad.budget import Ledger, format_budget, merge
@@ -18,13 +18,13 @@ from postgrad.engines.base import Engine, Placed
 from postgrad.engines.local import LocalEngine
 from postgrad.engines.remote.engine import RemoteEngine
 from postgrad.errors import PostgradError, UserError
-from postgrad.evaluate.hardware import told, unlike
+from postgrad.evaluate.hardware import time_bound, told
 from postgrad.events import Event, JobFinished, Reopened, RunResumed, RunStarted, current
 from postgrad.execute.executor import Executor, RunningJob
 from postgrad.keeping import Keeper
 from postgrad.loop import Control, Loop
 from postgrad.recall import new_name, remember
-from postgrad.records import Budget, TaskSpec, Usage
+from postgrad.records import Budget, Hardware, TaskSpec
 from postgrad.research.assemble import ready
 from postgrad.research.base import Researcher
 from postgrad.scripts.asking import editor_of
@@ -46,6 +46,8 @@ PACKAGES = (
     "cmaes",
 )
 LONGEST_REASON = 500
+# What tells machines apart in the first event of a run.
+KINDS = ("system", "machine", "cores")
 
 Tick = Callable[[str, Sequence[RunningJob]], None]
 
@@ -128,28 +130,43 @@ def opened(
 
 def same_machine(store: SqliteStore, engine: Engine) -> None:
     """Within a fixed time, another machine trains more or less: its scores are not compared. Where the nodes of a
-    cluster train, it does not matter which machine asks them to.
+    cluster train, it does not matter which machine asks them to. A run of a version that recorded no hardware is held
+    to the machine on which it began.
 
     Raises:
         UserError: experiments of a script would go on on another kind of machine.
     """
-    task = run_started(store).task
+    began = run_started(store)
+    if not isinstance(engine, Placed) or not time_bound(began.task):
+        return
     ended = "search_ended" in current(store.in_order(("search_ended", "reopened")))
     # What is trained at the end is compared among itself.
     purposes = ("sealed",) if ended else ("search", "select")
-    bodies = (event.body for event in store.in_order(("job_finished",)))
-    done = (body.result.usage for body in bodies if isinstance(body, JobFinished) and body.purpose in purposes)
-    first = next((usage for usage in done if usage.hardware), None)
-    if not isinstance(engine, Placed) or first is None:
+    first = _trained_on(store, purposes)
+    if first is None:
         return
-    here = Usage(hardware=(engine.usual,))
-    if unlike(task, here, first, "the run") is None:
+    there, here = told(first), told((engine.usual,))
+    if not first:
+        now = machine()
+        there, here = (", ".join(f"{key} {of.get(key, 'unknown')}" for key in KINDS) for of in (began.machine, now))
+    if there == here:
         return
     raise UserError(
-        f"The run '{store.folder.name}' trained on {told(first.hardware)}, and here is {told(here.hardware)}. A script "
-        "trains for a fixed time, so its scores on different machines say nothing of each other. Go on where it began, "
-        "or on a machine of the same kind with the same engine.threads and engine.workers, or start a new run here."
+        f"The run '{store.folder.name}' trained on {there}, and here is {here}. A script trains for a fixed time, so "
+        "its scores on different machines say nothing of each other. Go on where it began, or on a machine of the same "
+        "kind with the same engine.threads and engine.workers, or start a new run here."
     )
+
+
+def _trained_on(store: SqliteStore, purposes: Collection[str]) -> tuple[Hardware, ...] | None:
+    """What the first training ran on that says so; () where none does, None where there is none."""
+    found: tuple[Hardware, ...] | None = None
+    for event in store.in_order(("job_finished",)):
+        if isinstance(body := event.body, JobFinished) and body.purpose in purposes:
+            found = body.result.hardware
+            if found:
+                break
+    return found
 
 
 def engine_of(task: TaskSpec) -> Engine:

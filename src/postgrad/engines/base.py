@@ -13,13 +13,15 @@ from postgrad.records import EngineSpec, Hardware, Limits, Usage
 class Exit:
     """How a job's process ended. `cause` is None when it ended by itself; else what ended it.
 
-    `refused` lists what the job tried and may not do, as (kind, what); none where the engine does not see it.
+    `refused` lists what the job tried and may not do, as (kind, what); none where the engine does not see it. `made_on`
+    is where the last attempt ran, of an engine that starts a job again: `usage` is that of all attempts.
     """
 
     code: int
     cause: str | None  # "timeout" | "memory" | "stopped" | "hung" | "disk" | "processes" | "budget" | None
     usage: Usage
     refused: tuple[tuple[str, str], ...] = ()
+    made_on: tuple[Hardware, ...] = ()
 
 
 class Handle(Protocol):

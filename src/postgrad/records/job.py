@@ -98,7 +98,7 @@ class Allowed(Record):
 
 class Limits(Record):
     """What one job may use. A job that neither computes nor reports for `hung_s` is ended; `allowed` is what budgets
-    leave it."""
+    leave it. `anew`: an attempt after a lost one begins with nothing that the lost one left."""
 
     wall_s: float
     memory_mb: int
@@ -106,6 +106,7 @@ class Limits(Record):
     hung_s: float = 300.0
     disk_mb: int = 20_000
     allowed: Allowed | None = None
+    anew: bool = False
 
 
 def unit_seed(seed: int, unit: str) -> int:
@@ -178,6 +179,7 @@ class JobResult(Record):
 
     Where a model was saved, `model` is its artefact and `trained` that of the rows it was trained on, as JSON lines.
     `race` is of a job that was ended on its way, because what it said left hardly a chance: it has no units then.
+    `made_on` is where the attempt ran that made all of this, where `usage` also counts attempts that were lost.
     """
 
     job: str
@@ -187,4 +189,10 @@ class JobResult(Record):
     usage: Usage = Usage()
     failure: Failure | None = None
     race: Race | None = None
+    made_on: tuple[Hardware, ...] = ()
     log_tail: str = ""
+
+    @property
+    def hardware(self) -> tuple[Hardware, ...]:
+        """What made the numbers ran on this; empty where it was not recorded."""
+        return self.made_on or self.usage.hardware

@@ -13,10 +13,7 @@ from postgrad.records import Hardware, Usage
 def ran_on(events: Iterable[Event]) -> dict[str, str]:
     """The kinds of hardware that the jobs of a run had, with how many each; nothing where none was recorded."""
     found = Counter(
-        each.kind
-        for event in events
-        if isinstance(event.body, JobFinished)
-        for each in event.body.result.usage.hardware[-1:]
+        each.kind for event in events if isinstance(event.body, JobFinished) for each in event.body.result.hardware[-1:]
     )
     told = [f"{kind}: {count} job{'' if count == 1 else 's'}" for kind, count in found.most_common()]
     return {"jobs on": "; ".join(told)} if told else {}

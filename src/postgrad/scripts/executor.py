@@ -227,7 +227,15 @@ class RunningScript(RunningJob):
             failure = failure.model_copy(update={"evidence": _tail(log)})
         # Where the referee measured says nothing of how far the training got.
         usage = self._used.model_copy(update={"hardware": self._ran.usage.hardware})
-        return JobResult(job=self.spec.job, units=units, model=model, usage=usage, failure=failure, log_tail=_tail(log))
+        return JobResult(
+            job=self.spec.job,
+            units=units,
+            model=model,
+            usage=usage,
+            failure=failure,
+            log_tail=_tail(log),
+            made_on=self._ran.made_on,
+        )
 
     def _kept(self) -> str:
         """The artefact of the files of the experiment with what it left."""

@@ -11,7 +11,7 @@ from postgrad.evaluate.hardware import unlike as unlike_hardware
 from postgrad.evaluate.splits import SplitPlan, UnitPlan
 from postgrad.events import Body, Event, JobFinished, Proposed, SearchEnded
 from postgrad.execute.executor import Executor
-from postgrad.records import Failure, JobResult, JobSpec, Limits, Recipe, Row, ScriptSpec, Split, Unit, Usage
+from postgrad.records import Failure, Hardware, JobResult, JobSpec, Limits, Recipe, Row, ScriptSpec, Split, Unit
 from postgrad.records.job import unit_seed
 from postgrad.scripts.evidence import unlike
 from postgrad.scripts.executor import ScriptExecutor
@@ -36,7 +36,7 @@ class First(NamedTuple):
     source: bool
     experiment: str
     outputs: str
-    usage: Usage
+    hardware: tuple[Hardware, ...]
 
 
 def tree_of(recipe: Recipe) -> str:
@@ -148,7 +148,7 @@ class ScriptSession(Session):
             self._unread.setdefault(body.purpose, []).extend(outputs)
             known, source = self._first.get(body.purpose), self._is_source(body.experiment)
             if outputs and (known is None or (not known.source and source)):
-                self._first[body.purpose] = First(source, body.experiment, outputs[0], body.result.usage)
+                self._first[body.purpose] = First(source, body.experiment, outputs[0], body.result.hardware)
 
     # --- items and hardware: the same of every training -----------------------------------------------------------
 
@@ -168,7 +168,7 @@ class ScriptSession(Session):
         known = self._first.get(part)
         if not result.units or known is None or (not known.source and self._is_source(experiment)):
             return None
-        if (elsewhere := unlike_hardware(self.task, result.usage, known.usage, known.experiment)) is not None:
+        if (elsewhere := unlike_hardware(self.task, result.hardware, known.hardware, known.experiment)) is not None:
             return elsewhere
         if part == "sealed":
             return None
@@ -292,6 +292,7 @@ class ScriptSession(Session):
                 hung_s=setting.time_s + SILENT_S,
                 disk_mb=DISK_MB,
                 allowed=allowed(self, job),
+                anew=script.fixed == "time",
             ),
             save_model=job.save_model,
         )

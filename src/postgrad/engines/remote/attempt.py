@@ -90,20 +90,21 @@ class Attempt:
         return (self.folder / LEASE).exists()
 
     def prepare(self, command: Sequence[str], limits: Limits, spec: EngineSpec) -> None:
-        """Make its folder: what the last attempt left, under the inputs as they were handed out.
+        """Make its folder: what the last attempt left, unless it is to begin anew, under the inputs as they were handed
+        out.
 
         Raises:
             OSError: the machine refuses.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         work, before = self.work, self._job / REMOTE / str(self.granted.attempt - 1) / WORK / self._job.name
-        if before.is_dir():
+        if before.is_dir() and not limits.anew:
             shutil.copytree(before, work, symlinks=True, ignore=shutil.ignore_patterns(PRIVATE, "*.part"))
         work.mkdir(parents=True, exist_ok=True)
         for path in self._job.iterdir():
             if path.is_dir() and path.name not in (REMOTE, PRIVATE):
                 shutil.copytree(path, work / path.name, symlinks=True, dirs_exist_ok=True)
-            elif path.is_file() and not (path.name in SHOWN and (work / path.name).exists()):
+            elif path.is_file() and not (path.name in SHOWN and (limits.anew or (work / path.name).exists())):
                 shutil.copy2(path, work / path.name)
         here = {"workers": 1, "threads": limits.threads, "memory_mb": limits.memory_mb, "sandbox": spec.sandbox}
         if limits.allowed is not None:

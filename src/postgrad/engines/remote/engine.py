@@ -196,7 +196,7 @@ class RemoteHandle:
             return
         self._attempt.hand_over(self._folder)
         usage = self._attempt.granted.before.plus(ended.usage)
-        self._exit = Exit(ended.code, ended.cause, usage, ended.refused)
+        self._exit = Exit(ended.code, ended.cause, usage, ended.refused, ended.usage.hardware)
 
     def _doubt(self, now: float) -> None:
         """What the cluster says of a job that gives no sign of life. Where it does, the cluster is not even asked."""
