@@ -22,13 +22,14 @@ from postgrad.events import (
     Event,
     FinalModel,
     JobFinished,
+    JobStarted,
     Rebuilt,
     Removed,
     SealedDone,
 )
 from postgrad.execute.executor import Executor
 from postgrad.keeping import Known, Part, free, models_of, named_in, survey, told_size
-from postgrad.records import Budget, JobResult
+from postgrad.records import Budget, Guard, JobResult
 from postgrad.runner import champion_model, drive, opened, resume_event, start_run
 from postgrad.seal import owed_job
 from postgrad.session import Session
@@ -314,6 +315,44 @@ def test_weights_that_are_gone_before_the_sealed_read_are_trained_again(tmp_path
         place.unlink()
         assert owed_job(session, champion, save_model=True).copy == "kept"
         assert owed_job(session, champion, save_model=False).copy == "", "answers are on record"
+
+
+class Stopped(Exception):
+    """Ends a controller in the middle of a run."""
+
+
+def stopping(kind: str, times: int = 1) -> Callable[[Event], None]:
+    """A watch that ends the run at the event of this kind that comes so manyth."""
+    seen: list[Event] = []
+
+    def watch(event: Event) -> None:
+        if event.body.type == kind:
+            seen.append(event)
+            if len(seen) == times:
+                raise Stopped
+
+    return watch
+
+
+def test_a_baseline_that_was_measured_is_not_trained_again_for_the_next_champion(tmp_path: Path) -> None:
+    task = simulated_task(tmp_path, 5).model_copy(update={"guards": (Guard(measure="model_mb", max=100.0),)})
+    with start_run(task, tmp_path / "runs") as store:
+        folder = store.folder
+    with pytest.raises(Stopped):
+        driven(folder, stopping("final_model"))
+    first = bodies_of(folder, Certified)[-1]
+    assert [body.experiment for body in bodies_of(folder, FinalModel)] == [first.baseline] != [first.champion]
+    with SqliteStore.open(folder, write=True) as store:
+        store.append(FinalModel(experiment=first.champion, refused="too slow, say"))
+    with pytest.raises(Stopped):
+        driven(folder, stopping("certified"))
+    with SqliteStore.open(folder, write=True) as store:
+        parts = survey(folder, store.artifacts, Known.of_events(store.events()))
+        removed = free(store, store.append, parts, "a test")
+    assert first.baseline in [part.experiment for part in removed if part.kind == "model"]
+    driven(folder)
+    begun = [body.job for body in bodies_of(folder, JobStarted) if body.experiment == first.baseline]
+    assert len([name for name in begun if "-sealed-" in name]) == 1
 
 
 def test_a_part_that_stays_is_never_removed(tmp_path: Path) -> None:

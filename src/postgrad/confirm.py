@@ -47,7 +47,8 @@ def _try(session: Session, run_jobs: RunJobs, certified: Certified) -> None:
     """Train what the sealed read needs, measure champion and baseline, and record what was found."""
     names = dict.fromkeys([certified.champion, certified.baseline, *(n.id for n in references(session).values())])
     weighed = any(isinstance(kind_of(guard), ModelKind) for guard in session.task.guards)
-    saved = {certified.champion, certified.baseline} if weighed else {certified.champion}
+    # A baseline that was measured beside a champion that was refused may have lost its weights: nothing needs them.
+    saved = {certified.champion} | ({certified.baseline} - session.final_models.keys() if weighed else set())
     jobs = {name: owed_job(session, name, name in saved) for name in names}
     run_jobs([job for job in jobs.values() if session.failures[job.id] < ATTEMPTS], "training the final models")
     champion = jobs[certified.champion]
