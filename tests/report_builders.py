@@ -147,7 +147,7 @@ class RunWriter:
             change=plan.change,
             expected_effect=0.02,
             refuted_by="a difference below 0.00 on the search items",
-            proposer="playbook",
+            proposer="reference" if plan.kind.startswith("reference.") else "playbook",
             seed=0,
         )
         choice = Choice(parent=plan.parent, move=plan.move, other=plan.other, reason="best leaf")

@@ -100,6 +100,8 @@ def test_summary_of_a_finished_run(finished: RunView) -> None:
     assert found["champion"] == {
         "experiment": "e0028",
         "recipe_hash": finished.tree["e0028"].proposed.proposal.recipe.hash,
+        "reference": None,
+        "tuned": True,
     }
     assert list(found["sealed"]) == [
         "metric",

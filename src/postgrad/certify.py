@@ -18,7 +18,7 @@ from postgrad.metrics.items import dump_items, join, load_items
 from postgrad.pare import simpler
 from postgrad.records import Difference, Evaluation, Recipe
 from postgrad.referee import Referee
-from postgrad.research.references import reference_recipes
+from postgrad.research.references import ROLES, reference_recipes
 from postgrad.session import Job, Session
 from postgrad.tree import Experiment, best_first
 
@@ -316,18 +316,10 @@ def references(session: Session) -> dict[str, Experiment]:
     Only the first experiments of a run can be references: what a later proposal calls itself does not count.
     """
     count = len(reference_recipes(session.task))
-    roles = {
-        "reference.script": "baseline",
-        "reference.classic": "baseline",
-        "reference.nearest": "baseline",
-        "reference.base_model": "base_model",
-        "reference.few_shot": "few_shot",
-        "reference.constant": "constant",
-    }
     found = {
-        roles[node.proposed.proposal.kind]: node
+        ROLES[node.proposed.proposal.kind]: node
         for node in best_first(session.tree.all()[:count])
-        if node.proposed.proposal.kind in roles
+        if node.proposed.proposal.kind in ROLES
     }
     if "baseline" not in found and "constant" in found:
         found["baseline"] = found["constant"]

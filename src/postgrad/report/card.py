@@ -15,6 +15,7 @@ import yaml
 from postgrad.errors import UserError
 from postgrad.records import SealedScore
 from postgrad.report import wording
+from postgrad.report.champion import trains_base
 from postgrad.report.content import contents
 from postgrad.report.markdown import Written, block, environment
 from postgrad.report.view import RunView
@@ -84,7 +85,8 @@ def _front_matter(view: RunView, score: SealedScore) -> str:
         facts["library_name"] = library
     if recipe.base_model is not None and recipe.base_model.startswith("hf:"):
         facts["base_model"] = recipe.base_model.removeprefix("hf:").split("@", 1)[0]
-        facts["base_model_relation"] = "finetune"
+        if trains_base(recipe):
+            facts["base_model_relation"] = "finetune"
     facts["model-index"] = [{"name": view.task.name, "results": [_results(view, score)]}]
     return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=1000).strip()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from postgrad.report.champion import reference_of, trains_base
 from postgrad.report.failures import failures_of
 from postgrad.report.view import Reading, RunView
+from postgrad.tree import Experiment
 
 
 def headline(view: RunView) -> str:
@@ -22,7 +24,7 @@ def summary(view: RunView) -> dict[str, Any]:
         "experiments": len(view.tree),
         "failures": len(view.failures),
         "failure_causes": {one.cause: one.count for one in failures_of(view.failures)},
-        "champion": champion and {"experiment": champion.id, "recipe_hash": champion.proposed.proposal.recipe.hash},
+        "champion": champion and _champion(view, champion),
         "certified": view.sealed is not None and view.sealed.refused is None,
         "sealed": _sealed(view),
         "optimism_gap": view.optimism_gap,
@@ -38,6 +40,18 @@ def summary(view: RunView) -> dict[str, Any]:
     elif view.sealed.refused is not None:
         found["refused"] = view.sealed.refused
     return found
+
+
+def _champion(view: RunView, champion: Experiment) -> dict[str, Any]:
+    """`reference`: which one of the run it is, None where the search made it. `tuned`: whether weights of the base
+    model were trained, None for a script."""
+    recipe = champion.proposed.proposal.recipe
+    return {
+        "experiment": champion.id,
+        "recipe_hash": recipe.hash,
+        "reference": reference_of(view),
+        "tuned": None if view.task.script is not None else trains_base(recipe),
+    }
 
 
 def _sealed(view: RunView) -> dict[str, Any] | None:

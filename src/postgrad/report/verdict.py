@@ -1,4 +1,4 @@
-"""The one sentence on top: is the tuned model better? In plain words, and no surer than the evidence."""
+"""The one sentence on top: is the champion better, and is it a tuned model? No surer than the evidence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Iterator, Literal
 
 from postgrad.records import Difference, SealedRead, SealedScore
 from postgrad.report import wording
+from postgrad.report.champion import Tone, claim_of, reference_of, remarks_of
 
 if TYPE_CHECKING:
     from postgrad.report.view import RunView
@@ -18,7 +19,8 @@ CLOSE = 0.05
 @dataclass(frozen=True)
 class Verdict:
     """Attributes:
-    tone: better, none (no difference shown), worse, refused (the sealed split is too small), or open (no sealed read).
+    tone: better, none (no difference shown, or a reference of the run), worse, refused (the sealed split is too
+        small), or open (no sealed read).
     claim: the sentence without its figures.
     figures: the figures behind it; empty where there are none.
     remarks: what a person who signs off has to know besides.
@@ -49,19 +51,20 @@ def verdict_of(view: RunView) -> Verdict:
             own = "the script itself says its number"
             claim = f"Not certified, {'the final trainings leave too much open' if view.task.script.trusted else own}"
         return Verdict("refused", claim, _figures(metric, champion, baseline, view.sealed), _remarks(view))
-    if champion.experiment == baseline.experiment:
+    role = reference_of(view)
+    if champion.experiment == baseline.experiment or role == "baseline":
         figures = f"{metric} {wording.estimate(champion.estimate, 2)} on {wording.plural(view.sealed.n, 'sealed item')}"
         return Verdict("none", "Nothing beat the baseline, which is the champion", figures, _remarks(view))
-    tone, claim = _claim(view.sealed.difference, 1 - view.sealed.confidence)
-    return Verdict(tone, claim, _figures(metric, champion, baseline, view.sealed), _remarks(view))
+    tone = _tone(view.sealed.difference, 1 - view.sealed.confidence)
+    figures = _figures(metric, champion, baseline, view.sealed)
+    # Where a run began is nothing that it gained.
+    return Verdict(tone if role is None else "none", claim_of(view, tone), figures, _remarks(view))
 
 
-def _claim(gap: Difference, level: float) -> tuple[Literal["better", "none", "worse"], str]:
+def _tone(gap: Difference, level: float) -> Tone:
     if gap.p < level and gap.low > 0:
-        return "better", "The tuned model is better than the baseline"
-    if gap.p < level and gap.high < 0:
-        return "worse", "The tuned model is worse than the baseline"
-    return "none", "No real difference shown between the tuned model and the baseline"
+        return "better"
+    return "worse" if gap.p < level and gap.high < 0 else "none"
 
 
 def _figures(metric: str, champion: SealedScore, baseline: SealedScore, read: SealedRead) -> str:
@@ -89,7 +92,7 @@ def _open(view: RunView) -> Verdict:
 
 
 def _remarks(view: RunView) -> tuple[str, ...]:
-    remarks = list(_own_sign(view))
+    remarks = [*remarks_of(view), *_own_sign(view)]
     if view.sealed is not None and view.sealed.refused is not None:
         remarks.append(f"Why nothing is certified: {view.sealed.refused}. The figures are for the record only.")
     remarks += [f"{said[0].upper()}{said[1:]}." for said in (view.sealed.remarks if view.sealed else ())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from postgrad.records import Proposal, Recipe, Stage, TaskSpec
 from postgrad.research.language import SHOTS, UNTOUCHED, lm_recipe, speaks
 
+PROPOSER = "reference"
 # Kind, change, and what is expected of it.
 CONSTANT = ("reference.constant", "one answer to everything", "scores about 0")
 CLASSIC = ("reference.classic", "TF-IDF and logistic regression", "is the bar that a tuned model has to clear")
@@ -16,6 +17,15 @@ NEAREST = (
 UNTOUCHED_SCRIPT = ("reference.script", "the script as it was given", "is the bar that an experiment has to clear")
 UNTOUCHED_ENCODER = ("reference.base_model", "the untouched base model, nearest prototype", "needs no training")
 UNTOUCHED_LM = ("reference.base_model", "the untouched language model", "needs no training")
+#: Kind of a reference -> what it is in a report.
+ROLES = {
+    "reference.script": "baseline",
+    "reference.classic": "baseline",
+    "reference.nearest": "baseline",
+    "reference.base_model": "base_model",
+    "reference.few_shot": "few_shot",
+    "reference.constant": "constant",
+}
 FEW_SHOT = ("reference.few_shot", "the untouched language model with eight examples in its prompt", "needs no training")
 
 
@@ -48,7 +58,7 @@ def reference_recipes(task: TaskSpec) -> tuple[Proposal, ...]:
             change=change,
             expected_effect=0.0,
             refuted_by="nothing: it is measured, not tested",
-            proposer="reference",
+            proposer=PROPOSER,
             seed=task.seed,
         )
         for kind, change, why, recipe in found
