@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any, Callable
 
@@ -28,7 +29,7 @@ from postgrad.events import (
     SealedDone,
 )
 from postgrad.execute.executor import Executor
-from postgrad.keeping import Known, Part, free, models_of, named_in, survey, told_size
+from postgrad.keeping import Known, Part, count_models, free, named_in, survey, told_size
 from postgrad.records import Budget, Guard, JobResult
 from postgrad.runner import champion_model, drive, opened, resume_event, start_run
 from postgrad.seal import owed_job
@@ -164,7 +165,7 @@ def test_what_the_log_names_is_found_and_nothing_else_goes(tmp_path: Path) -> No
         planted(folder, "e0004-select-fold0-1004", 1)
         events = store.events()
         known = Known.of_events(events)
-        named = named_in(events, store.artifacts, known.models)
+        named = named_in(store, known.models)
         before = {name for name in store.artifacts.sizes() if name != stray}
         assert named >= before and stray not in named
         parts = survey(folder, store.artifacts, known, named=named)
@@ -216,11 +217,29 @@ def test_of_final_models_the_champions_stays_and_those_that_were_refused_go(tmp_
         assert str(refused.result.model) not in Known.of_events(store.events()).models
 
 
+def test_a_log_is_read_event_by_event(tmp_path: Path) -> None:
+    """What is held of a log does not grow with what its events say."""
+    folder, tail, count = fresh(tmp_path), "x" * 10_000, 4_000
+    with SqliteStore.open(folder, write=True) as store:
+        for number in range(count):
+            result = JobResult(job=f"e0000-{number}", log_tail=tail)
+            store.append(JobFinished(job=result.job, experiment="e0000", purpose="search", result=result))
+        stray = Part(kind="job", name="e0000-search-a-0", experiment="e0000", bytes=5)
+        tracemalloc.start()
+        parts = survey(folder, store.artifacts, Known.of_events(store.in_order()))
+        free(store, store.append, (*parts, stray), "a test")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < count * len(tail) / 2
+
+
 def test_a_model_that_is_made_again_is_there_again() -> None:
     made = JobFinished(job="a", experiment="e1", purpose="sealed", result=JobResult(job="a", model="f" * 64))
     gone = Collected(why="", removed=(Removed(kind="model", name="f" * 64, bytes=1),), held=1)
-    assert models_of([made, gone]) == {}
-    assert models_of([made, gone, made]) == {"f" * 64: "e1"}
+    models: dict[str, str] = {}
+    for body, left in ((made, {"f" * 64: "e1"}), (gone, {}), (made, {"f" * 64: "e1"})):
+        count_models(models, body)
+        assert models == left
 
 
 # --- by command -------------------------------------------------------------------------------------------------------

@@ -20,10 +20,21 @@ from typing import TYPE_CHECKING, Callable, Collection, Iterable, Mapping, Seque
 
 from postgrad.engines.handle import sizes_under
 from postgrad.errors import PostgradError
-from postgrad.events import Body, Certified, Collected, Event, FinalModel, JobFinished, Removed, SearchEnded, current
+from postgrad.events import (
+    Analysed,
+    Body,
+    Certified,
+    Collected,
+    Event,
+    FinalModel,
+    JobFinished,
+    Proposed,
+    Removed,
+    SearchEnded,
+    remember,
+)
 from postgrad.execute.files import remove_tree
 from postgrad.records import Record
-from postgrad.tree import State, Tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,22 +75,38 @@ class Known:
     """What the log says of a run, as far as it decides what stays.
 
     Attributes:
+        experiments: those that were proposed; `pending` are not over.
         models: artefact of a final model -> its experiment, in the order in which they were made; none that is gone.
     """
 
-    tree: Tree
+    experiments: Collection[str]
+    pending: Collection[str]
     bodies: Mapping[str, Body]
     refused: Collection[str]
     measured: Collection[str]
     models: Mapping[str, str]
 
     @classmethod
-    def of_events(cls, events: Sequence[Event]) -> Known:
-        """Read off a whole log."""
-        final = {body.experiment: body for event in events if isinstance(body := event.body, FinalModel)}
-        refused = frozenset(name for name, body in final.items() if body.refused)
-        models = models_of(event.body for event in events)
-        return cls(Tree.from_events(events), current(events), refused, frozenset(final), models)
+    def of_events(cls, events: Iterable[Event]) -> Known:
+        """Read off a whole log, event by event: it may be too long to be held at once."""
+        experiments: set[str] = set()
+        pending: set[str] = set()
+        bodies: dict[str, Body] = {}
+        refused: dict[str, bool] = {}
+        models: dict[str, str] = {}
+        for event in events:
+            body = event.body
+            remember(bodies, body)
+            count_models(models, body)
+            if isinstance(body, Proposed):
+                experiments.add(body.experiment)
+                pending.add(body.experiment)
+            if isinstance(body, Analysed):
+                pending.discard(body.experiment)
+            if isinstance(body, FinalModel):
+                refused[body.experiment] = bool(body.refused)
+        out = frozenset(name for name, gone in refused.items() if gone)
+        return cls(experiments, pending, bodies, out, frozenset(refused), models)
 
     def why_model(self, experiment: str) -> str:
         """Why a final model of an experiment stays; "" where nothing needs it."""
@@ -98,11 +125,10 @@ class Known:
         if name.removesuffix(RECHECK) in running:
             return "it is running"
         experiment, _, rest = name.partition("-")
-        node = self.tree.experiments.get(experiment)
-        if node is None or "run_ended" in self.bodies:
+        if experiment not in self.experiments or "run_ended" in self.bodies:
             return ""
         if rest.startswith("search"):
-            return "its training goes on from here" if node.state is State.PENDING else ""
+            return "its training goes on from here" if experiment in self.pending else ""
         ended = self.bodies.get("search_ended")
         if not isinstance(ended, SearchEnded):
             return "its training goes on from here"
@@ -110,17 +136,14 @@ class Known:
         return "its training goes on from here" if wanted and experiment not in self.refused else ""
 
 
-def models_of(bodies: Iterable[Body]) -> dict[str, str]:
-    """`Known.models` after these events; one that is made again is there again."""
-    models: dict[str, str] = {}
-    for body in bodies:
-        if isinstance(body, JobFinished) and body.result.model is not None:
-            models.pop(body.result.model, None)
-            models[body.result.model] = body.experiment
-        if isinstance(body, Collected):
-            for gone in body.removed:
-                models.pop(gone.name, None)
-    return models
+def count_models(models: dict[str, str], body: Body) -> None:
+    """Bring `Known.models` to where it is after one more event; a model that is made again is there again."""
+    if isinstance(body, JobFinished) and body.result.model is not None:
+        models.pop(body.result.model, None)
+        models[body.result.model] = body.experiment
+    if isinstance(body, Collected):
+        for gone in body.removed:
+            models.pop(gone.name, None)
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -188,21 +211,23 @@ def _rest(folder: Path) -> int:
     return sum(_size(place) for place in folder.iterdir() if place.name not in ("artifacts", "scratch", "model"))
 
 
-def named_in(events: Sequence[Event], artifacts: Artifacts, models: Collection[str]) -> set[str]:
+def named_in(store: Store, models: Collection[str]) -> set[str]:
     """Every artefact that a log names, by itself or through lists that it names; rather too many than too few. A final
     model is named only where it is one of `models`."""
-    finals = {e.body.result.model for e in events if isinstance(e.body, JobFinished) and e.body.result.model}
-    finals -= set(models)
+    finals: set[str] = set()
     waiting: set[str] = set()
-    for event in events:
+    for event in store.in_order():
+        if isinstance(event.body, JobFinished) and event.body.result.model:
+            finals.add(event.body.result.model)
         if not isinstance(event.body, Collected):
-            waiting |= set(_HASHES.findall(event.body.model_dump_json()))
+            waiting.update(_HASHES.findall(event.body.model_dump_json()))
+    finals -= set(models)
     waiting -= finals
     found: set[str] = set()
     while waiting:
         name = waiting.pop()
         found.add(name)
-        waiting |= set(_HASHES.findall(_list_in(artifacts, name))) - found - finals
+        waiting |= set(_HASHES.findall(_list_in(store.artifacts, name))) - found - finals
     return found
 
 
@@ -242,7 +267,7 @@ def free(
     removed = tuple(Removed.model_validate(part.model_dump(exclude={"stays"})) for part in gone)
     append(Collected(why=why, removed=removed, held=sum(part.bytes for part in parts)))
     stay = {part.name for part in parts if part.kind == "model"} - {part.name for part in gone}
-    named = named_in(store.events(), store.artifacts, stay)
+    named = named_in(store, stay)
     for part in gone:
         if part.kind == "job":
             remove_tree(store.folder / "scratch" / part.name)
@@ -291,7 +316,7 @@ class Keeper:
         if (over := self._held() - round(granted * GB)) <= 0:
             return
         store = self._session.store
-        parts = survey(store.folder, store.artifacts, Known.of_events(store.events()), running)
+        parts = survey(store.folder, store.artifacts, Known.of_events(store.in_order()), running)
         freed = free(store, self._session.append, parts, f"more than {granted:g} GB of disk were taken", over)
         self._artifacts = None
         if sum(part.bytes for part in freed) < over and self._held() > granted * GB:

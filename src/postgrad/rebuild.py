@@ -85,7 +85,7 @@ def _splits(session: Session, given_up: set[str]) -> None:
 
 def _needed(session: Session) -> set[str]:
     """The final models that a step may still ask for. Others may have been removed, or may go."""
-    known = Known.of_events(session.store.events())
+    known = Known.of_events(session.store.in_order())
     return {model for model, experiment in known.models.items() if known.why_model(experiment)}
 
 

@@ -70,7 +70,7 @@ def remember(session: Session) -> str | None:
 
 
 def _entry(session: Session, name: str) -> RunEntry:
-    ended = next(event.at for event in reversed(session.store.events()) if event.body.type == "run_ended")
+    ended = [event.at for event in session.store.in_order(("run_ended",))][-1]
     return RunEntry(
         run=name,
         month=time.strftime("%Y-%m", time.gmtime(ended)),

@@ -236,14 +236,13 @@ def reopen(store: SqliteStore, reason: str, budget: Budget | None, note: str = "
         )
     if len(why) > LONGEST_REASON:
         raise UserError(f"The reason has {len(why):,} characters. Say it in at most {LONGEST_REASON}.")
-    events = store.events()
-    if "sealed_done" not in current(events):
+    if "sealed_done" not in current(store.in_order()):
         raise UserError(
             f"The sealed split of {name} has not been read since the run was started or reopened, so there is nothing "
             f"to do again. Go on without --again: postgrad resume {name}"
         )
     body = Reopened(reason=why, budget=budget, note=note)
-    ledger = Ledger.from_events(run_started(store, events).task.budget, events)
+    ledger = Ledger.from_events(run_started(store).task.budget, store.in_order())
     granted = merge(ledger.granted, budget) if budget else ledger.granted
     if replace(ledger, granted=granted).remaining(store.clock()).empty:
         raise UserError(

@@ -44,13 +44,10 @@ def _parts(store: SqliteStore, *, quiet: bool) -> tuple[tuple[Part, ...], float 
     from postgrad.keeping import Known, named_in, survey
     from postgrad.session import run_started
 
-    events = store.events()
-    granted = Ledger.from_events(run_started(store, events).task.budget, events).granted.disk_gb
-    known = Known.of_events(events)
+    granted = Ledger.from_events(run_started(store).task.budget, store.in_order()).granted.disk_gb
+    known = Known.of_events(store.in_order())
     if quiet:
-        return survey(
-            store.folder, store.artifacts, known, named=named_in(events, store.artifacts, known.models)
-        ), granted
+        return survey(store.folder, store.artifacts, known, named=named_in(store, known.models)), granted
     running = [place.name for place in (store.folder / "scratch").glob("*")]
     return survey(store.folder, store.artifacts, known, running), granted
 

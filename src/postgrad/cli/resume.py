@@ -50,8 +50,7 @@ def command(
 
     granted = parse_budget(budget) if budget else None
     store = open_run(runs_dir, run, write=True)
-    events = store.events()
-    first = run_started(store, events)
+    first = run_started(store)
     note = _edits(first.task, task or _still_there(first.task_file))
     if note:
         _warn(f"The task file was edited since. This run goes on with the old one: {note}")
@@ -59,7 +58,7 @@ def command(
     if unsandboxed:
         note = "; ".join(filter(None, [note, "jobs run without a sandbox from here on"]))
     try:
-        _go_on(store, current(events), granted, again, note)
+        _go_on(store, current(store.in_order()), granted, again, note)
     except UserError:
         store.close()
         raise
