@@ -340,6 +340,7 @@ def test_a_language_model_is_trained_on_two_nodes_together(slurm: Slurm, tmp_pat
         engine.close()
     here, there = found
     assert here is not None and there is not None and here.failure is None and there.failure is None, str(found)
+    assert there.usage.cpu_s > here.usage.cpu_s, "what the processes of both nodes used is counted"
     alone, together = (np.array([loss for _, loss in result.units[0].history]) for result in found if result)
     assert len(alone) == len(together) > 4 and np.allclose(alone, together, rtol=0.02), "the same steps"
     assert not (tmp_path / "there" / "scratch" / spec.job).exists()

@@ -233,6 +233,43 @@ def test_all_attempts_on_a_cluster_are_charged_with_the_devices_that_they_held(
     engine.close()
 
 
+# A part of the job on another node, which is nobody's child here, says what it has used.
+ELSEWHERE = """
+import os, pathlib, sys, time
+place, folder = pathlib.Path(os.environ["POSTGRAD_CPU"]), pathlib.Path(sys.argv[1])
+(place / "there-1").write_text("700.5"); (place / "there-2").write_text("300")
+(place / "none").write_text("a word"); (place / "back").write_text("-50")
+(place / "endless").write_text("inf"); (place / ".half.part").write_text("9")
+while not (folder / "go").exists():
+    time.sleep(0.1)
+"""
+
+
+def test_cpu_time_of_other_nodes_is_charged_once_for_each_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postgrad.engines.remote.engine.GRACE_S", 1.0)
+    monkeypatch.setattr("postgrad.engines.remote.engine.ASK_S", 0.2)
+    program = tmp_path / "program.py"
+    program.write_text(ELSEWHERE)
+    cluster = Processes(tmp_path / "cluster")
+    engine = RemoteEngine(cluster, (sys.executable, str(program)))
+    engine.open(EngineSpec(workers=1, threads=1, nodes=2, lease_s=3.0, prices={"cpu_core_hour": 3.6}))
+    folder = tmp_path / "job"
+    folder.mkdir()
+    handle = engine.start(folder, LIMITS)
+    first = folder / "remote" / "1" / "beat.json"
+    until(lambda: handle.wait(0.1) is not None or (first.exists() and '"cpu_s":100' in first.read_text()))
+    cluster.lose(cluster.submitted[0])
+    until(lambda: handle.wait(0.1) is not None or len(cluster.submitted) == 2)
+    (folder / "remote" / "2" / "work" / "job" / "go").touch()
+    found = handle.wait(60)
+    engine.close()
+    assert found is not None and (found.code, found.cause) == (0, None)
+    assert 2001.0 < found.usage.cpu_s < 2021.0, "what the lost attempt had said, and what the other one said"
+    assert found.usage.usd == pytest.approx(found.usage.cpu_s * 3.6 / 3600)
+
+
 # --- the rule ---------------------------------------------------------------------------------------------------------
 
 OLD = Hardware(host="a", cpu="old", threads=2, load=0.3)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from postgrad.engines.handle import seconds_in
 from postgrad.engines.local import LocalEngine
 from postgrad.execute.boundary import classified
 from postgrad.execute.executor import Executor
@@ -75,6 +76,31 @@ def test_two_processes_end_where_one_does(tiny: Path, tmp_path: Path, params: di
     assert moved > 0.01 and apart < 0.02 * moved, "rounding, and the last digits that Adam makes of it"
     assert len(losses[1]) == len(losses[2]) and losses[2] == pytest.approx(losses[1], rel=0.02)
     assert not list((tmp_path / "2" / "checkpoint").glob("ranks-*")), "what the processes needed is gone"
+
+
+BUSY = """
+import sys, time
+from postgrad.train.lm_rank import counted
+with counted(0.2):
+    end = time.process_time() + 1.0
+    while time.process_time() < end: sum(range(10**4))
+    if sys.argv[1] == "go on": time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("ends", ["by itself", "killed"])
+def test_each_process_leaves_what_it_used_where_it_is_asked_for(tmp_path: Path, ends: str) -> None:
+    told = os.environ | {"POSTGRAD_CPU": str(tmp_path), "LOCAL_RANK": "1"}
+    with subprocess.Popen([sys.executable, "-c", BUSY, "go on" if ends == "killed" else ""], env=told) as process:
+        patience = time.monotonic() + 60
+        while ends == "killed" and time.monotonic() < patience:
+            if any(float(place.read_text()) > 1.0 for place in tmp_path.glob("[!.]*")):
+                process.kill()
+                break
+            time.sleep(0.1)
+    assert process.returncode == (-signal.SIGKILL if ends == "killed" else 0)
+    (said,) = [float(place.read_text()) for place in tmp_path.glob("[!.]*")]
+    assert 1.0 < said < 30.0 and said == pytest.approx(seconds_in(tmp_path), abs=0.001)
 
 
 def test_they_meet_inside_the_sandbox_of_a_job(tiny: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Iterator
 
@@ -41,6 +42,9 @@ IDLE_CPU_S = 0.05
 MB = 1 << 20
 LOG_MB = 64
 MOST_FILES = 20_000
+# In the folder of a job of several nodes: a file for each process elsewhere, with its CPU seconds so far.
+ELSEWHERE = "elsewhere"
+MOST_ELSEWHERE, MOST_DIGITS, ENDLESS_S = 4096, 64, 1e9
 # What must stay free on the disk, so that the run can still be recorded.
 FREE_MB = 300
 SAID_BYTES = 1 << 16
@@ -106,7 +110,7 @@ class LocalHandle:
         self._active = Activity(self._started, 0.0, ())
         self._looked = 0.0
         self._looked_at_disk = self._started
-        self._cpu_s = 0.0
+        self._cpu_s = self._elsewhere_s = 0.0
         self._rss_mb = 0.0
         self._exit: Exit | None = None
 
@@ -138,7 +142,7 @@ class LocalHandle:
 
     def used(self) -> Usage:
         """What it has used so far, as of the last look."""
-        return self._meter.used(time.monotonic() - self._started, self._cpu_s, self._rss_mb)
+        return self._meter.used(time.monotonic() - self._started, self._cpu_s + self._elsewhere_s, self._rss_mb)
 
     # --- limits -------------------------------------------------------------------------------------------------------
 
@@ -154,6 +158,7 @@ class LocalHandle:
         rss_mb, cpu_s = self._measure()
         self._rss_mb = max(self._rss_mb, rss_mb)
         self._cpu_s = max(self._cpu_s, cpu_s)
+        self._hear_elsewhere()
         if now - self._started > self._limits.wall_s:
             return "timeout"
         if self._limits.allowed is not None and self._limits.allowed.over(self.used()):
@@ -164,7 +169,7 @@ class LocalHandle:
             self._looked_at_disk = now
             if self._too_much_written():
                 return "disk"
-        latest = Activity(now, cpu_s, self._written())
+        latest = Activity(now, cpu_s + self._elsewhere_s, self._written())
         idle_cpu_s = IDLE_CPU_S + IDLE_SHARE * (now - self._active.at)
         if cpu_s - self._active.cpu_s > idle_cpu_s or latest.written != self._active.written:
             self._active = latest
@@ -188,6 +193,11 @@ class LocalHandle:
                 times = process.cpu_times()
                 cpu_s += times.user + times.system
         return rss / MB, cpu_s
+
+    def _hear_elsewhere(self) -> None:
+        """Add up what the job's processes on other nodes, which are nobody's children here, say of their CPU time."""
+        if self._meter.hardware.nodes > 1:
+            self._elsewhere_s = max(self._elsewhere_s, seconds_in(self._folder / ELSEWHERE))
 
     def _written(self) -> tuple[int, ...]:
         found: list[int] = []
@@ -250,9 +260,10 @@ class LocalHandle:
         _, status, used = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         unit = 1 if sys.platform == "darwin" else 1024
+        self._hear_elsewhere()
         usage = self._meter.used(
             time.monotonic() - self._started,
-            max(self._cpu_s, used.ru_utime + used.ru_stime),
+            max(self._cpu_s, used.ru_utime + used.ru_stime) + self._elsewhere_s,
             max(self._rss_mb, used.ru_maxrss * unit / MB),
         )
         refused = (*self._line.close(), *left)
@@ -279,6 +290,20 @@ class LocalHandle:
             if process.pid != self._process.pid:
                 with suppress(psutil.Error):
                     process.send_signal(number)
+
+
+def seconds_in(folder: Path) -> float:
+    """The sum of the numbers in the files of a folder; what is none, or cannot be, counts as nothing, and so does what
+    begins with a dot: it is being written."""
+    total = 0.0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in islice(entries, MOST_ELSEWHERE):
+            with suppress(OSError, ValueError):
+                if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                    with open(entry.path, encoding="ascii") as file:
+                        seconds = float(file.read(MOST_DIGITS))
+                    total += seconds if 0.0 <= seconds < ENDLESS_S else 0.0
+    return total
 
 
 def sizes_under(folder: Path) -> Iterator[int]:

@@ -6,10 +6,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
+import socket
 import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 from postgrad.train.base import CheckFailed, FitJob, TrainingDiverged, is_out_of_memory
 from postgrad.train.lm_checks import Tokens
@@ -20,11 +25,58 @@ from postgrad.train.lm_tuning import Tuning
 from postgrad.train.tuning import repeatable
 
 _PR_SET_PDEATHSIG = 1
+# Of a job of several nodes: the folder in which each process says its CPU seconds, and how often it does.
+CPU, TELL_S = "POSTGRAD_CPU", 5.0
 
 
 def tell(name: int | str, value: float) -> None:
     """Tell the job something."""
     print(f"{FOR_THE_JOB}{json.dumps([name, value])}", flush=True)
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and of those that it waited for; the first one of a node adds those of its parent,
+    torchrun."""
+    own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    seconds = sum(used.ru_utime + used.ru_stime for used in own)
+    if os.environ.get("LOCAL_RANK") == "0":
+        import psutil
+
+        with suppress(psutil.Error):
+            times = psutil.Process(os.getppid()).cpu_times()
+            seconds += times.user + times.system
+    return seconds
+
+
+@contextmanager
+def counted(every_s: float = TELL_S) -> Iterator[None]:
+    """Say meanwhile, and at the end, how much CPU time this process has used, where that is asked for: whoever watches
+    over the job sees the processes of its own node only."""
+    folder = os.environ.get(CPU)
+    if folder is None:
+        yield
+        return
+    place = Path(folder) / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
+    ended = threading.Event()
+
+    def say() -> None:
+        with suppress(OSError):  # A number that is missing fails no training.
+            unfinished = place.with_name(f".{place.name}.part")
+            unfinished.write_text(f"{cpu_s():.3f}", encoding="ascii")
+            unfinished.replace(place)
+
+    def go_on() -> None:
+        while not ended.wait(every_s):
+            say()
+
+    teller = threading.Thread(target=go_on, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+        say()
 
 
 def model_of(folder: Path, params: Tuning) -> Any:
@@ -84,7 +136,8 @@ def main(arguments: list[str]) -> int:
     if not is_first():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     try:
-        train(folder, Told.model_validate_json((folder / TOLD).read_text("utf-8")))
+        with counted():
+            train(folder, Told.model_validate_json((folder / TOLD).read_text("utf-8")))
     except (TrainingDiverged, CheckFailed, RuntimeError, MemoryError, OSError) as error:
         kind = MemoryError.__name__ if is_out_of_memory(error) else type(error).__name__
         of = error.kind if isinstance(error, CheckFailed) else ""

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Callable, TypeVar
 
 from postgrad.engines.base import Exit
-from postgrad.engines.handle import LocalHandle
+from postgrad.engines.handle import ELSEWHERE, LocalHandle
 from postgrad.engines.local import LocalEngine, available_cores
 from postgrad.engines.remote.lease import (
     BEAT,
@@ -49,7 +49,7 @@ SIGNAL_S = 0.3
 KEEP_S = 20.0
 TAKEN, FENCED, NOTHING_TOLD = 0, 3, 4
 # How many nodes a job has, itself on the first of them; only told where there are several.
-NODES, SRUN = "POSTGRAD_NODES", "POSTGRAD_SRUN"
+NODES, SRUN, CPU = "POSTGRAD_NODES", "POSTGRAD_SRUN", "POSTGRAD_CPU"
 T = TypeVar("T")
 
 
@@ -73,7 +73,10 @@ class Node:
 
     def run(self) -> int:
         """Run the job to its end; the exit code of this program."""
-        engine = LocalEngine(self._told.command, (self._told.gpus, self._told.nodes), beyond(self._told.nodes))
+        elsewhere = self._folder / WORK / self._told.job / ELSEWHERE
+        shutil.rmtree(elsewhere, ignore_errors=True)  # What earlier attempts used is on the account.
+        told = beyond(self._told.nodes, elsewhere)
+        engine = LocalEngine(self._told.command, (self._told.gpus, self._told.nodes), told)
         try:
             engine.open(self._told.spec)
             handle = engine.start(self._folder / WORK / self._told.job, self._told.limits)
@@ -160,12 +163,18 @@ class Node:
         return granted.token == self._told.token or last
 
 
-def beyond(nodes: int) -> dict[str, str]:
-    """What a job of several nodes needs, to start its parts on the others by the cluster's own command."""
+def beyond(nodes: int, elsewhere: Path) -> dict[str, str]:
+    """What a job of several nodes needs, to start its parts on the others by the cluster's own command, and to say what
+    they use.
+
+    Args:
+        elsewhere: a folder of the job, in which each part has a file with its CPU seconds so far.
+    """
     if nodes == 1:
         return {}
+    elsewhere.mkdir(parents=True, exist_ok=True)
     given = {name: value for name, value in os.environ.items() if name.startswith("SLURM")}
-    return given | {NODES: str(nodes), SRUN: shutil.which("srun") or "srun"}
+    return given | {NODES: str(nodes), SRUN: shutil.which("srun") or "srun", CPU: str(elsewhere)}
 
 
 def main(arguments: list[str]) -> int:
