@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from postgrad.errors import PostgradError, UserError
+from postgrad.store.checked import FILE, FOLDER, Checked
 
 CHUNK = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -29,7 +30,8 @@ class Artifacts:
     """Content-addressed files in `folder`, as `ab/cdef...`.
 
     A file appears under its name only when it is complete and on the disk: it is written beside, synced, and renamed.
-    So a process that is killed leaves a temporary file at most; `sweep` removes those. Reading writes nothing.
+    So a process that is killed leaves a temporary file at most; `sweep` removes those. Reading writes nothing, but that
+    something is damaged.
 
     Args:
         folder: made when the first artefact is put.
@@ -39,6 +41,7 @@ class Artifacts:
         self.folder = folder
         #: Bytes that were put since this was made, in files that were not there before.
         self.written = 0
+        self._checked = Checked(folder)
 
     @property
     def _unfinished(self) -> Path:
@@ -88,6 +91,7 @@ class Artifacts:
                     os.fsync(file.fileno())
                 if not self.verify_bytes(digest):
                     self._publish(temporary, digest)
+                    self._checked.add(digest, self._kind(digest), self._place(digest))
                 return digest
             finally:
                 temporary.unlink(missing_ok=True)
@@ -234,6 +238,35 @@ class Artifacts:
         files = self._manifest(digest)
         return files is None or all(self.verify_bytes(content) for content in files.values())
 
+    def whole(self, digest: str) -> bool:
+        """As `verify`; what was hashed before, and whose file nobody touched since, is not hashed again."""
+        if not _HASH.fullmatch(digest):
+            return False
+        kind = self._whole_bytes(digest)
+        if kind != FOLDER:
+            return kind is not None
+        if not self.verify_bytes(digest):  # A list is small, and there are few.
+            self._checked.drop(digest)
+            return False
+        files = self._manifest(digest)
+        return files is None or all(self._whole_bytes(content) is not None for content in files.values())
+
+    def _whole_bytes(self, digest: str) -> str | None:
+        """FOLDER or FILE where the bytes of this one artefact are whole, else None."""
+        path = self._place(digest)
+        if (kind := self._checked.kind(digest, path)) is None and self.verify_bytes(digest):
+            kind = self._kind(digest)
+            self._checked.add(digest, kind, path)
+        return kind
+
+    def _kind(self, digest: str) -> str:
+        with self._place(digest).open("rb") as file:
+            return FOLDER if file.read(len(_MANIFEST)) == _MANIFEST else FILE
+
+    def forget_checks(self) -> None:
+        """Let go of what `whole` holds in memory."""
+        self._checked.forget()
+
     def verify_bytes(self, digest: str) -> bool:
         """True when the bytes of this one artefact are there and unharmed."""
         if not _HASH.fullmatch(digest):
@@ -255,6 +288,7 @@ class Artifacts:
         )
 
     def _damaged(self, digest: str) -> PostgradError:
+        self._checked.drop(digest)
         return PostgradError(
             f"The artefact {digest} is damaged: its contents do not match its hash ({self._place(digest)}). "
             f"{self._advice}"
