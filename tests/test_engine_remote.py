@@ -18,6 +18,7 @@ from postgrad.engines.hardware import cpu_kind
 from postgrad.engines.remote import engine as engine_module
 from postgrad.engines.remote.cluster import Capacity
 from postgrad.engines.remote.engine import RemoteEngine, RemoteHandle
+from postgrad.engines.remote.exchange import Shared
 from postgrad.engines.remote.lease import Beat, write
 from postgrad.records import EngineSpec, Hardware, Limits, Usage
 from postgrad.testing.engine import EngineContract, until
@@ -150,7 +151,11 @@ def test_what_made_the_results_is_told_apart_from_what_was_lost(tmp_path: Path) 
     until(lambda: place.steps()["steps"] >= 5)
     place.cluster.lose(handle.name)
     beat = attempt_of(place.folder) / "beat.json"
-    write(beat, Beat(count=99, usage=Usage(wall_s=50.0, hardware=(Hardware(cpu="another kind"),))))
+    write(
+        Shared(beat.parent),
+        beat.name,
+        Beat(count=99, usage=Usage(wall_s=50.0, hardware=(Hardware(cpu="another kind"),))),
+    )
     found = place.ended(handle)
     assert found.code == 0 and place.steps() == {"starts": 1, "steps": 20}, "nothing was left to the second attempt"
     assert found.usage.wall_s > 50.0 and [each.cpu for each in found.usage.hardware] == ["another kind", cpu_kind()]

@@ -94,6 +94,8 @@ HEAVY = {
     "httpx2",
     "mcp",
     "ray",
+    "fsspec",
+    "s3fs",
 }
 NOT_AT_START = HEAVY | {"numpy", "scipy", "jinja2", "postgrad.records", "postgrad.events"}
 

@@ -19,6 +19,7 @@ from postgrad.engines import hardware
 from postgrad.engines.local import LocalEngine
 from postgrad.engines.remote import engine as engine_module
 from postgrad.engines.remote.engine import RemoteEngine
+from postgrad.engines.remote.exchange import Shared
 from postgrad.engines.remote.lease import Beat, write
 from postgrad.errors import PostgradError, UserError
 from postgrad.events import Event, JobFinished, RunStarted
@@ -462,7 +463,7 @@ def test_what_a_lost_attempt_ran_on_and_left_behind_decides_nothing(
             if not lost and job.experiment == "e0001" and (attempt / "work" / "run" / "work" / "left").exists():
                 lost.append(cluster.submitted[-1])
                 cluster.lose(lost[0])
-                write(attempt / "beat.json", Beat(count=99, usage=Usage(hardware=(Hardware(cpu="other"),))))
+                write(Shared(attempt), "beat.json", Beat(count=99, usage=Usage(hardware=(Hardware(cpu="other"),))))
 
     engine = RemoteEngine(cluster, SCRIPT_WORKER)
     with opened(SqliteStore.open(folder, write=True), engine=engine) as session:

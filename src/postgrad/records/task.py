@@ -86,6 +86,7 @@ class EngineSpec(Record):
         address: of the cluster, where it has one.
         partition: of the cluster that jobs are sent to, where it has several.
         python: the interpreter on the nodes, which has Postgrad; that of the controller if not given.
+        storage: the URL through which controller and nodes exchange files; None for a folder that both see.
         lease_s: a node that was not heard of for so long is lost.
         retries: how often a job is started again whose node was lost.
         options: further settings of the cluster, in its own words.
@@ -104,6 +105,7 @@ class EngineSpec(Record):
     gpus: float = 0.0
     nodes: int = 1
     python: str | None = None
+    storage: str | None = None
     lease_s: float = 30.0
     retries: int = 2
     options: dict[str, str] = Field(default_factory=dict)

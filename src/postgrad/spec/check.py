@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from postgrad.data.sources import resolve_source
 from postgrad.engines import ENGINES
 from postgrad.engines.base import Demanding
+from postgrad.engines.storage import storage_problems
 from postgrad.errors import UserError, near_miss
 from postgrad.metrics import METRICS, TEXT_METRICS, reads_verdicts
 from postgrad.records import (
@@ -176,6 +177,7 @@ def _check_names(sections: Mapping[str, Any], problems: list[str]) -> None:
         engine = ENGINES.get(sections["engine"].kind)
         if isinstance(engine, Demanding):
             problems.extend(engine.complaints(sections["engine"]))
+        problems.extend(storage_problems(sections["engine"]))
     rejects = "data" not in sections or sections["data"].out_of_scope is not None
     if "metric" in sections and not script:
         problems.extend(_metric_problems(sections["metric"], sections.get("kind", "classification"), rejects))

@@ -80,6 +80,15 @@ class EngineContract:
         """Where a job of this folder runs: the folder itself, but for engines that give each attempt its own."""
         return folder
 
+    def around(self, folder: Path) -> Path:
+        """A folder that everything of this job lies in, wherever it runs."""
+        return folder
+
+    def held(self) -> tuple[int, int]:
+        """What must not become more with each job: open files and children of this process."""
+        own = psutil.Process()
+        return own.num_fds(), len(own.children())
+
     # --- tools --------------------------------------------------------------------------------------------------------
 
     def opened(self, folder: Path, program: str) -> Engine:
@@ -229,26 +238,24 @@ class EngineContract:
 
     def test_a_failed_start_leaks_nothing(self, tmp_path: Path) -> None:
         engine = self.opened(tmp_path, "sys.exit(0)")
-        own = psutil.Process()
-        before = own.num_fds(), len(own.children())
+        before = self.held()
         failed = False
         try:
             engine.start(tmp_path / "missing", Limits(wall_s=5, memory_mb=500, threads=1))
         except OSError:
             failed = True
         assert failed, "a folder that is not there is an OSError"
-        assert (own.num_fds(), len(own.children())) == before
+        assert self.held() == before
         assert self.ended(self.started(engine, tmp_path)).code == 0, "the engine still works"
         engine.close()
 
     def test_many_jobs_leak_nothing(self, tmp_path: Path) -> None:
         engine = self.opened(tmp_path, "sys.exit(0)")
-        own = psutil.Process()
         self.ended(self.started(engine, tmp_path, "first"))
-        before = own.num_fds(), len(own.children())
+        before = self.held()
         for number in range(5):
             self.ended(self.started(engine, tmp_path, f"job{number}"))
-        assert (own.num_fds(), len(own.children())) == before
+        assert self.held() == before
         engine.close()
 
     def test_the_environment_holds_no_secret(self, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
@@ -261,7 +268,9 @@ class EngineContract:
         assert not any(value in text for value in SECRETS.values())
         assert found["OMP_NUM_THREADS"] == "1" and found["OMP_WAIT_POLICY"] == "PASSIVE"
         assert found["HF_HUB_OFFLINE"] == "1" and found["PYTHONHASHSEED"] == "0"
-        assert Path(found["HOME"]).is_relative_to(tmp_path / "job"), "the user's home folder holds keys as well"
+        assert Path(found["HOME"]).is_relative_to(self.around(tmp_path / "job")), (
+            "the user's home folder holds keys as well"
+        )
         engine.close()
 
 

@@ -37,6 +37,8 @@ class Processes:
         cores: what it says that it has.
         preempts: what ends did so because the cluster wanted the node back.
         avoided: what each submission was to leave out.
+        own: variables that its nodes have by themselves, such as another HOME.
+        before: words before each command, such as those of a sandbox that hides a folder from the nodes.
     """
 
     folder: Path
@@ -45,6 +47,8 @@ class Processes:
     submitted: list[str] = field(default_factory=list)
     preempts: bool = False
     avoided: list[tuple[str, ...]] = field(default_factory=list)
+    own: Mapping[str, str] = field(default_factory=dict)
+    before: tuple[str, ...] = ()
 
     def open(self, spec: EngineSpec) -> Capacity:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -61,8 +65,8 @@ class Processes:
         self.avoided.append(request.avoid)
         told = self.folder / f"{request.name}.json"
         base = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
-        facts = {"command": request.command, "folder": request.folder, "log": request.log}
-        told.write_text(json.dumps({**facts, "environment": {**base, **request.environment}}))
+        facts = {"command": [*self.before, *request.command], "folder": request.folder, "log": request.log}
+        told.write_text(json.dumps({**facts, "environment": {**base, **self.own, **request.environment}}))
         done = subprocess.run([sys.executable, "-c", DAEMON, str(told)], capture_output=True, text=True, check=True)
         (self.folder / request.name).write_text(done.stdout.strip())
         return int(done.stdout)

@@ -126,7 +126,8 @@ class Watch:
 
 def identity_of(job: FitJob) -> str:
     """What a checkpoint has to be of to be gone on from."""
-    facts = [job.params.model_dump(mode="json"), job.rows, job.labels, job.out_of_scope, str(job.base_model)]
+    base = job.base_model.name if job.base_model is not None else ""  # On another node it may lie elsewhere.
+    facts = [job.params.model_dump(mode="json"), job.rows, job.labels, job.out_of_scope, base]
     return content_hash([*facts, job.seed, job.generation.model_dump(mode="json")])
 
 

@@ -349,5 +349,6 @@ def _layers(encoder: Any) -> Any:
 
 def _identity(job: FitJob) -> str:
     """What a checkpoint must agree with: the same training."""
-    facts = [job.params.model_dump(mode="json"), job.rows, job.labels, job.out_of_scope, str(job.base_model), job.seed]
+    base = job.base_model.name if job.base_model is not None else ""  # On another node it may lie elsewhere.
+    facts = [job.params.model_dump(mode="json"), job.rows, job.labels, job.out_of_scope, base, job.seed]
     return content_hash(facts)

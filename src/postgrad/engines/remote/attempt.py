@@ -1,15 +1,15 @@
-"""One attempt at a job, as the controller sees it: its folder, its name at the cluster, its signs of life."""
+"""One attempt at a job, as the controller sees it: its name at the cluster, its signs of life, what it leaves."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Sequence
 
+from postgrad import __version__
+from postgrad.engines.remote.exchange import Exchange
 from postgrad.engines.remote.lease import (
     BEAT,
     EXIT,
@@ -17,7 +17,6 @@ from postgrad.engines.remote.lease import (
     LEASE,
     REMOTE,
     TOLD,
-    WORK,
     Beat,
     Ended,
     Granted,
@@ -29,18 +28,12 @@ from postgrad.engines.remote.lease import (
 )
 from postgrad.records import EngineSpec, Limits, Usage
 
-# What a person looks at while a job runs.
-SHOWN = ("progress.json", "log.txt")
-SHOW_S = 1.0
-# Of the job's own folder, and of no attempt.
-PRIVATE = "private"
-
 
 class Grants:
     """Which attempt of a job counts. The controller alone writes it, and there is one controller."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / REMOTE / GRANT
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
 
     def current(self) -> Granted | None:
         """The last one that was granted; None before the first.
@@ -48,7 +41,7 @@ class Grants:
         Raises:
             OSError: nobody can tell now. To begin with the first once more would take the ground from under its feet.
         """
-        return granted_in(self._path.parent) if self._path.parent.is_dir() else None
+        return granted_in(self._exchange) if self._exchange.begun else None
 
     def next(self, lost: int, preempted: int, before: Usage) -> Granted:
         """The one after it, not granted yet."""
@@ -58,21 +51,21 @@ class Grants:
 
     def grant(self, granted: Granted) -> None:
         """From now on this one counts, and no other."""
-        write(self._path, granted)
+        write(self._exchange, GRANT, granted)
+        self._exchange.tidy(granted.attempt)
 
     def call_off(self) -> None:
         """From now on none counts."""
         if (last := self.current()) is not None:
-            write(self._path, last.model_copy(update={"token": ""}))
+            write(self._exchange, GRANT, last.model_copy(update={"token": ""}))
 
 
 class Attempt:
     """One attempt."""
 
-    def __init__(self, job: Path, granted: Granted) -> None:
-        self._job, self.granted = job, granted
+    def __init__(self, job: Path, granted: Granted, exchange: Exchange) -> None:
+        self._job, self.granted, self._exchange = job, granted, exchange
         self.folder = job / REMOTE / str(granted.attempt)
-        self.work = self.folder / WORK / job.name
         self._count = -1
         self._heard = self._submitted = time.monotonic()
         self._ended_at: float | None = None
@@ -85,27 +78,30 @@ class Attempt:
         return f"postgrad-{self._job.name[:40]}-{self.granted.attempt}-{digest}"
 
     @property
+    def address(self) -> str:
+        """How its node finds it."""
+        return self._exchange.address(self.granted.attempt)
+
+    @property
+    def start_folder(self) -> str:
+        """Where its node starts."""
+        return self._exchange.start_folder(self.granted.attempt)
+
+    @property
     def taken(self) -> bool:
         """True once a node has taken it."""
-        return (self.folder / LEASE).exists()
+        return self._exchange.exists(self._named(LEASE))
+
+    def _named(self, name: str) -> str:
+        return f"{self.granted.attempt}/{name}"
 
     def prepare(self, command: Sequence[str], limits: Limits, spec: EngineSpec) -> None:
-        """Make its folder: what the last attempt left, unless it is to begin anew, under the inputs as they were handed
-        out.
+        """Lay down what it begins with, and what it is told.
 
         Raises:
             OSError: the machine refuses.
         """
-        shutil.rmtree(self.folder, ignore_errors=True)
-        work, before = self.work, self._job / REMOTE / str(self.granted.attempt - 1) / WORK / self._job.name
-        if before.is_dir() and not limits.anew:
-            shutil.copytree(before, work, symlinks=True, ignore=shutil.ignore_patterns(PRIVATE, "*.part"))
-        work.mkdir(parents=True, exist_ok=True)
-        for path in self._job.iterdir():
-            if path.is_dir() and path.name not in (REMOTE, PRIVATE):
-                shutil.copytree(path, work / path.name, symlinks=True, dirs_exist_ok=True)
-            elif path.is_file() and not (path.name in SHOWN and (limits.anew or (work / path.name).exists())):
-                shutil.copy2(path, work / path.name)
+        self._exchange.give(self._job, self.granted.attempt, anew=limits.anew)
         here = {"workers": 1, "threads": limits.threads, "memory_mb": limits.memory_mb, "sandbox": spec.sandbox}
         if limits.allowed is not None:
             limits = limits.model_copy(update={"allowed": limits.allowed.less(self.granted.before)})
@@ -118,10 +114,9 @@ class Attempt:
             lease_s=spec.lease_s,
             gpus=spec.gpus,
             nodes=spec.nodes,
+            postgrad=__version__,
         )
-        write(self.folder / TOLD, told)
-        # Two copies of a checkpoint are enough: this one and that of the last attempt, in case this one is lost early.
-        shutil.rmtree(self._job / REMOTE / str(self.granted.attempt - 2) / WORK, ignore_errors=True)
+        write(self._exchange, self._named(TOLD), told)
 
     # --- signs of life --------------------------------------------------------------------------------------------
 
@@ -139,7 +134,7 @@ class Attempt:
 
     def beats(self, now: float) -> bool:
         """True where its counter moved since the last look."""
-        beat = read(self.folder / BEAT, Beat)
+        beat = read(self._exchange, self._named(BEAT), Beat)
         if beat is None or beat.count == self._count:
             return False
         self._count, self._heard, self._ended_at = beat.count, now, None
@@ -161,16 +156,16 @@ class Attempt:
         """What it used, as far as it said."""
         if (ended := self.ended()) is not None:
             return ended.usage
-        beat = read(self.folder / BEAT, Beat)
+        beat = read(self._exchange, self._named(BEAT), Beat)
         return beat.usage if beat is not None else Usage()
 
     def where(self) -> Lease | None:
         """The node that took it."""
-        return read(self.folder / LEASE, Lease)
+        return read(self._exchange, self._named(LEASE), Lease)
 
     def ended(self) -> Ended | None:
         """How it ended; None while it has not, and for an end that does not count."""
-        found = read(self.folder / EXIT, Ended)
+        found = read(self._exchange, self._named(EXIT), Ended)
         return found if found is not None and found.token == self.granted.token else None
 
     # --- files ----------------------------------------------------------------------------------------------------
@@ -178,25 +173,16 @@ class Attempt:
     def show(self, job: Path) -> None:
         """Copy what a person looks at to the job's folder, now and then."""
         now = time.monotonic()
-        if now - self._shown < SHOW_S:
+        if now - self._shown < self._exchange.show_s:
             return
         self._shown = now
-        for name in SHOWN:
-            with suppress(OSError):
-                shutil.copyfile(self.work / name, job / f".{name}.part", follow_symlinks=False)
-                (job / f".{name}.part").replace(job / name)
+        self._exchange.show(job, self.granted.attempt)
 
     def hand_over(self, job: Path) -> None:
-        """Put what it left in the job's folder, over what lies there: also its inputs, so that changed ones are seen.
+        """Put what it left in the job's folder.
 
         Raises:
+            Broken: it is not there whole.
             OSError: the machine refuses.
         """
-        work = self.work
-        for path in sorted(work.iterdir()) if work.is_dir() else []:
-            if path.name == PRIVATE:
-                continue
-            place = job / path.name
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            path.replace(place)
+        self._exchange.hand_over(job, self.granted.attempt)

@@ -1,7 +1,8 @@
 """An engine over a cluster: every job is leased, and started again where its node is lost.
 
-The run's folder lies where the nodes see it under the same path. A controller that was killed and comes back, on this
-machine or on another, finds its jobs by their leases and goes on waiting for them: nothing is started twice.
+The run's folder lies where the nodes see it under the same path, or both see a store below a URL. A controller that was
+killed and comes back, on this machine or on another, finds its jobs by their leases and goes on waiting for them:
+nothing is started twice.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from postgrad.engines.base import Exit, Handle
 from postgrad.engines.local import WORKER
 from postgrad.engines.remote.attempt import Attempt, Grants
 from postgrad.engines.remote.cluster import Capacity, Cluster, Request, Resources, Status, Unreachable
-from postgrad.engines.remote.lease import Ended
+from postgrad.engines.remote.exchange import Broken, Exchange, Shared
+from postgrad.engines.remote.lease import REMOTE, Ended, Granted
+from postgrad.engines.remote.posted import Office
 from postgrad.errors import UserError
 from postgrad.records import EngineSpec, Limits, Usage
 
-LOOK_S, POLL_S, ASK_S = 0.1, 0.25, 2.0
+LOOK_S, ASK_S = 0.1, 2.0
 # A node may see the folder late, and a cluster may say late what became of a job.
 GRACE_S = 10.0
 # Wall seconds beyond the job's own limit before the cluster ends it: the node is to do that itself.
@@ -36,7 +39,7 @@ AWAY_S = 60.0
 # A node that runs the job has so long to take it: the first start of Python from a shared folder is slow.
 START_S = 120.0
 # A job that was stopped has so long to be gone.
-STOP_S = 20.0
+STOP_S, UNTIL_GONE_S = 20.0, 0.25
 MOST_PREEMPTIONS = 20
 # A cluster has noticed by then that a node is gone, or it is back.
 AVOID_S = 900.0
@@ -53,12 +56,15 @@ class RemoteHandle:
 
     def __init__(self, engine: RemoteEngine, folder: Path, limits: Limits) -> None:
         self._engine, self._folder, self._limits = engine, folder, limits
-        self._grants = Grants(folder)
-        self._exit: Exit | None = None
+        self._exchange = engine.exchange(folder)
+        self._grants = Grants(self._exchange)
+        closed = self._exchange.closed()
+        self._exit: Exit | None = closed.exit if closed is not None else None
         self._node = ""
         self._looked = 0.0
         self._away_since: float | None = None
-        self._attempt = self._taken_up() or self._next(0, 0, Usage())
+        over = Attempt(folder, Granted(attempt=0, token=""), self._exchange) if closed is not None else None
+        self._attempt = over or self._taken_up() or self._next(0, 0, Usage())
 
     @property
     def name(self) -> str:
@@ -69,9 +75,9 @@ class RemoteHandle:
         deadline = time.monotonic() + timeout
         while self._exit is None:
             now = time.monotonic()
-            if now - self._looked >= POLL_S:
-                self._looked = now
+            if now - self._looked >= self._exchange.poll_s:
                 self._look_patiently(now)
+                self._looked = time.monotonic()
             elif now >= deadline:
                 break
             else:
@@ -84,7 +90,9 @@ class RemoteHandle:
             self._cancel()
             self._until_gone()
             used = self._attempt.granted.before.plus(self._attempt.used())
-            self._attempt.hand_over(self._folder)
+            with suppress(Broken):  # It begins anew.
+                self._attempt.hand_over(self._folder)
+            self._exchange.close(None)
             self._exit = Exit(code=-15, cause="stopped", usage=used)
 
     def _until_gone(self) -> None:
@@ -97,7 +105,7 @@ class RemoteHandle:
                 return
             if status.state == "waiting" and not self._attempt.taken:
                 return  # Some clusters cannot end a job that waits. It finds that it is called off when its turn comes.
-            time.sleep(POLL_S)
+            time.sleep(UNTIL_GONE_S)
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
@@ -106,7 +114,7 @@ class RemoteHandle:
         granted = self._grants.current()
         if granted is None or not granted.token:
             return None
-        attempt = Attempt(self._folder, granted)
+        attempt = Attempt(self._folder, granted, self._exchange)
         if not attempt.taken:
             self._submit(attempt)
         return attempt
@@ -114,7 +122,7 @@ class RemoteHandle:
     def _next(self, lost: int, preempted: int, before: Usage) -> Attempt:
         """Grant the next attempt, which goes on from what the last one left, and ask the cluster for it."""
         granted = self._grants.next(lost, preempted, before)
-        attempt = Attempt(self._folder, granted)
+        attempt = Attempt(self._folder, granted, self._exchange)
         attempt.prepare(self._engine.command, self._limits, self._engine.spec)
         self._grants.grant(granted)
         self._submit(attempt)
@@ -153,9 +161,14 @@ class RemoteHandle:
             self._attempt = self._next(lost, preempted, before)
             return
         self._grants.call_off()
-        self._attempt.hand_over(self._folder)
+        with suppress(Broken):  # What it said is told all the same.
+            self._attempt.hand_over(self._folder)
         self._tell(said)
-        self._exit = Exit(code=-1, cause=cause, usage=before)
+        self._end(Exit(code=-1, cause=cause, usage=before))
+
+    def _end(self, found: Exit) -> None:
+        self._exchange.close(Ended.of(found, self._attempt.granted.token))
+        self._exit = found
 
     def _tell(self, said: str) -> None:
         """Put what the cluster said at the end of the job's log, where a person and the analysis look."""
@@ -194,9 +207,13 @@ class RemoteHandle:
         if ended.cause == "preempted":
             self._again("preempted", "The cluster took the node away.")
             return
-        self._attempt.hand_over(self._folder)
+        try:
+            self._attempt.hand_over(self._folder)
+        except Broken as problem:
+            self._again("lost", f"What the job left is not whole: {problem}")
+            return
         usage = self._attempt.granted.before.plus(ended.usage)
-        self._exit = Exit(ended.code, ended.cause, usage, ended.refused, ended.usage.hardware)
+        self._end(Exit(ended.code, ended.cause, usage, ended.refused, ended.usage.hardware))
 
     def _doubt(self, now: float) -> None:
         """What the cluster says of a job that gives no sign of life. Where it does, the cluster is not even asked."""
@@ -242,6 +259,7 @@ class RemoteEngine:
         self._asked = 0.0
         self.grace_s, self.ask_s = GRACE_S, ASK_S
         self._lost: dict[str, float] = {}
+        self._office: Office | None = None
 
     def open(self, spec: EngineSpec) -> None:
         for name in ("workers", "threads", "memory_mb", "job_wall_s", "lease_s", "nodes"):
@@ -252,6 +270,7 @@ class RemoteEngine:
             self.command = (spec.python, *self.command[1:])
         self.spec = spec
         self._capacity = self.cluster.open(spec)
+        self._office = Office(spec) if spec.storage is not None else None
 
     @property
     def sandbox(self) -> str:
@@ -304,15 +323,19 @@ class RemoteEngine:
 
     # --- for the handles ------------------------------------------------------------------------------------------
 
+    def exchange(self, folder: Path) -> Exchange:
+        """Where controller and nodes lay down what they say about the job in this folder."""
+        return Shared(folder / REMOTE) if self._office is None else self._office.exchange(folder)
+
     def request(self, attempt: Attempt, limits: Limits) -> Request:
         """What the cluster is asked for."""
-        python = self.spec.python or sys.executable
+        python, start = self.spec.python or sys.executable, attempt.start_folder
         return Request(
             name=attempt.name,
-            command=(python, *NODE, str(attempt.folder)),
+            command=(python, *NODE, attempt.address),
             environment={"PYTHONPATH": str(Path(postgrad.__file__).parents[1]), "OMP_WAIT_POLICY": "PASSIVE"},
-            folder=str(attempt.folder),
-            log=str(attempt.folder / "node.log"),
+            folder=start,
+            log=f"{start}/{attempt.name if self._office is not None else 'node'}.log",
             resources=Resources(limits.threads, limits.memory_mb, self.spec.gpus, self.spec.nodes),
             limit_s=limits.wall_s + SPARE_S,
             avoid=self.avoided(time.monotonic()),

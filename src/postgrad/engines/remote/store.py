@@ -1,0 +1,219 @@
+"""Objects below a URL, through fsspec: read, written, made once, listed and removed, each within a time.
+
+Every question is asked on fsspec's own thread and given up when its time is over, so that a store that is away holds up
+nobody who has signs of life to give. Whatever the library of a store raises comes out as an OSError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence, TypeVar
+
+from postgrad.errors import UserError
+
+# Bytes a second that a slow line still manages.
+SLOWEST = 1 << 18
+# What is held in memory of one upload to S3 is the product of these.
+TUNED: Mapping[str, Mapping[str, Any]] = {"s3": {"chunksize": 16 << 20, "max_concurrency": 4}}
+# Else it asks for the size first, and where there is nothing for a list, which costs as much as a write.
+READ_AT_ONCE: Mapping[str, Mapping[str, Any]] = {"s3": {"max_concurrency": 1}}
+# Their libraries ask the store itself to refuse a second object of a name (`If-None-Match: *` or its like).
+ASK_FOR_ONE = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+# Elsewhere: two nodes that begin at the same time see each other's claims by then.
+SETTLE_S = 2.0
+AT_ONCE = 500
+# While a store does not answer, the next question waits no longer than this.
+AWAY_S = 1.0
+MISTAKES = (TypeError, AttributeError, NameError, AssertionError)
+T = TypeVar("T")
+
+
+class Store:
+    """What lies below one URL. Keys are relative to it.
+
+    Args:
+        url: as fsspec reads it, such as `s3://bucket/prefix`. Credentials come from where its library looks for them.
+        patience_s: for one small question.
+
+    Raises:
+        UserError: its library is not installed.
+    """
+
+    def __init__(self, url: str, patience_s: float) -> None:
+        import fsspec
+
+        self.url, self.patience_s = url.rstrip("/"), patience_s
+        self._protocol = "s3" if url.startswith("s3a:") else url.partition("://")[0]
+        try:
+            self._system, root = fsspec.url_to_fs(self.url)
+        except ImportError as missing:
+            raise UserError(f"The store {self.url} cannot be reached: {missing}") from missing
+        self._root = str(root).rstrip("/")
+        self._makes_one: bool | None = None
+        self._answers = True
+
+    def read(self, key: str) -> bytes:
+        """What an object holds.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: nobody can tell now.
+        """
+        return bytes(self._ask("cat_file", self._path(key), **READ_AT_ONCE.get(self._protocol, {})))
+
+    def write(self, key: str, data: bytes, mode: str = "overwrite") -> None:
+        """Put an object in place of what is there; whole or not at all, as far as the store holds to that."""
+        self._with_parents(lambda: self._ask("pipe_file", self._path(key), data, mode=mode, _size=len(data)), key)
+
+    def put(self, path: Path, key: str) -> None:
+        """Upload a file."""
+        size, tuned = path.stat().st_size, TUNED.get(self._protocol, {})
+        self._with_parents(lambda: self._ask("put_file", str(path), self._path(key), _size=size, **tuned), key)
+
+    def get(self, key: str, path: Path, size: int) -> None:
+        """Download an object of this size."""
+        self._ask("get_file", self._path(key), str(path), _size=size)
+
+    def names(self, key: str) -> list[str]:
+        """Keys of all objects below one, in order."""
+        self._system.invalidate_cache()
+        try:
+            found = self._ask("find", self._path(key))
+        except FileNotFoundError:
+            return []
+        finally:  # Some look up what they read in what they listed once.
+            self._system.invalidate_cache()
+        return sorted(str(path)[len(self._root) + 1 :] for path in found)
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove objects; those that are not there are gone already."""
+        for first in range(0, len(keys), AT_ONCE):
+            with suppress(FileNotFoundError):
+                self._ask("rm", [self._path(key) for key in keys[first : first + AT_ONCE]])
+
+    # --- made once ------------------------------------------------------------------------------------------------
+
+    def take(self, key: str, data: bytes) -> bool:
+        """Make an object that nobody has made yet; False where it is there.
+
+        Args:
+            data: of this caller alone. What the store says is not believed but read back: a question that was asked
+                twice, because its first answer was lost, is refused by its own object.
+        """
+        if (found := self._found(key)) is not None:
+            return found == data
+        if not self.makes_one:
+            return self._claimed(key, data)
+        refused = OSError(errno.EIO, "it was written and is not there", key)
+        try:
+            self.write(key, data, mode="create")
+        except OSError as problem:
+            refused = problem
+        if (found := self._found(key)) is None:
+            raise refused
+        return found == data
+
+    @property
+    def makes_one(self) -> bool:
+        """True where the store refuses to make an object a second time. It is tried: some that speak S3 overwrite."""
+        if self._makes_one is None:
+            key, self._makes_one = f"tried/{uuid.uuid4().hex}", False
+            if self._protocol in ASK_FOR_ONE:
+                self.write(key, b"first", mode="create")
+                with suppress(OSError):
+                    self.write(key, b"second", mode="create")
+                self._makes_one = self.read(key) == b"first"
+                self.remove([key])
+        return self._makes_one
+
+    def _claimed(self, key: str, data: bytes) -> bool:
+        """Everybody lays down a claim, waits, and looks: the first one by name wins, unless somebody has won already.
+        It holds where what one has written is seen by others within the time."""
+        claim = f"{key}.claims/{uuid.uuid4().hex}"
+        self.write(claim, data)
+        time.sleep(SETTLE_S)
+        if self._found(key) is not None or self.names(f"{key}.claims")[:1] != [claim]:
+            return False
+        self.write(key, data)
+        return True
+
+    def _found(self, key: str) -> bytes | None:
+        try:
+            return self.read(key)
+        except FileNotFoundError:
+            return None
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _with_parents(self, write: Callable[[], object], key: str) -> None:
+        """Write; where that needs a folder, as on servers of files, make it first."""
+        try:
+            write()
+        except FileNotFoundError:
+            if self._protocol in ASK_FOR_ONE:  # There are no folders: the bucket is not there.
+                raise
+            with suppress(FileExistsError):
+                self._ask("makedirs", self._path(key).rpartition("/")[0])
+            write()
+
+    def _ask(self, method: str, *words: Any, _size: int = 0, **named: Any) -> Any:
+        """Call a method of the file system; its coroutine, where it has one.
+
+        Raises:
+            OSError: it failed, or took too long.
+        """
+        from fsspec.asyn import get_loop
+
+        system = self._system
+        if system.async_impl:
+            loop, asked = system.loop, getattr(system, f"_{method}")(*words, **named)
+        else:
+            loop, asked = get_loop(), asyncio.to_thread(getattr(system, method), *words, **named)
+        answer = asyncio.run_coroutine_threadsafe(asked, loop)
+        try:
+            problem = answer.exception(
+                self.patience_s + _size / SLOWEST if self._answers else min(AWAY_S, self.patience_s)
+            )
+            self._answers = True
+        except TimeoutError:
+            self._answers = False
+            raise TimeoutError(errno.ETIMEDOUT, "the store does not answer", self.url) from None
+        finally:
+            answer.cancel()
+        if problem is None:
+            return answer.result()
+        if isinstance(problem, (OSError, *MISTAKES)):
+            raise problem
+        raise OSError(errno.EIO, f"{type(problem).__name__}: {problem}", self.url) from problem
+
+
+def opened(url: str, patience_s: float) -> Store:
+    """The store, tried once: something is written, read and removed.
+
+    Raises:
+        UserError: that does not work.
+    """
+    store = Store(url, patience_s)
+    key = f"tried/{uuid.uuid4().hex}"
+    try:
+        store.write(key, key.encode())
+        found = store.read(key)
+        store.remove([key])
+    except OSError as problem:
+        said = str(problem.strerror or problem or type(problem).__name__)
+        raise UserError(
+            f"engine.storage: {url} cannot be used: {said}. Expected a place where this machine may write, read and "
+            "remove objects. Check the address, that it answers, and the credentials that the library of the store "
+            "finds here: docs/engines.md#without-a-shared-folder."
+        ) from problem
+    if found != key.encode():
+        raise UserError(f"engine.storage: {url} gives back other bytes than were written. Take another store.")
+    return store
