@@ -19,6 +19,7 @@ from postgrad.budget import HOUR
 from postgrad.evaluate.statistics import interval
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.events import Pared
+from postgrad.groups import among, those
 from postgrad.records import Choice, Estimate, Move, Proposal, Recipe
 from postgrad.research.ablations import Ablation
 from postgrad.research.changes import Changes
@@ -206,8 +207,6 @@ class Parer:
         self.share = session.task.search.pare
         self._asked: tuple[tuple[int, int, str | None], list[Ablation]] | None = None
         self._open: tuple[tuple[str | None, int], list[Ablation]] | None = None
-        self._pares: list[int] = []
-        self._read = 0
 
     def owed(
         self, view: Tree, reserve_s: float, *, stopped: bool, testing: bool
@@ -262,13 +261,9 @@ class Parer:
         changes = self._open[1]
         return float(len(changes)) if limit.needs is len else self._job_s(changes)
 
-    def _own(self) -> list[Experiment]:
-        """The experiments that pare, in index order. Of what has ended it is known already which do."""
-        tree = self.session.tree
-        nodes, closed = tree.all(), tree.closed()
-        self._pares += [node.index for node in nodes[self._read : closed] if is_paring(node)]
-        self._read = max(self._read, closed)
-        return [*(nodes[index] for index in self._pares), *filter(is_paring, nodes[self._read :])]
+    def _own(self) -> Sequence[Experiment]:
+        """The experiments that pare, in index order."""
+        return among(self.session.tree, those("pares", is_paring))
 
     def _wanted(self, tree: Tree) -> list[Ablation]:
         """What paring would try, as far as its share of the budget reaches."""

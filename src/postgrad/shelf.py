@@ -7,13 +7,14 @@ its time on, so a change copies one piece of some hundred entries and the list o
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, ValuesView
 from itertools import islice
-from typing import Any, Callable, Generic, TypeVar, overload
+from threading import Lock
+from typing import Any, Callable, Generic, NamedTuple, TypeVar, overload
 
 T = TypeVar("T")
 V = TypeVar("V")
-#: Name, parent, recipe and kind of an entry.
+#: Name, parent, recipe and kind of an entry: what it is for good.
 Entry = tuple[str, str | None, str, str]
 #: (rank, index); the lowest is first.
 Key = tuple[float, int]
@@ -164,6 +165,41 @@ class Ranked(Sequence[T], Generic[T]):
         return _same(self, other)
 
 
+class Among(Sequence[T], Generic[T]):
+    """The entries of a row at some places, which grow with it. Nothing is copied. Slices are tuples."""
+
+    __slots__ = ("_row", "_places", "_length")
+
+    def __init__(self, row: Row[T], places: Sequence[int]) -> None:
+        self._row, self._places = row, places
+        within = not places or places[-1] < len(row)
+        self._length = len(places) if within else bisect_left(places, len(row))
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[T, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> T | tuple[T, ...]:
+        if isinstance(at, slice):
+            return tuple(self._row[self._places[each]] for each in range(*at.indices(self._length)))
+        return self._row[self._places[range(self._length)[at]]]
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._row[place] for place in islice(self._places, self._length))
+
+    def place(self, at: int) -> int:
+        """The place in the row of an entry of these, or of a longer row's."""
+        return self._places[at]
+
+    def __eq__(self, other: object) -> bool:
+        return _same(self, other)
+
+
 def _cut(row: Sequence[T], at: slice) -> tuple[T, ...]:
     """A slice of a sequence that is quick to go through from either end, and slow to be asked for single places."""
     start, stop, step = at.indices(len(row))
@@ -174,7 +210,21 @@ def _cut(row: Sequence[T], at: slice) -> tuple[T, ...]:
 
 
 def _same(one: Sequence[T], other: object) -> bool:
-    return isinstance(other, Row | Ranked | tuple) and len(one) == len(other) and tuple(one) == tuple(other)
+    return isinstance(other, Row | Ranked | Among | tuple) and len(one) == len(other) and tuple(one) == tuple(other)
+
+
+class Group(NamedTuple, Generic[T]):
+    """Some of the entries of a row.
+
+    Attributes:
+        of: the name of the group that an entry is in, by nothing but what it is for good; None for none.
+        key: names `of`.
+        name: of this group.
+    """
+
+    key: Hashable
+    of: Callable[[T], Hashable | None]
+    name: Hashable
 
 
 class Grown:
@@ -182,19 +232,21 @@ class Grown:
     grew from one share it; one that went another way has its own.
 
     Attributes:
-        at: name -> place. children: parent -> places, the first first. same: recipe -> places. kinds: kind -> places.
-        folds: what was worked out of the first so many of a kind, for whoever goes through all of a kind.
+        at: name -> place. children: parent -> places, the first first. same: recipe -> places.
+        groups: key -> how many entries were looked at, and name -> places, for whoever looks for entries of a group.
+        folds: what was worked out of the first so many of a group, for whoever goes through all of one.
     """
 
-    __slots__ = ("entries", "at", "children", "same", "kinds", "folds")
+    __slots__ = ("entries", "at", "children", "same", "groups", "folds", "looking")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.at: dict[str, int] = {}
         self.children: dict[str | None, list[int]] = {}
         self.same: dict[str, list[int]] = {}
-        self.kinds: dict[str, list[int]] = {}
-        self.folds: dict[object, tuple[int, Any]] = {}
+        self.groups: dict[Hashable, tuple[int, dict[Hashable, list[int]]]] = {}
+        self.folds: dict[Hashable, tuple[int, Any]] = {}
+        self.looking = Lock()
 
     def add(self, length: int, entry: Entry) -> Grown:
         """What a row of this length shares once it has one more entry."""
@@ -209,13 +261,12 @@ class Grown:
         return self
 
     def _append(self, entry: Entry) -> None:
-        name, parent, recipe, kind = entry
+        name, parent, recipe, _ = entry
         place = len(self.entries)
         self.entries.append(entry)
         self.at[name] = place
         self.children.setdefault(parent, []).append(place)
         self.same.setdefault(recipe, []).append(place)
-        self.kinds.setdefault(kind, []).append(place)
 
 
 class Shelf(Mapping[str, T], Generic[T]):
@@ -245,45 +296,48 @@ class Shelf(Mapping[str, T], Generic[T]):
     def values(self) -> ValuesView[T]:
         return _Values(self)
 
-    def below(self, parent: str | None) -> tuple[T, ...]:
+    def below(self, parent: str | None) -> Among[T]:
         """The entries with this parent, in order."""
-        return tuple(self._among(self.grown.children.get(parent, ())))
+        return Among(self.row, self.grown.children.get(parent, ()))
 
     def has_below(self, parent: str) -> bool:
         """True where an entry has this parent."""
         places = self.grown.children.get(parent)
         return places is not None and places[0] < len(self.row)
 
-    def alike(self, recipe: str) -> Iterator[T]:
+    def alike(self, recipe: str) -> Among[T]:
         """The entries with this recipe, in order."""
-        return self._among(self.grown.same.get(recipe, ()))
+        return Among(self.row, self.grown.same.get(recipe, ()))
 
-    def folded(self, kind: str, key: object, settled: int, start: V, step: Callable[[V, T], V]) -> V:
-        """What the entries of a kind come to, taken in one after the other in order. Of the first `settled` entries,
+    def among(self, group: Group[T]) -> Among[T]:
+        """The entries of a group, in order. Each entry is asked for its group once, whoever looks under this key."""
+        grown = self.grown
+        with grown.looking:  # A question to somebody else is worked on in a thread beside the loop.
+            done, found = grown.groups.get(group.key, (0, {}))
+            for place in range(done, len(self.row)):
+                if (name := group.of(self.row[place])) is not None:
+                    found.setdefault(name, []).append(place)
+            if done < len(self.row):
+                grown.groups[group.key] = len(self.row), found
+        return Among(self.row, found.get(group.name, ()))
+
+    def folded(self, group: Group[T], key: Hashable, settled: int, start: V, step: Callable[[V, T], V]) -> V:
+        """What the entries of a group come to, taken in one after the other in order. Of the first `settled` entries,
         which are what they are for good, each is gone through once, whoever asks under this key.
 
         Args:
             key: names start and step.
         """
-        places, name = self.grown.kinds.get(kind, ()), (kind, key)
+        among, name = self.among(group), (group.key, group.name, key)
         done, value = 0, start
         known = self.grown.folds.get(name)
-        if known is not None and places[known[0] - 1] < settled:  # Else they were asked of a longer row.
+        if known is not None and among.place(known[0] - 1) < settled:  # Else they were asked of a longer row.
             done, value = known
-        for at in range(done, len(places)):
-            place = places[at]
-            if place >= len(self.row):
-                break
-            value = step(value, self.row[place])
-            if place < settled:
+        for at in range(done, len(among)):
+            value = step(value, among[at])
+            if among.place(at) < settled:
                 self.grown.folds[name] = (at + 1, value)
         return value
-
-    def _among(self, places: Sequence[int]) -> Iterator[T]:
-        for place in places:
-            if place >= len(self.row):
-                return
-            yield self.row[place]
 
 
 class _Values(ValuesView[T]):

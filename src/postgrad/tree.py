@@ -10,13 +10,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import inf
-from typing import Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence, TypeVar
+from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from postgrad.events import Analysed, Body, Decided, Evaluated, Event, JobFinished, JobStarted, Pared, Proposed, Tested
 from postgrad.records import Analysis, Approve, Edit, Evaluation, Failure, JobResult, Recipe, Reject
 from postgrad.shelf import Entry, Grown, Key, Ranked, Row, Shelf
-
-T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -181,7 +179,7 @@ class Tree:
     def with_experiments(self, changed: Iterable[Experiment], champion: str | None) -> Tree:
         """Return the tree with another champion and these experiments: new ones at the end, in index order, or others
         in place of those with their names."""
-        row, grown, index = self._shelf.row, self._shelf.grown, self._index
+        row, grown, index = self.shelf.row, self.shelf.grown, self._index
         for node in changed:
             place = grown.at.get(node.id, len(row))
             old = row[place] if place < len(row) else None
@@ -204,12 +202,13 @@ class Tree:
         return Index.of(self._all) if self.carried is None else self.carried
 
     @cached_property
-    def _shelf(self) -> Shelf[Experiment]:
+    def shelf(self) -> Shelf[Experiment]:
+        """The experiments, with what trees that grew from each other share."""
         return self.experiments if isinstance(self.experiments, Shelf) else _shelved(self.experiments.values())
 
     @property
     def _all(self) -> Row[Experiment]:
-        return self._shelf.row
+        return self.shelf.row
 
     def all(self) -> Sequence[Experiment]:
         """Every experiment, in index order."""
@@ -230,7 +229,7 @@ class Tree:
         if not hidden and champion == self.champion:
             return self
         if len(hidden) > max(MANY, len(nodes) // 4):
-            return Tree(Shelf(Row((*nodes[:shown], *bare)), self._shelf.grown), champion)
+            return Tree(Shelf(Row((*nodes[:shown], *bare)), self.shelf.grown), champion)
         return self.with_experiments(hidden, champion)
 
     def differing(self, before: Tree) -> Iterator[int]:
@@ -267,31 +266,23 @@ class Tree:
 
     def first_with(self, recipe: Recipe) -> Experiment | None:
         """The first experiment with this recipe, ended or not; None where there is none."""
-        return next(self._shelf.alike(recipe.hash), None)
+        return next(iter(self.shelf.alike(recipe.hash)), None)
 
     def all_with(self, recipe: Recipe) -> tuple[Experiment, ...]:
         """The experiments with this recipe, in index order."""
-        return tuple(self._shelf.alike(recipe.hash))
+        return tuple(self.shelf.alike(recipe.hash))
 
-    def folded(self, kind: str, key: object, start: T, step: Callable[[T, Experiment], T]) -> T:
-        """What the experiments with this kind of change come to, taken in one after the other in index order.
-
-        Args:
-            key: names start and step. What they make of experiments that have ended is remembered.
-        """
-        return self._shelf.folded(kind, key, self.closed(), start, step)
-
-    def children(self, experiment: str) -> tuple[Experiment, ...]:
+    def children(self, experiment: str) -> Sequence[Experiment]:
         """The experiments that extend this one, in index order."""
-        return self._shelf.below(experiment)
+        return self.shelf.below(experiment)
 
     def siblings(self, experiment: str) -> tuple[Experiment, ...]:
         """The other experiments with the same parent, in index order; the other roots, for a root."""
-        return tuple(node for node in self._shelf.below(self[experiment].parent) if node.id != experiment)
+        return tuple(node for node in self.shelf.below(self[experiment].parent) if node.id != experiment)
 
-    def roots(self) -> tuple[Experiment, ...]:
+    def roots(self) -> Sequence[Experiment]:
         """The experiments without a parent, in index order."""
-        return self._shelf.below(None)
+        return self.shelf.below(None)
 
     def path(self, experiment: str) -> tuple[Experiment, ...]:
         """From the root to this experiment, both included."""
@@ -328,7 +319,7 @@ class Tree:
 
     def leaves(self) -> tuple[Experiment, ...]:
         """The experiments that nothing extends, in index order."""
-        return tuple(node for node in self._all if not self._shelf.has_below(node.id))
+        return tuple(node for node in self._all if not self.shelf.has_below(node.id))
 
     def pending(self) -> Sequence[Experiment]:
         """The experiments that have not ended, in index order."""

@@ -7,7 +7,8 @@ head or score is about. What is read off a recipe again and again is remembered 
 from __future__ import annotations
 
 import json
-from functools import partial, wraps
+from functools import wraps
+from hashlib import blake2b
 from threading import Lock
 from typing import Any, Callable, Mapping, TypeVar
 
@@ -21,8 +22,6 @@ from postgrad.train.soup import Ingredient, SoupParams, shared_stage
 
 MAX_MEMBERS = 4
 REMEMBERED = 4096
-# Of small things that a draft asks of every recipe of a run: with fewer, a long run would work out all of them anew.
-MANY = 1 << 18
 T = TypeVar("T")
 
 
@@ -52,7 +51,7 @@ def remembered(read: Callable[[Recipe], T], most: int = REMEMBERED) -> Callable[
     return by_hash
 
 
-@partial(remembered, most=MANY)
+@remembered
 def valid(recipe: Recipe) -> bool:
     """True when every backend and operator is known and takes its parameters, members of an ensemble included."""
     try:
@@ -267,7 +266,7 @@ def _copied(value: Any) -> Any:
 def get_path(params: Any, path: str) -> Any:
     """The value at a dotted path; numbers in the path index lists. The empty path is everything."""
     for part in filter(None, path.split(".")):
-        params = params[int(part)] if isinstance(params, list) else params[part]
+        params = params[int(part)] if isinstance(params, list | tuple) else params[part]
     return params
 
 
@@ -290,7 +289,7 @@ def filled(recipe: Recipe) -> Recipe:
     return with_numbers(recipe.model_copy(update={"data": steps}), {})
 
 
-@partial(remembered, most=MANY)
+@remembered
 def structure_of(recipe: Recipe) -> str:
     """A name for the recipe without its tunable numbers: equal for recipes that differ in numbers only."""
     params = _copied(full_params(recipe))
@@ -299,4 +298,4 @@ def structure_of(recipe: Recipe) -> str:
         get_path(params, above).pop(last, None)
     plain = recipe.model_dump(mode="json")
     plain["stage"]["params"] = params
-    return json.dumps(plain, sort_keys=True)
+    return blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()

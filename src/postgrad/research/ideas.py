@@ -45,12 +45,6 @@ class Ask:
         return Tried(self.tree)
 
     @cached_property
-    def structures(self) -> frozenset[str]:
-        """Structures of every valid recipe in the tree."""
-        recipes = (node.proposed.proposal.recipe for node in self.tree.all())
-        return frozenset(edit.structure_of(recipe) for recipe in recipes if edit.valid(recipe))
-
-    @cached_property
     def parent(self) -> Experiment | None:
         """The scored experiment to extend: the choice's, or the nearest above it that has a score."""
         if self.choice.parent is None:

@@ -12,6 +12,7 @@ from math import isfinite
 from random import Random
 from typing import Mapping
 
+from postgrad.groups import by_kind, folded
 from postgrad.memory.effects import BETWEEN_PARENTS, FAILED_EFFECT, Z95
 from postgrad.records import Prior
 from postgrad.tree import Experiment, Tree
@@ -48,7 +49,7 @@ def belief(kind: str, prior: Belief, tree: Tree) -> Belief:
         seen = effect_of(node, tree)
         return found if seen is None else found.updated(*seen)
 
-    return tree.folded(kind, ("belief", prior), prior, after)
+    return folded(tree, by_kind(kind), ("belief", prior), prior, after)
 
 
 def effect_of(node: Experiment, tree: Tree) -> tuple[float, float] | None:

@@ -8,27 +8,25 @@ and do not come through here.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from json import dumps
 from math import inf, sqrt
-from operator import attrgetter
 from typing import Any, Iterable, NamedTuple
 
+from postgrad.groups import among
 from postgrad.records import Recipe
 from postgrad.research import edit
 from postgrad.research.difference import RecipeChange, recipe_changes
 from postgrad.research.features import numbers_of
+from postgrad.shelf import Group
 from postgrad.tree import Experiment, Tree
 
 # Recipes nearer than this are one: see docs/decisions.md.
 NEAR = 0.005
-# The experiments that are looked at, the latest ones; and what is remembered of their recipes.
+# The experiments of a structure that are looked at, the latest ones; and what is remembered of their recipes.
 LATEST, KEPT = 16_000, 20_000
 SHOWN = 4
-RECIPE = attrgetter("proposed.proposal.recipe")
 
 
 class Spot(NamedTuple):
@@ -65,7 +63,7 @@ class Repeat:
 
 
 class Tried:
-    """The recipes of a tree, to be asked for repeats. Made in time linear in their number, then asked at once."""
+    """The recipes of a tree, to be asked for repeats. Trees that grew from each other share what is known of them."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -78,7 +76,7 @@ class Tried:
         if (at := _standing(recipe)) is None:
             return None
         nearest, distance = None, inf
-        for node in self._by_structure.get(at.structure, ()):
+        for node in among(self.tree, Group("standing", _stands, at.structure))[-LATEST:]:
             other = _known(node.proposed.proposal.recipe)
             gap = apart(at.spots, other.spots, near) if other is not None else inf
             if gap < distance:
@@ -88,14 +86,6 @@ class Tried:
         tried = nearest.proposed.proposal.recipe
         changes = recipe_changes(edit.filled(tried), edit.filled(recipe)) if distance else ()
         return Repeat(nearest, distance, tuple(changes))
-
-    @cached_property
-    def _by_structure(self) -> dict[str, list[Experiment]]:
-        nodes, found = self.tree.all()[-LATEST:], defaultdict[str, list[Experiment]](list)
-        for node, at in zip(nodes, map(_known, map(RECIPE, nodes)), strict=True):
-            if at is not None:
-                found[at.structure].append(node)
-        return found
 
 
 def near(one: Recipe, two: Recipe) -> bool:
@@ -141,6 +131,11 @@ def _standing(recipe: Recipe) -> Standing | None:
 
 
 _known = edit.remembered(_standing, KEPT)
+
+
+def _stands(node: Experiment) -> str | None:
+    at = _known(node.proposed.proposal.recipe)
+    return at.structure if at is not None else None
 
 
 def _without_numbers(value: Any, spots: list[Spot]) -> Any:

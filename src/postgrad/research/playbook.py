@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Callable
 
+from postgrad.groups import has_child
 from postgrad.records import Choice, Move, Proposal, RootCause, TaskSpec
-from postgrad.research import edit
 from postgrad.research.base import Context
 from postgrad.research.drafts import DRAFT_PRIOR, Draft, drafts, starting_points, starts_of
 from postgrad.research.ideas import Ask, Idea, changed, recipe_of
@@ -21,7 +21,7 @@ from postgrad.research.priors import TUNE_PRIOR
 from postgrad.research.promises import promises
 from postgrad.research.recombine import ablate, combine
 from postgrad.research.repairs import repaired
-from postgrad.research.tuner import described, suggestions
+from postgrad.research.tuner import alike, described, suggestions
 from postgrad.tree import Experiment, Tree
 
 OVERHEAD_S = 10.0
@@ -66,7 +66,7 @@ def draft(ask: Ask) -> Idea | None:
         composed = found.kind == COMPOSED
         recipe = ask.fresh(found.recipe, near=composed)
         moved = composed and recipe != found.recipe
-        if recipe is not None and (moved or edit.structure_of(recipe) not in ask.structures):
+        if recipe is not None and (moved or not alike(ask.tree, recipe)):
             return _drafted(replace(found, recipe=recipe), _prior(ask, found.kind, DRAFT_PRIOR).mean)
     return None
 
@@ -92,7 +92,6 @@ def improve(ask: Ask) -> Idea | None:
     if parent is None:
         return None
     base = recipe_of(parent)
-    tried = {child.proposed.proposal.kind for child in ask.tree.children(parent.id)}
     promised = promises(parent.analysis)
     best: tuple[float, Idea] | None = None
     for play in plays_of(ask.task):
@@ -100,7 +99,8 @@ def improve(ask: Ask) -> Idea | None:
         if play.kind in promised:
             learnt = learnt.updated(promised[play.kind].gain, promised[play.kind].sd ** 2)
         drawn = learnt.draw(ask.context.rng)
-        after = None if play.kind in tried or ask.context.barred(play.kind) else changed(play, base, ask.task)
+        closed = ask.context.barred(play.kind) or has_child(ask.tree, parent.id, play.kind)
+        after = None if closed else changed(play, base, ask.task)
         recipe = None if after is None else ask.fresh(after)
         if recipe is None:
             continue

@@ -1,26 +1,30 @@
 """Numbers inside one structure: Optuna's TPE (Bergstra et al. 2011; multivariate, Falkner et al. 2018), rebuilt from
 the tree at every call.
 
-The study holds every experiment of the same structure, as `postgrad.search.trials` counts it. Same tree, same seed:
-same suggestions. Structure is never changed here.
+The study holds the experiments of the same structure, as `postgrad.search.trials` counts them; of very many the best
+and the latest. Same tree, same seed: same suggestions. Structure is never changed here.
 """
 
 from __future__ import annotations
 
-from itertools import islice
+from math import isfinite
 from random import Random
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
+from postgrad.groups import among, folded
 from postgrad.records import Dimension, Recipe, Value
-from postgrad.research.edit import full_params, get_path, space_of, structure_of, with_numbers
+from postgrad.research.edit import full_params, get_path, space_of, structure_of, valid, with_numbers
 from postgrad.search.trials import study, trial
+from postgrad.shelf import Group
 from postgrad.tree import Experiment, Tree
 
 STARTUP_TRIALS = 2
 MOST_NUMBERS = 3
 TRIALS = 12
-# The latest experiments that are looked through, and those that a study holds: more than ordinary runs have.
-LOOKED, LATEST = 5000, 500
+# The experiments that a study holds: of the best, TPE looks at 25 at most, and the rest say where not to look.
+BEST, LATEST = 25, 100
+# The best of a structure: (score, lowest first; index).
+Best = tuple[tuple[float, int], ...]
 
 
 def suggestions(tree: Tree, recipe: Recipe, rng: Random) -> Iterator[Recipe]:
@@ -40,7 +44,7 @@ def placed(tree: Tree, recipe: Recipe, ranges: Mapping[str, Dimension], rng: Ran
     moved = sorted(ranges)
     if not moved:
         return
-    known = _same_structure(tree, recipe)
+    known = _told(tree, recipe)
     numbers = [_numbers(node.proposed.proposal.recipe, moved) for node in known]
     distributions = {
         path: _distribution(ranges[path], [found[path] for found in (*numbers, _numbers(recipe, moved))])
@@ -66,20 +70,45 @@ def described(before: Recipe, after: Recipe) -> str:
     return ", ".join(parts)
 
 
-def _same_structure(tree: Tree, recipe: Recipe) -> list[Experiment]:
-    """Experiments that differ from the recipe in tunable numbers only."""
-    structure = structure_of(recipe)
-    found = []
-    for node in reversed(tuple(islice(reversed(tree.all()), LOOKED))):
-        other = node.proposed.proposal.recipe
-        if other.stage.backend == recipe.stage.backend and other.data == recipe.data:
-            found += [node] if structure_of(other) == structure else []
-    return found[-LATEST:]
+def alike(tree: Tree, recipe: Recipe) -> Sequence[Experiment]:
+    """The experiments that differ from a valid recipe in tunable numbers only, in index order."""
+    return among(tree, _structured(recipe))
 
 
-def _numbers(recipe: Recipe, paths: list[str]) -> dict[str, Any]:
-    params = full_params(recipe)
-    return {path: get_path(params, path) for path in paths}
+def _structured(recipe: Recipe) -> Group[Experiment]:
+    return Group("structure", _structure, structure_of(recipe))
+
+
+def _structure(node: Experiment) -> str | None:
+    recipe = node.proposed.proposal.recipe
+    return structure_of(recipe) if valid(recipe) else None
+
+
+def _told(tree: Tree, recipe: Recipe) -> list[Experiment]:
+    """Those that a study holds, in index order."""
+    found = alike(tree, recipe)
+    if len(found) <= BEST + LATEST:
+        return list(found)
+    nodes, latest = tree.all(), found[-LATEST:]
+    nothing: Best = ()
+    best = sorted(index for _, index in folded(tree, _structured(recipe), "best", nothing, _better))
+    return [*(nodes[index] for index in best if index < latest[0].index), *latest]
+
+
+def _better(best: Best, node: Experiment) -> Best:
+    """The best after one more experiment."""
+    if node.score is None or not isfinite(node.score):
+        return best
+    key = (-node.score, node.index)
+    return best if len(best) == BEST and best[-1] < key else tuple(sorted((*best, key))[:BEST])
+
+
+def _numbers(recipe: Recipe, paths: Sequence[str]) -> dict[str, Any]:
+    try:
+        return {path: get_path(recipe.stage.params, path) for path in paths}
+    except KeyError:  # A default that is not written out.
+        params = full_params(recipe)
+        return {path: get_path(params, path) for path in paths}
 
 
 def _distribution(dimension: Dimension, known: list[Any]) -> Any:

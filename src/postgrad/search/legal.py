@@ -5,14 +5,18 @@ A move extends a finished state only: an experiment that is pending, failed, rac
 
 from __future__ import annotations
 
+from itertools import islice
 from random import Random
-from typing import Iterator
+from typing import Iterator, Sequence
 
 from postgrad.budget import Remaining
+from postgrad.groups import among, those
 from postgrad.records import Choice, Move
 from postgrad.tree import Experiment, State, Tree
 
 REFERENCE = "reference."
+# Failures that may still be mended, and scored experiments that may be combined with: more than ordinary runs have.
+LATEST, BEST = 200, 2000
 
 
 def stop() -> Choice:
@@ -42,14 +46,15 @@ def is_constant(node: Experiment) -> bool:
     return node.proposed.proposal.kind == f"{REFERENCE}constant"
 
 
-def drafts(tree: Tree) -> tuple[Experiment, ...]:
+def drafts(tree: Tree) -> Sequence[Experiment]:
     """Roots that were drafted, pending ones too; references are not drafts."""
-    return tuple(node for node in tree.roots() if not is_reference(node))
+    return among(tree, those("drafts", lambda node: node.parent is None and not is_reference(node)))
 
 
 def repairable(tree: Tree, depth: int) -> tuple[Experiment, ...]:
-    """Failed leaves that end a chain of fewer than `depth` repairs."""
-    return tuple(node for node in tree.failed() if not tree.children(node.id) and repairs(tree, node) < depth)
+    """Failed leaves that end a chain of fewer than `depth` repairs, of the latest failures."""
+    failed = tree.failed()[-LATEST:]
+    return tuple(node for node in failed if not tree.children(node.id) and repairs(tree, node) < depth)
 
 
 def repairs(tree: Tree, node: Experiment) -> int:
@@ -62,8 +67,9 @@ def repairs(tree: Tree, node: Experiment) -> int:
 
 
 def partners(tree: Tree, node: Experiment) -> Iterator[Experiment]:
-    """Scored experiments that a combine with `node` could draw on, best first: neither above nor below it."""
-    return (other for other in tree.scored() if not related(tree, node, other))
+    """Scored experiments that a combine with `node` could draw on, best first: neither above nor below it. Of a long
+    run's, the best are looked at."""
+    return (other for other in islice(tree.scored(), BEST) if not related(tree, node, other))
 
 
 def related(tree: Tree, one: Experiment, two: Experiment) -> bool:
