@@ -19,7 +19,20 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "postgrad"
 # The first part after `postgrad.` names the unit: a folder, or a file. A file imports from units of lower layers and
 # from its own unit.
 LAYERS = (
-    {"records", "events", "errors", "registry", "shelf", "tree", "views", "choices", "quoting"},
+    {
+        "records",
+        "events",
+        "errors",
+        "registry",
+        "shelf",
+        "experiment",
+        "archived",
+        "tree",
+        "groups",
+        "views",
+        "choices",
+        "quoting",
+    },
     {"budget"},
     {"search", "data", "train", "metrics", "engines", "store"},
     {"spec", "memory", "llm"},
@@ -46,6 +59,7 @@ LAYERS = (
         "confirm",
         "describe",
         "erring",
+        "finished",
         "scoring",
         "scripts",
         "seal",

@@ -16,7 +16,7 @@ from postgrad.execute.foreign import runs_foreign_code
 from postgrad.metrics import metric_of
 from postgrad.metrics.items import dump_items, join, load_items
 from postgrad.pare import simpler
-from postgrad.records import Difference, Evaluation, Recipe
+from postgrad.records import Difference, Evaluation, Recipe, Split
 from postgrad.referee import Referee
 from postgrad.research.references import ROLES, reference_recipes
 from postgrad.session import Job, Session
@@ -133,9 +133,9 @@ def certify(session: Session, referee: Referee, run_jobs: RunJobs) -> None:
 def _lost(session: Session, finalist: Experiment) -> str | None:
     """What is said of the trainings of a finalist's recipe that failed, with whatever seed: one that works only now and
     then is not as good as what it scored when it did. What the run itself ended is no failure of it."""
-    name = _recipe(finalist).hash
-    same = {node.id for node in session.tree.all() if _recipe(node).hash == name}
-    jobs = [body.result for body in session.finished.values() if body.experiment in same and body.purpose != "sealed"]
+    same = session.tree.all_with(_recipe(finalist))
+    splits: tuple[Split, ...] = ("search", "select")
+    jobs = [result for node in same for split in splits for result in session.results(node.id, split)]
     found = [job.failure for job in jobs if job.failure is not None and job.failure.boundary != "controller"]
     if not found:
         return None

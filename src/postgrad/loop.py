@@ -355,8 +355,7 @@ class Loop:
         """Run jobs side by side to their end, skipping what is recorded already; a final training that failed is no
         result, so a resumed run tries it again."""
         session = self.session
-        done = {name for name, body in session.finished.items() if body.purpose != "sealed" or not body.result.failure}
-        owed = [job for job in jobs if job.id not in done]
+        owed = [job for job in jobs if not session.finished.served(job.id)]
         side_by_side(session, owed, session.start, session.finish, lambda jobs: self.tick(phase, jobs))
 
     def run_apart(self, jobs: Sequence[Job], phase: str = "extra jobs") -> dict[str, JobResult]:

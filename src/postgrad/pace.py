@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from statistics import median
 
@@ -25,8 +25,8 @@ class Pace:
 
     def __init__(self) -> None:
         self._reserved: dict[str, float] = {}
-        self._all: list[Speed] = []
-        self._of: dict[str, list[float]] = defaultdict(list)
+        self._all: deque[Speed] = deque(maxlen=LAST)
+        self._of: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LAST))
         self._measured: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     def started(self, job: str, nominal_s: float) -> None:
@@ -36,8 +36,9 @@ class Pace:
     def finished(self, job: str, backend: str, result: JobResult) -> None:
         """A job of this backend has ended. One that failed or was ended on its way says nothing of how
         long it would have taken."""
-        if result.failure is None and result.race is None and self._reserved.get(job):
-            found = Speed(result.usage.wall_s, self._reserved[job])
+        nominal_s = self._reserved.pop(job, 0.0)
+        if result.failure is None and result.race is None and nominal_s:
+            found = Speed(result.usage.wall_s, nominal_s)
             self._all.append(found)
             self._of[backend].append(found.wall_s / found.nominal_s)
         for unit in result.units:
@@ -47,13 +48,13 @@ class Pace:
     def overall(self) -> float:
         """Measured wall seconds for each nominal second, over the last jobs; 1 before the first. Dear jobs count for
         more: it is them that a budget is short for."""
-        last = self._all[-LAST:]
+        last = self._all
         return sum(each.wall_s for each in last) / sum(each.nominal_s for each in last) if last else 1.0
 
     def of(self, backend: str) -> float:
         """The same over the jobs of one backend, each alike; over all jobs before the first of those."""
         own = self._of.get(backend, ())
-        return median(own[-LAST:]) if own else self.overall()
+        return median(own) if own else self.overall()
 
     def calibration(self, backend: str) -> dict[str, float]:
         """What jobs of this backend measured for later ones: the median of each number."""

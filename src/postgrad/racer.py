@@ -7,8 +7,9 @@ is not known yet or too little is left to save, is passed by without a stop, and
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import isfinite
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from postgrad import racing
 from postgrad.evaluate.evaluator import cross_fitted
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+K = TypeVar("K")
+V = TypeVar("V")
+# Experiments and rungs that are remembered: more than are under way, and those that races are judged by.
+REMEMBERED = 16_384
+
 
 class Racer:
     """Remembers scores at rungs; everything else is read from the session.
@@ -37,9 +43,9 @@ class Racer:
     def __init__(self, session: Session, view: Callable[[int], Tree]) -> None:
         self.session, self.view = session, view
         self.metric = metric_of(session.task.metric)
-        self._races: dict[tuple[str, int], Race | None] = {}
-        self._stops: dict[str, tuple[int, ...]] = {}
-        self._parts: dict[tuple[str, int], float | None] = {}
+        self._races: OrderedDict[tuple[str, int], Race | None] = OrderedDict()
+        self._stops: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._parts: OrderedDict[tuple[str, int], float | None] = OrderedDict()
 
     def owed(self, node: Experiment) -> tuple[UnitPlan, ...]:
         """The units of the next job of an open experiment; none when it only waits to be closed."""
@@ -62,7 +68,7 @@ class Racer:
         if node.evaluation is None or node.evaluation.complete or node.evaluation.units != done:
             return None
         if (node.id, done) not in self._races:  # Asked at every turn of the loop.
-            self._races[node.id, done] = self._raced(node, done) if done in self._rungs(node) else None
+            _keep(self._races, (node.id, done), self._raced(node, done) if done in self._rungs(node) else None)
         return self._races[node.id, done]
 
     def _rungs(self, node: Experiment) -> tuple[int, ...]:
@@ -70,7 +76,7 @@ class Racer:
         if node.id not in self._stops:
             units = len(self.session.plan.search)
             worth = [r for r in racing.rungs(units) if racing.races(node) and racing.saves(node, r / units)]
-            self._stops[node.id] = tuple(rung for rung in worth if racing.trusted(self._ended(node, rung)))
+            _keep(self._stops, node.id, tuple(rung for rung in worth if racing.trusted(self._ended(node, rung))))
         return self._stops[node.id]
 
     def _raced(self, node: Experiment, rung: int) -> Race | None:
@@ -92,7 +98,7 @@ class Racer:
         """The score of an ended experiment at a rung."""
         if (node.id, rung) not in self._parts:
             value = point(self.metric, self._items(node, rung).answers)
-            self._parts[node.id, rung] = value if isfinite(value) else None
+            _keep(self._parts, (node.id, rung), value if isfinite(value) else None)
         return self._parts[node.id, rung]
 
     def _values(self, node: Experiment, rung: int) -> NDArray[np.float64]:
@@ -103,6 +109,13 @@ class Racer:
         parts = self.session.raw_items(node.id, "search")[:rung]
         rejects = self.session.plan.out_of_scope is not None
         return cross_fitted(parts, node.proposed.proposal.recipe.inference, rejects)
+
+
+def _keep(known: OrderedDict[K, V], key: K, value: V) -> None:
+    """Remember one more; the oldest of very many, which is worked out again if it is asked for, is forgotten."""
+    known[key] = value
+    if len(known) > REMEMBERED:
+        known.popitem(last=False)
 
 
 def _cut_short(node: Experiment) -> Race | None:

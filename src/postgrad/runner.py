@@ -267,7 +267,7 @@ def champion_model(finished: Sequence[JobFinished], champion: str) -> str:
 def publish_model(session: Session, folder: Path) -> None:
     """Put the champion's model where a person finds it: `RUN/model`."""
     assert session.certified is not None
-    artefact = champion_model(list(session.finished.values()), session.certified.champion)
+    artefact = champion_model(list(session.finished.apart()), session.certified.champion)
     unfinished = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     session.store.artifacts.restore_folder(artefact, unfinished)

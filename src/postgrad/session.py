@@ -35,6 +35,7 @@ from postgrad.events import (
     remember,
 )
 from postgrad.execute.executor import Executor, RunningJob
+from postgrad.finished import Finished
 from postgrad.isolated import built
 from postgrad.metrics.items import Items, load_items
 from postgrad.pace import Pace
@@ -111,12 +112,11 @@ class Session:
         self.executor = executor
         self.listener = listener
         self.bodies: dict[str, Body] = {}
-        self.finished: dict[str, JobFinished] = {}
+        self.finished = Finished(lambda: self.tree)
         self.failures: Counter[str] = Counter()
         self.final_models: dict[str, FinalModel] = {}
         self.pace, self.packing, self.standing = Pace(), Packing(), Standing()
         self.seq = self.reads = 0
-        self._jobs: dict[tuple[str, Split], list[str]] = {}
         self._base_hashes: dict[str, str] = {}
         first = run_started(store)
         self.task: TaskSpec = first.task
@@ -143,10 +143,9 @@ class Session:
         if isinstance(body, JobStarted):
             self.pace.started(body.job, body.reserved_s)
         if isinstance(body, JobFinished):
-            if body.job not in self.finished:
-                self._jobs.setdefault((body.experiment, body.purpose), []).append(body.job)
-            self.finished[body.job] = body
-            self.failures[body.job] += body.result.failure is not None
+            self.finished.add(body)
+            if body.result.failure is not None:
+                self.failures[body.job] += 1
             node = self.tree.experiments.get(body.experiment)
             backend = node.proposed.proposal.recipe.stage.backend if node else ""
             self.pace.finished(body.job, backend, body.result)
@@ -361,7 +360,7 @@ class Session:
 
     def results(self, experiment: str, purpose: Split) -> list[JobResult]:
         """Finished jobs of an experiment for a split, in the order they ended."""
-        return [self.finished[job].result for job in self._jobs.get((experiment, purpose), ())]
+        return self.finished.of(experiment, purpose)
 
     def _done(self, experiment: str, split: Split) -> dict[str, str]:
         """Unit name -> artefact of its outputs."""

@@ -27,7 +27,7 @@ def hardware_of(session: Session) -> Hardware:
     engine, told = session.executor.engine, session.task.engine
     if isinstance(engine, Placed):
         return engine.usual
-    last = next(reversed(session.finished.values())).result.hardware if session.finished else ()
+    last = session.finished.last.hardware if session.finished.last is not None else ()
     return last[-1] if last else Hardware(threads=engine.threads, held=told.gpus, nodes=told.nodes)
 
 

@@ -7,102 +7,20 @@ anything here depends on, so the same events in another interleaving give the sa
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property
 from math import inf
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
+from postgrad.archived import WHOLE, to_archive, whole
 from postgrad.events import Analysed, Body, Decided, Evaluated, Event, JobFinished, JobStarted, Pared, Proposed, Tested
-from postgrad.records import Analysis, Approve, Edit, Evaluation, Failure, JobResult, Recipe, Reject
-from postgrad.shelf import Entry, Grown, Key, Ranked, Row, Shelf
+from postgrad.experiment import Experiment, State
+from postgrad.records import Approve, Edit, Evaluation, Recipe, Reject
+from postgrad.shelf import PIECE, Entry, Grown, Key, Ranked, Row, Shelf
 
+__all__ = ["Experiment", "Index", "State", "Tree", "best_first"]
 
-class State(StrEnum):
-    """Where an experiment is."""
-
-    PENDING = "pending"
-    DONE = "done"
-    RACED = "raced"
-    FAILED = "failed"
-    UNSCORED = "unscored"
-
-
-# What a person rejected was not tried: it is no failure.
-STATES = {"failed": State.FAILED, "raced": State.RACED, "unscored": State.UNSCORED, "rejected": State.UNSCORED}
 #: Of more hidden ones than this, and a quarter of all, what is looked up is worked out anew.
 MANY = 64
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One node. `results` holds the search jobs in the order they ended; a job that was started again after an
-    interruption is in `started` once. `champion` is the run's champion after this experiment was analysed; `tested` is
-    what the last test of it on the select items said; `decided` is what a person said of it last, while it waited, and
-    `ended` how many had ended before it did."""
-
-    id: str
-    index: int
-    proposed: Proposed
-    started: tuple[JobStarted, ...] = ()
-    results: tuple[JobResult, ...] = ()
-    evaluation: Evaluation | None = None
-    select: tuple[Evaluation, ...] = ()
-    analysis: Analysis | None = None
-    champion: str | None = None
-    tested: Tested | None = None
-    decided: Decided | None = None
-    ended: int | None = None
-
-    def bare(self) -> Experiment:
-        """The same as it was proposed, with nothing of what came after."""
-        return Experiment(self.id, self.index, self.proposed)
-
-    @cached_property
-    def parent(self) -> str | None:
-        return self.proposed.choice.parent
-
-    @cached_property
-    def state(self) -> State:
-        return State.PENDING if self.analysis is None else STATES.get(self.analysis.verdict, State.DONE)
-
-    @cached_property
-    def waits(self) -> bool:
-        """True while it waits for a person's approval."""
-        return bool(self.proposed.asks) and self.decided is None and self.analysis is None
-
-    @cached_property
-    def rejection(self) -> Decided | None:
-        """The order that rejected it, or None."""
-        return self.decided if self.decided and isinstance(self.decided.order.wish, Reject) else None
-
-    @property
-    def verdict(self) -> str | None:
-        """What the referee says of it now: `keep` once a test showed it to be better; None while it is under way."""
-        if self.tested is not None and self.tested.kept:
-            return "keep"
-        return self.analysis.verdict if self.analysis else None
-
-    @cached_property
-    def score(self) -> float | None:
-        """The search score, or None: pending, failed, unscored and raced experiments have none."""
-        if self.state is not State.DONE or self.evaluation is None:
-            return None
-        return self.evaluation.estimate.value
-
-    @property
-    def foreseen(self) -> float | None:
-        """The search score; of an experiment that was stopped early, the one that was to be expected."""
-        race = self.analysis.race if self.analysis else None
-        return race.expected.value if race else self.score
-
-    @property
-    def failure(self) -> Failure | None:
-        return next((result.failure for result in self.results if result.failure), None)
-
-    @property
-    def cost_s(self) -> float:
-        """Measured wall seconds of its search jobs."""
-        return sum(result.usage.wall_s for result in self.results)
 
 
 class Index(NamedTuple):
@@ -129,6 +47,12 @@ class Index(NamedTuple):
         """The index with a new experiment at the end, or with one that has changed."""
         before = (None, None, None) if old is None else _keys(old)
         return Index(*(each.with_entry(was, now, new) for each, was, now in zip(self, before, _keys(new), strict=True)))
+
+
+def _old(length: int) -> slice:
+    """The experiments that grow old when there are so many: a piece now and then."""
+    last = length - WHOLE
+    return slice(last - PIECE, last) if last > 0 and not last % PIECE else slice(0)
 
 
 def _entry(node: Experiment) -> Entry:
@@ -164,17 +88,25 @@ class Tree:
         nodes: dict[str, Experiment] = {}
         champion: str | None = None
         ended = 0
+        names: list[str] = []
         for event in events:
             if (node := _changed(nodes, event.body, ended)) is not None:
                 nodes[node.id] = node
                 ended += isinstance(event.body, Analysed)
                 champion = _champion(champion, event.body)
+            if isinstance(event.body, Proposed):
+                names.append(event.body.experiment)
+                nodes.update((each.id, each) for each in to_archive(nodes[name] for name in names[_old(len(names))]))
         return cls(_shelved(nodes.values()), champion)
 
     def with_event(self, event: Event) -> Tree:
         """Return the tree after one more event. Shares the experiments with this one."""
         node = _changed(self.experiments, event.body, self.ended())
-        return self if node is None else self.with_experiments((node,), _champion(self.champion, event.body))
+        if node is None:
+            return self
+        tree = self.with_experiments((node,), _champion(self.champion, event.body))
+        old = tree._all[_old(len(tree))] if isinstance(event.body, Proposed) else ()
+        return tree.with_experiments(to_archive(old), tree.champion) if old else tree
 
     def with_experiments(self, changed: Iterable[Experiment], champion: str | None) -> Tree:
         """Return the tree with another champion and these experiments: new ones at the end, in index order, or others
@@ -187,8 +119,8 @@ class Tree:
                 place = len(row)
                 grown = grown.add(place, _entry(node))
             row, index = row.put(place, node), index.after(old, node)
-            if old is not None and old.proposed is not node.proposed:  # A person edited it.
-                grown = _shelved(row).grown
+            if old is not None and old.proposed is not node.proposed and grown.entries[place] != _entry(node):
+                grown = _shelved(row).grown  # A person edited it.
         return Tree(Shelf(row, grown), champion, index)
 
     def __len__(self) -> int:
@@ -335,21 +267,21 @@ def _changed(nodes: Mapping[str, Experiment], body: Body, ended: int) -> Experim
     if isinstance(body, Proposed):
         return Experiment(id=body.experiment, index=len(nodes), proposed=body)
     if isinstance(body, JobStarted) and body.purpose == "search":
-        node = nodes[body.experiment]
+        node = whole(nodes[body.experiment])
         others = tuple(start for start in node.started if start.job != body.job)
         return replace(node, started=(*others, body))
     if isinstance(body, JobFinished) and body.purpose == "search":
-        node = nodes[body.experiment]
+        node = whole(nodes[body.experiment])
         return replace(node, results=(*node.results, body.result))
     if isinstance(body, Evaluated):
-        return _evaluated(nodes[body.evaluation.experiment], body.evaluation)
+        return _evaluated(whole(nodes[body.evaluation.experiment]), body.evaluation)
     if isinstance(body, Analysed):
-        return replace(nodes[body.experiment], analysis=body.analysis, champion=body.champion, ended=ended)
+        return replace(whole(nodes[body.experiment]), analysis=body.analysis, champion=body.champion, ended=ended)
     if isinstance(body, Pared):
         return nodes[body.experiment]
     if isinstance(body, Decided):
         return _decided(nodes, body)
-    return replace(nodes[body.experiment], tested=body) if isinstance(body, Tested) else None
+    return replace(whole(nodes[body.experiment]), tested=body) if isinstance(body, Tested) else None
 
 
 def _decided(nodes: Mapping[str, Experiment], body: Decided) -> Experiment | None:
@@ -357,7 +289,7 @@ def _decided(nodes: Mapping[str, Experiment], body: Decided) -> Experiment | Non
     wish = body.order.wish
     if not body.took_effect or not isinstance(wish, Approve | Reject | Edit):
         return None
-    node = nodes[wish.experiment]
+    node = whole(nodes[wish.experiment])
     if isinstance(wish, Edit) and body.proposal is not None:
         told = {"proposal": body.proposal, "nominal_s": body.nominal_s, "forecast_s": body.forecast_s}
         node = replace(node, proposed=node.proposed.model_copy(update=told))

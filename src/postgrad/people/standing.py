@@ -43,6 +43,7 @@ class Standing:
         self.barred: dict[frozenset[str], Order] = {}
         self.ideas: dict[str, Decided] = {}
         self._kinds: dict[str, frozenset[str]] = {}
+        self._same: dict[frozenset[str], frozenset[str]] = {}
         self._turns: dict[str, int] = {}
 
     @classmethod
@@ -64,7 +65,8 @@ class Standing:
         """Take in one more event."""
         if isinstance(body, Proposed):
             self.asked = self.asked or bool(body.asks)
-            self._kinds[body.experiment] = kinds_of(body.proposal, body.choice)
+            kinds = kinds_of(body.proposal, body.choice)
+            self._kinds[body.experiment] = self._same.setdefault(kinds, kinds)
             if body.order is not None:
                 self.ideas.pop(body.order, None)
         elif isinstance(body, Reopened):
