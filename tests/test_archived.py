@@ -7,20 +7,33 @@ from itertools import islice
 
 import pytest
 
+from postgrad import events
 from postgrad import tree as trees
 from postgrad.archived import Archived, to_archive, whole
 from postgrad.bench.scale_trees import Growth
-from postgrad.events import Event, JobFinished, Tested
+from postgrad.events import Event, JobFinished
 from postgrad.finished import Finished
 from postgrad.groups import among, by_kind, folded, has_child, those
 from postgrad.research.tuner import BEST, LATEST, _told, alike
 from postgrad.search import legal
 from postgrad.shelf import PIECE
-from postgrad.tree import Experiment, Tree
+from postgrad.tree import Tree
 from postgrad.views import Views
 
 SAID = ("id", "index", "proposed", "started", "results", "evaluation", "select", "analysis", "champion", "tested")
-READ = ("decided", "ended", "parent", "state", "score", "foreseen", "verdict", "cost_s", "waits", "rejection", "failure")
+READ = (
+    "decided",
+    "ended",
+    "parent",
+    "state",
+    "score",
+    "foreseen",
+    "verdict",
+    "cost_s",
+    "waits",
+    "rejection",
+    "failure",
+)
 N = 6 * PIECE
 
 
@@ -31,9 +44,9 @@ def young(monkeypatch: pytest.MonkeyPatch) -> int:
     return PIECE
 
 
-def grown(events: list[Event]) -> Tree:
+def grown(log: list[Event]) -> Tree:
     tree = Tree()
-    for event in events:
+    for event in log:
         tree = tree.with_event(event)
     return tree
 
@@ -51,8 +64,8 @@ def test_an_archived_experiment_says_the_same() -> None:
 
 
 def test_a_tree_archives_what_ended_long_ago(young: int) -> None:
-    events = list(Growth(1).events(N))
-    tree, at_once = grown(events), Tree.from_events(events)
+    log = list(Growth(1).events(N))
+    tree, at_once = grown(log), Tree.from_events(log)
     old = [isinstance(node, Archived) for node in tree.all()]
     assert all(old[: N - 2 * young]) and not any(old[N - young :])
     assert [isinstance(node, Archived) for node in at_once.all()] == old
@@ -61,10 +74,10 @@ def test_a_tree_archives_what_ended_long_ago(young: int) -> None:
 
 
 def test_it_is_the_tree_that_it_would_be(young: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    events = list(Growth(2).events(N))
-    tree = grown(events)
+    log = list(Growth(2).events(N))
+    tree = grown(log)
     monkeypatch.setattr(trees, "WHOLE", 10 * N)
-    plain = grown(events)
+    plain = grown(log)
     assert not any(isinstance(node, Archived) for node in plain.all())
     assert tree == plain and tree.scored() == plain.scored() and tree.failed() == plain.failed()
     for node in islice(plain.all(), 0, None, 50):
@@ -76,17 +89,13 @@ def test_it_is_the_tree_that_it_would_be(young: int, monkeypatch: pytest.MonkeyP
 
 def test_what_happens_to_an_archived_experiment_later(young: int) -> None:
     tree = grown(list(Growth(4).events(N)))
-    before = tree.scored()[0]
-    assert isinstance(tree[before.id], Archived)
-    body = Tested(experiment=before.id, against="e000001", kept=True, champion=before.id, **_looks())
-    after = tree.with_event(Event(seq=10**6, time="", clock=1.0, body=body))
+    before = next(node for node in tree.scored() if isinstance(node, Archived))
+    body = events.Tested(
+        experiment=before.id, against="e000001", difference=None, level=0.05, kept=True, champion=before.id
+    )
+    after = tree.with_event(Event(seq=10**6, at=0.0, clock=1.0, body=body))
     assert after[before.id].verdict == "keep" and after[before.id].tested == body
     assert after.champion == before.id and after.shelf.grown is tree.shelf.grown
-
-
-def _looks() -> dict[str, object]:
-    fields = Tested.model_fields
-    return {name: fields[name].default for name in fields if not fields[name].is_required() and name != "kept"}
 
 
 def test_views_let_go_of_what_is_archived(young: int) -> None:
@@ -126,16 +135,13 @@ def test_ended_jobs_are_read_off_the_tree() -> None:
     for node in tree.all():
         own = [body.result for body in plain.values() if body.experiment == node.id]
         assert finished.of(node.id, "search") == own and finished.of(node.id, "select") == []
-    final = JobFinished(job="e0001-sealed", experiment="e000001", purpose="sealed", result=own[0] if own else _any(plain))
+    some = next(iter(plain.values())).result
+    final = JobFinished(job="e0001-sealed", experiment="e000001", purpose="sealed", result=some)
     finished.add(final)
     assert list(finished.apart()) == [final] and finished["e0001-sealed"] is final
     failed = next(body.result for body in plain.values() if body.result.failure)
     finished.add(final.model_copy(update={"result": failed}))
     assert not finished.served("e0001-sealed") and finished.of("e000001", "sealed") == [failed]
-
-
-def _any(plain: dict[str, JobFinished]) -> object:
-    return next(iter(plain.values())).result
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -170,13 +176,10 @@ def test_a_study_holds_the_best_and_the_latest() -> None:
     told = _told(tree, recipe)
     scored = [node for node in own if node.score is not None]
     best = sorted(scored, key=lambda node: (-(node.score or 0.0), node.index))[:BEST]
-    assert told == sorted({*best, *own[-LATEST:]}, key=_index) and len(told) <= BEST + LATEST
+    wanted = {node.id for node in (*best, *own[-LATEST:])}
+    assert [node.id for node in told] == sorted(wanted) and len(told) <= BEST + LATEST
     few = next(n for n in tree.all() if len(alike(tree, n.proposed.proposal.recipe)) < LATEST)
     assert tuple(_told(tree, few.proposed.proposal.recipe)) == alike(tree, few.proposed.proposal.recipe)
-
-
-def _index(node: Experiment) -> int:
-    return node.index
 
 
 def test_only_what_has_ended_is_archived() -> None:

@@ -9,7 +9,7 @@ from statistics import median
 from postgrad.records import JobResult
 
 # Jobs that are looked back on.
-LAST = 20
+LAST, MANY = 20, 500
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Speed:
     nominal_s: float
 
 
+def _many() -> deque[float]:
+    return deque(maxlen=MANY)
+
+
 class Pace:
     """What was measured so far."""
 
@@ -27,7 +31,7 @@ class Pace:
         self._reserved: dict[str, float] = {}
         self._all: deque[Speed] = deque(maxlen=LAST)
         self._of: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LAST))
-        self._measured: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self._measured: dict[str, dict[str, deque[float]]] = defaultdict(lambda: defaultdict(_many))
 
     def started(self, job: str, nominal_s: float) -> None:
         """A job has begun for which so much was reckoned."""
@@ -57,6 +61,6 @@ class Pace:
         return median(own) if own else self.overall()
 
     def calibration(self, backend: str) -> dict[str, float]:
-        """What jobs of this backend measured for later ones: the median of each number."""
+        """What jobs of this backend measured for later ones: the median of each number, over many jobs."""
         found = self._measured.get(backend, {})
         return {name: median(values) for name, values in sorted(found.items())}

@@ -7,16 +7,18 @@ the untouched encoder and TF-IDF err on different inputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 from typing import Iterable, Iterator, Mapping
 
 from postgrad.records import Prior, Recipe, Stage, TaskSpec
 from postgrad.research import edit, hub
+from postgrad.research.ideas import changed
 from postgrad.research.language import STANDS_IN, STARTS, lm_recipe, speaks
 from postgrad.research.learning import Belief, prior_of
 from postgrad.research.moves import plays_of
-from postgrad.research.play import CLASSIC, FROZEN, TUNED
+from postgrad.research.play import CLASSIC, FROZEN, TUNED, Play
 
 #: What a starting point is believed to gain over the classic reference before any run.
 DRAFT_PRIOR = Belief(0.02, 0.05)
@@ -82,6 +84,22 @@ def best_first(found: Iterable[Draft], priors: Mapping[str, Prior]) -> list[Draf
     return sorted(found, key=lambda draft: -prior_of(draft.kind, DRAFT_PRIOR, priors).mean)
 
 
+@dataclass(frozen=True)
+class _About:
+    """A recipe of a task, as a key; the task object is held so that its id stays its own."""
+
+    hash: str
+    about: int
+    recipe: Recipe = field(compare=False)
+    task: TaskSpec = field(compare=False)
+
+
+@lru_cache(maxsize=edit.REMEMBERED)
+def _fitting(about: _About) -> tuple[Play, ...]:
+    """The plays that apply to a recipe."""
+    return tuple(play for play in plays_of(about.task) if play.applies(about.recipe, about.task))
+
+
 def starting_points(task: TaskSpec, rng: Random, priors: Mapping[str, Prior] | None = None) -> Iterator[Draft]:
     """The fixed ones of every base model, then composed ones: a fixed one with two or more moves at once. Of one base
     model's, those that finished runs found best come first."""
@@ -91,10 +109,10 @@ def starting_points(task: TaskSpec, rng: Random, priors: Mapping[str, Prior] | N
         draft = rng.choice(fixed)
         recipe, words = draft.recipe, [draft.change]
         for _ in range(rng.randint(2, MOST_CHANGES)):
-            fitting = [play for play in plays_of(task) if play.applies(recipe, task)]
+            fitting = _fitting(_About(recipe.hash, id(task), recipe, task))
             if not fitting:
                 break
             play = rng.choice(fitting)
-            recipe = play.apply(recipe, task)
+            recipe = changed(play, recipe, task) or recipe
             words.append(play.change)
         yield Draft("draft.composed", "; ".join(words), recipe)

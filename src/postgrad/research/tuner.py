@@ -14,15 +14,16 @@ from typing import Any, Iterator, Mapping, Sequence
 from postgrad.groups import among, folded
 from postgrad.records import Dimension, Recipe, Value
 from postgrad.research.edit import full_params, get_path, space_of, structure_of, valid, with_numbers
-from postgrad.search.trials import study, trial
+from postgrad.search.trials import by_chance, study, trial
 from postgrad.shelf import Group
 from postgrad.tree import Experiment, Tree
 
 STARTUP_TRIALS = 2
 MOST_NUMBERS = 3
-TRIALS = 12
+# Numbers that TPE is asked for, and those by chance where all of them were tried: asking it takes milliseconds.
+ASKED, BY_CHANCE = 3, 8
 # The experiments that a study holds: of the best, TPE looks at 25 at most, and the rest say where not to look.
-BEST, LATEST = 25, 100
+BEST, LATEST = 25, 75
 # The best of a structure: (score, lowest first; index).
 Best = tuple[tuple[float, int], ...]
 
@@ -51,8 +52,11 @@ def placed(tree: Tree, recipe: Recipe, ranges: Mapping[str, Dimension], rng: Ran
         for path in moved
     }
     trials = [trial(node.state, node.score, n, distributions) for node, n in zip(known, numbers, strict=True)]
-    asked = study(trials, rng.getrandbits(31), STARTUP_TRIALS)
-    for _ in range(TRIALS):
+    seed = rng.getrandbits(31)
+    asked = study(trials, seed, STARTUP_TRIALS)
+    for draw in range(ASKED + BY_CHANCE):
+        if draw == ASKED:
+            asked.sampler = by_chance(seed)
         values = asked.ask(distributions).params
         yield with_numbers(recipe, {path: _short(value) for path, value in values.items()})
 
