@@ -42,7 +42,7 @@ class Number(NamedTuple):
 
     def at(self, place: float) -> Value:
         """The value at a place among features."""
-        return _valued(self.dimension, 0.5 + (place - 0.5) / self.weight)
+        return valued(self.dimension, 0.5 + (place - 0.5) / self.weight)
 
     def put(self, value: Value, parts: dict[str, float], numbers: dict[str, float]) -> None:
         """Write a value into features, in place of the recipe's own."""
@@ -77,8 +77,10 @@ def _place(dimension: Dimension, value: Any) -> float:
     return float(min(1 + BEYOND, max(-BEYOND, (value - low) / (high - low))))
 
 
-def _valued(dimension: Dimension, place: float) -> Value:
-    """The number at a place in its range, to three digits: more than a score can tell apart."""
+def valued(dimension: Dimension, place: float) -> Value:
+    """The choice or number at a place in its range, to three digits: more than a score can tell apart."""
+    if dimension.choices:
+        return dimension.choices[min(len(dimension.choices) - 1, int(place * len(dimension.choices)))]
     low, high, place = dimension.low, dimension.high, min(1.0, max(0.0, place))
     value = exp(log(low) + place * (log(high) - log(low))) if dimension.log else low + place * (high - low)
     return round(value) if dimension.integer else float(min(high, max(low, float(f"{value:.3g}"))))

@@ -14,13 +14,15 @@ from typing import Any, Iterator, Mapping, Sequence
 from postgrad.groups import among, folded
 from postgrad.records import Dimension, Recipe, Value
 from postgrad.research.edit import full_params, get_path, space_of, structure_of, valid, with_numbers
-from postgrad.search.trials import by_chance, study, trial
+from postgrad.research.features import valued
+from postgrad.search.trials import study, trial
 from postgrad.shelf import Group
 from postgrad.tree import Experiment, Tree
 
 STARTUP_TRIALS = 2
 MOST_NUMBERS = 3
-# Numbers that TPE is asked for, and those by chance where all of them were tried: asking it takes milliseconds.
+# Recipes that TPE is asked for, and those by chance where all of them were tried: asking it takes milliseconds, and it
+# says the same again where little is left to try.
 ASKED, BY_CHANCE = 3, 8
 # The experiments that a study holds: of the best, TPE looks at 25 at most, and the rest say where not to look.
 BEST, LATEST = 25, 75
@@ -33,11 +35,14 @@ def suggestions(tree: Tree, recipe: Recipe, rng: Random) -> Iterator[Recipe]:
 
     At most `MOST_NUMBERS` numbers, drawn by chance, are moved at a time and the others stay as the recipe has them. A
     run affords a handful of tries for a structure: simulated, moving all fifteen numbers of an ensemble at once gained
-    half as much in 20 tries where the starting numbers were good, and a tenth more where they were arbitrary.
+    half as much in 20 tries where the starting numbers were good, and a tenth more where they were arbitrary. The last
+    ones, for when all before them were tried, move every number to a place by chance.
     """
     whole = space_of(recipe)
     moved = sorted(rng.sample(sorted(whole), min(MOST_NUMBERS, len(whole))))
     yield from placed(tree, recipe, {path: whole[path] for path in moved}, rng)
+    for _ in range(BY_CHANCE if whole else 0):
+        yield with_numbers(recipe, {path: valued(whole[path], rng.random()) for path in sorted(whole)})
 
 
 def placed(tree: Tree, recipe: Recipe, ranges: Mapping[str, Dimension], rng: Random) -> Iterator[Recipe]:
@@ -52,11 +57,8 @@ def placed(tree: Tree, recipe: Recipe, ranges: Mapping[str, Dimension], rng: Ran
         for path in moved
     }
     trials = [trial(node.state, node.score, n, distributions) for node, n in zip(known, numbers, strict=True)]
-    seed = rng.getrandbits(31)
-    asked = study(trials, seed, STARTUP_TRIALS)
-    for draw in range(ASKED + BY_CHANCE):
-        if draw == ASKED:
-            asked.sampler = by_chance(seed)
+    asked = study(trials, rng.getrandbits(31), STARTUP_TRIALS)
+    for _ in range(ASKED):
         values = asked.ask(distributions).params
         yield with_numbers(recipe, {path: _short(value) for path, value in values.items()})
 

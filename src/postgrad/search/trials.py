@@ -37,13 +37,6 @@ def study(trials: Iterable[Any], seed: int, n_startup: int, multivariate: bool =
     return made
 
 
-def by_chance(seed: int) -> Any:
-    """A sampler that looks at no trials."""
-    import optuna
-
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
 def trial(state: State, score: float | None, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> Any:
     """An experiment as a trial. It may be added to many studies, and nobody may change it."""
     from optuna.trial import TrialState, create_trial
