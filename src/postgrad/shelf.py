@@ -196,6 +196,12 @@ class Among(Sequence[T], Generic[T]):
         """The place in the row of an entry of these, or of a longer row's."""
         return self._places[at]
 
+    def since(self, at: int) -> Iterator[tuple[int, T]]:
+        """The entries from this one on, each with its place in the row."""
+        pieces = self._row._pieces
+        for place in islice(self._places, at, self._length):
+            yield place, pieces[place // PIECE][place % PIECE]
+
     def __eq__(self, other: object) -> bool:
         return _same(self, other)
 
@@ -333,10 +339,13 @@ class Shelf(Mapping[str, T], Generic[T]):
         known = self.grown.folds.get(name)
         if known is not None and among.place(known[0] - 1) < settled:  # Else they were asked of a longer row.
             done, value = known
-        for at in range(done, len(among)):
-            value = step(value, among[at])
-            if among.place(at) < settled:
-                self.grown.folds[name] = (at + 1, value)
+        last = done
+        for place, entry in among.since(done):
+            if place < settled:
+                last, value = last + 1, step(value, entry)
+                self.grown.folds[name] = (last, value)
+            else:
+                value = step(value, entry)
         return value
 
 

@@ -44,7 +44,7 @@ class Playbook:
         return _proposal(ask, Move.DRAFT, _last_resort(ask))
 
     def _order(self, ask: Ask) -> list[tuple[Move, Ask]]:
-        """Moves in the order they are tried, each with the experiment it is tried on."""
+        """Moves in the order they are tried, each with the experiment it is tried on, and each once."""
         order = [(ask.choice.move, ask)]
         if ask.parent is not None:
             here = ask.about(ask.parent, Move.IMPROVE)
@@ -54,7 +54,7 @@ class Playbook:
         if leader is not None:
             there = ask.about(leader, Move.IMPROVE)
             order += [(Move.IMPROVE, there), (Move.TUNE, there), (Move.REPLICATE, there)]
-        return order
+        return list({(move, about.choice.parent): (move, about) for move, about in reversed(order)}.values())[::-1]
 
 
 def draft(ask: Ask) -> Idea | None:

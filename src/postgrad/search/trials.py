@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import warnings
 from copy import copy
+from datetime import datetime
 from functools import cache
 from math import isfinite
 from typing import Any, Iterable, Mapping
 
 from postgrad.tree import State
+
+# A trial has a time, which nobody looks at.
+WHEN = datetime(2000, 1, 1)
 
 
 def study(trials: Iterable[Any], seed: int, n_startup: int, multivariate: bool = True, group: bool = False) -> Any:
@@ -39,7 +43,7 @@ def study(trials: Iterable[Any], seed: int, n_startup: int, multivariate: bool =
 
 def trial(state: State, score: float | None, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> Any:
     """An experiment as a trial. It may be added to many studies, and nobody may change it."""
-    from optuna.trial import TrialState, create_trial
+    from optuna.trial import TrialState
 
     states = {
         State.DONE: TrialState.COMPLETE,
@@ -51,21 +55,31 @@ def trial(state: State, score: float | None, params: Mapping[str, Any], distribu
     found = states[state]
     if found is TrialState.COMPLETE and (score is None or not isfinite(score)):
         found, score = TrialState.FAIL, None
-    made = create_trial(state=found, value=score, params=dict(params), distributions=dict(distributions))
-    made.__class__ = _shared_trial()
-    return made
+    return _shared_trial()(
+        number=-1,
+        trial_id=-1,
+        state=found,
+        value=score,
+        datetime_start=WHEN,
+        datetime_complete=WHEN if found.is_finished() else None,
+        params=dict(params),
+        distributions=dict(distributions),
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
 
 
 @cache
 def _shared_trial() -> Any:
-    """A trial that is not copied deeply, nor checked again, when it is added to a study: that took most of the time of
-    a suggestion, and nobody changes these."""
+    """A trial that is not copied deeply, nor checked, when it is added to a study: that took most of the time of a
+    suggestion, nobody changes these, and they are made of what was checked."""
     from optuna.trial import FrozenTrial
 
     def shallow(self: Any, memo: dict[int, Any]) -> Any:
         return copy(self)
 
     def checked(self: Any) -> None:
-        """`create_trial` has checked it."""
+        """What it is made of was checked."""
 
     return type("SharedTrial", (FrozenTrial,), {"__deepcopy__": shallow, "_validate": checked})
