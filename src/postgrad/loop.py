@@ -39,8 +39,8 @@ from postgrad.scoring import evaluate_search
 from postgrad.scripts.stopping import Stopper
 from postgrad.seal import seal
 from postgrad.session import Job, Session
-from postgrad.side_by_side import side_by_side
-from postgrad.spending import stop, unbounded
+from postgrad.side_by_side import apart, side_by_side
+from postgrad.spending import stop
 from postgrad.tester import Tester
 from postgrad.tree import Experiment, Tree
 from postgrad.views import Views
@@ -70,6 +70,8 @@ class Loop:
     pause: Callable[[float], None] = time.sleep
     running: dict[str, tuple[Job, RunningJob]] = field(default_factory=dict)
     _reserve: tuple[int, float] | None = None
+    # The experiment that waits for all others: nothing new came of what its turn had shown of them.
+    _waits: int = -1
 
     def __post_init__(self) -> None:
         self.desk = Desk(self.session, lambda: self.control.finish)
@@ -81,7 +83,7 @@ class Loop:
         if session.prepared is None:
             self.tick("preparing data", ())
             prepare(session, lambda line: self.tick(line, ()))
-        rebuild(session, self.run_apart)
+        rebuild(session, lambda jobs, phase: apart(session, jobs, lambda handles: self.tick(phase, handles)))
         self.referee = Referee(session, session.store.in_order())
         self.parer = Parer(session, self.referee)
         self.tester = Tester(session, self.referee, self.running, self._reserve_s)
@@ -176,6 +178,8 @@ class Loop:
     def _step(self, index: int) -> Step:
         if reason := self._over(index):
             return self._unless_asked(reason)
+        if index == self._waits and self.session.tree.pending():
+            return None
         if self.chooser.question is None:
             chosen = self._chosen(index)
             if not isinstance(chosen, Choice):
@@ -228,7 +232,10 @@ class Loop:
         assert question is not None
         proposal, answered = found
         if self.chooser.tells_nothing(proposal):
-            return None if session.tree.pending() else "nothing new can be paid with what is left"
+            if question.shown >= session.tree.ended() and not session.tree.pending():
+                return "nothing new can be paid with what is left"
+            self._waits = index
+            return True
         asks = self.desk.asks(proposal)
         self._append(index, proposal, answered, question.view.champion, asks=asks, shown=question.shown)
         return True
@@ -268,6 +275,8 @@ class Loop:
         if index < len(tree):
             shown = tree.all()[index].proposed.shown
             return index - self.lookahead + 1 if shown is None else shown
+        if index == self._waits:
+            return tree.ended()
         return index - self.lookahead + 1 - (len(tree.waiting()) if self.session.standing.asked else 0)
 
     def _reference(self, index: int) -> None:
@@ -306,7 +315,7 @@ class Loop:
                 nominal_s=session.nominal_s(proposal.recipe, session.plan.search),
                 asks=asks,
                 forecast_s=self.desk.forecast_s(proposal) if asks else None,
-                shown=shown if session.standing.asked else None,
+                shown=shown if session.standing.asked or index == self._waits else None,
                 order=order,
             )
         )
@@ -357,20 +366,6 @@ class Loop:
         session = self.session
         owed = [job for job in jobs if not session.finished.served(job.id)]
         side_by_side(session, owed, session.start, session.finish, lambda jobs: self.tick(phase, jobs))
-
-    def run_apart(self, jobs: Sequence[Job], phase: str = "extra jobs") -> dict[str, JobResult]:
-        """Run jobs that are not part of the run: nothing is recorded, only the output files are kept."""
-        results: dict[str, JobResult] = {}
-        session = self.session
-
-        def start(job: Job) -> RunningJob:
-            return session.executor.start(unbounded(session.job_spec(job), session), session.inputs(job))
-
-        def finish(job: Job, result: JobResult) -> None:
-            results[job.id] = result
-
-        side_by_side(session, jobs, start, finish, lambda running: self.tick(phase, running))
-        return results
 
     # --- evaluate and analyse -------------------------------------------------------------------------------------
 

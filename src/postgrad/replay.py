@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from postgrad.errors import PostgradError, UserError
 from postgrad.evaluate.sealed import agreement
-from postgrad.loop import Loop
 from postgrad.records import Record
 from postgrad.seal import sealed_job
 from postgrad.session import Session
+from postgrad.side_by_side import apart
 
 TOLERANCE = 1e-4
 
@@ -38,7 +38,7 @@ def replay_champion(session: Session) -> Replay:
         raise UserError(f"{session.run} has no certified champion yet. Finish it with: postgrad resume {session.run}")
     champion = sealed.read.scores[0]
     job = sealed_job(session, champion.experiment, save_model=False)
-    result = Loop(session).run_apart([job], "replaying")[job.id]
+    result = apart(session, [job])[job.id]
     if result.failure is not None:
         raise PostgradError(f"The champion could not be trained again: {result.failure.message}")
     before, now = session.outputs(champion.outputs), session.outputs(result.units[0].outputs)

@@ -1,4 +1,4 @@
-"""Jobs that share the workers, from start to end. It records nothing: who calls it does."""
+"""Jobs that share the workers, from start to end. Nothing is recorded here."""
 
 from __future__ import annotations
 
@@ -9,8 +9,29 @@ from postgrad.execute.executor import RunningJob
 from postgrad.packing import fits
 from postgrad.records import JobResult
 from postgrad.session import Job, Session
+from postgrad.spending import unbounded
 
 POLL_S = 0.02
+
+
+def unseen(handles: Sequence[RunningJob]) -> None:
+    """Nobody looks at these jobs."""
+
+
+def apart(
+    session: Session, jobs: Sequence[Job], tick: Callable[[Sequence[RunningJob]], None] = unseen
+) -> dict[str, JobResult]:
+    """Run jobs that are not part of the run: only their output files are kept. Job -> what it gave back."""
+    results: dict[str, JobResult] = {}
+
+    def start(job: Job) -> RunningJob:
+        return session.executor.start(unbounded(session.job_spec(job), session), session.inputs(job))
+
+    def finish(job: Job, result: JobResult) -> None:
+        results[job.id] = result
+
+    side_by_side(session, jobs, start, finish, tick)
+    return results
 
 
 def side_by_side(

@@ -22,7 +22,6 @@ from postgrad.errors import PostgradError, UserError, near_miss
 from postgrad.evaluate.sealed import Questions, sealed_items
 from postgrad.evaluate.statistics import difference, estimate
 from postgrad.evaluate.statistics.relative_gain import RelativeGain, relative_gain
-from postgrad.loop import Loop
 from postgrad.metrics import metric_of
 from postgrad.metrics.items import Items
 from postgrad.prepare import load_parts
@@ -31,6 +30,7 @@ from postgrad.research.references import reference_recipes
 from postgrad.runner import drive, opened, resume_event, start_run
 from postgrad.seal import sealed_job
 from postgrad.session import Session, run_started
+from postgrad.side_by_side import apart
 from postgrad.spec import load_task
 from postgrad.store.sqlite import SqliteStore
 
@@ -232,7 +232,7 @@ def _asked_afterwards(
     owed = {role: job for role, job in jobs.items() if role not in done}
     if owed:
         say(f"  asking afterwards: {', '.join(owed)}")
-        results = Loop(session).run_apart(list(owed.values()))
+        results = apart(session, list(owed.values()))
         done |= {role: results[job.id] for role, job in owed.items()}
     failures = {role: result.failure.message for role, result in done.items() if result.failure is not None}
     answered = {role: result.units[0].outputs for role, result in done.items() if role not in failures}

@@ -23,12 +23,12 @@ from postgrad.errors import PostgradError, UserError
 from postgrad.evaluate.evaluator import UnitOutputs, all_metrics, read_outputs
 from postgrad.evaluate.sealed import Questions, sealed_items
 from postgrad.events import Event
-from postgrad.loop import Loop
 from postgrad.metrics.items import Items
 from postgrad.records import DataSpec, EngineSpec, Row, SearchSpec, TaskSpec
 from postgrad.runner import drive, opened, resume_event, start_run
 from postgrad.seal import sealed_job
 from postgrad.session import Session, run_started
+from postgrad.side_by_side import apart
 from postgrad.spec.keys import DEFAULT_BASE_MODEL
 from postgrad.store.sqlite import SqliteStore
 
@@ -221,7 +221,7 @@ def _answers(
             f"{name}/{seed}": sealed_job(session, name, save_model=False, seed=seed)
             for name, seed in owed[start : start + size]
         }
-        results = Loop(session).run_apart(list(jobs.values()))
+        results = apart(session, list(jobs.values()))
         for key, job in jobs.items():
             if results[job.id].failure is None:
                 known[key] = results[job.id].units[0].outputs

@@ -54,7 +54,10 @@ class Playbook:
         if leader is not None:
             there = ask.about(leader, Move.IMPROVE)
             order += [(Move.IMPROVE, there), (Move.TUNE, there), (Move.REPLICATE, there)]
-        return list({(move, about.choice.parent): (move, about) for move, about in reversed(order)}.values())[::-1]
+        once: dict[tuple[Move, str | None], tuple[Move, Ask]] = {}
+        for move, about in order:
+            once.setdefault((move, about.choice.parent), (move, about))
+        return list(once.values())
 
 
 def draft(ask: Ask) -> Idea | None:
