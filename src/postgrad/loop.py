@@ -269,15 +269,20 @@ class Loop:
         return tree.as_of(shown) if self.session.standing.asked else self.views.view(tree, shown)
 
     def _shown(self, index: int) -> int:
-        """How many experiments have to have ended, and are shown, when this one is chosen. What waits for a person
-        holds up nothing else."""
-        tree = self.session.tree
+        """How many experiments have to have ended, and are shown, when this one is chosen: never fewer than the one
+        before it was shown. What waits for a person holds up nothing else."""
+        tree, usual = self.session.tree, self._usually(index)
         if index < len(tree):
             shown = tree.all()[index].proposed.shown
-            return index - self.lookahead + 1 if shown is None else shown
+            return usual if shown is None else shown
         if index == self._waits:
             return tree.ended()
-        return index - self.lookahead + 1 - (len(tree.waiting()) if self.session.standing.asked else 0)
+        if self.session.standing.asked:
+            return usual - len(tree.waiting())
+        return max(usual, tree.all()[index - 1].proposed.shown or 0) if index else usual
+
+    def _usually(self, index: int) -> int:
+        return index - self.lookahead + 1
 
     def _reference(self, index: int) -> None:
         """The constant answer, the cheapest classic model and the untouched base model come first."""
@@ -315,7 +320,7 @@ class Loop:
                 nominal_s=session.nominal_s(proposal.recipe, session.plan.search),
                 asks=asks,
                 forecast_s=self.desk.forecast_s(proposal) if asks else None,
-                shown=shown if session.standing.asked or index == self._waits else None,
+                shown=shown if session.standing.asked or shown > max(0, self._usually(index)) else None,
                 order=order,
             )
         )
