@@ -22,6 +22,7 @@ from postgrad.evaluate.statistics.known import held
 from postgrad.events import Event
 from postgrad.records import Choice, Estimate, Move, Recipe, Stage
 from postgrad.records.base import lean
+from postgrad.research import drafts
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Tree
 
@@ -50,6 +51,27 @@ def played(folder: Path, experiments: int, workers: int, stop: int | None = None
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return played(tmp_path_factory.mktemp("whole"), 40, 8)
+
+
+@pytest.mark.parametrize("stop", [None, 60, 90])
+def test_where_nothing_is_new_it_waits_and_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int | None
+) -> None:
+    """Many workers ask before the first result shows, and there are few starting points: that ends no run."""
+    monkeypatch.setattr(drafts, "COMPOSED", 0)
+    if stop is not None:
+        played(tmp_path / "run", 40, 8, stop)
+    tree = played(tmp_path / "run", 40, 8).session.tree
+    assert len(tree) == 40 and all(node.analysis for node in tree.all())
+    shown = [node.proposed.shown for node in tree.all()]
+    late = next(place for place, number in enumerate(shown) if number is not None)
+    assert shown[late] == late < 2 * 8 - 1, "it saw all before it"
+    first = [found for found in shown[late:] if found is not None]
+    assert first == sorted(first) and len(first) > 1, "those after it see no less"
+    assert all(found is None for found in shown[late + len(first) :]), "then it is as it always is"
+    if stop is not None:
+        plain = played(tmp_path / "plain", 40, 8).session.tree
+        assert [node.proposed for node in tree.all()] == [node.proposed for node in plain.all()]
 
 
 def test_a_simulated_run_is_a_run(whole: Run) -> None:
