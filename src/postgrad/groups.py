@@ -31,12 +31,13 @@ def among(tree: Tree, group: Group[Experiment]) -> Sequence[Experiment]:
 
 
 def folded(tree: Tree, group: Group[Experiment], key: Hashable, start: T, step: Callable[[T, Experiment], T]) -> T:
-    """What the experiments of a group come to, taken in one after the other in index order.
+    """What the experiments of a group that have ended come to, taken in one after the other in index order.
 
     Args:
-        key: names start and step. What they make of experiments that have ended is remembered.
+        key: names start and step, which takes no notice of one that has not ended.
     """
-    return tree.shelf.folded(group, key, tree.closed(), start, step)
+    closed = tree.closed()
+    return tree.shelf.folded(group, key, closed, closed if tree.ended() == closed else len(tree), start, step)
 
 
 def has_child(tree: Tree, parent: str, kind: str) -> bool:

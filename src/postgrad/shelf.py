@@ -327,9 +327,9 @@ class Shelf(Mapping[str, T], Generic[T]):
                 grown.groups[group.key] = len(self.row), found
         return Among(self.row, found.get(group.name, ()))
 
-    def folded(self, group: Group[T], key: Hashable, settled: int, start: V, step: Callable[[V, T], V]) -> V:
-        """What the entries of a group come to, taken in one after the other in order. Of the first `settled` entries,
-        which are what they are for good, each is gone through once, whoever asks under this key.
+    def folded(self, group: Group[T], key: Hashable, settled: int, last: int, start: V, step: Callable[[V, T], V]) -> V:
+        """What the first `last` entries come to, those of a group taken in one after the other in order. Of the first
+        `settled`, which are what they are for good, each is gone through once, whoever asks under this key.
 
         Args:
             key: names start and step.
@@ -339,13 +339,13 @@ class Shelf(Mapping[str, T], Generic[T]):
         known = self.grown.folds.get(name)
         if known is not None and among.place(known[0] - 1) < settled:  # Else they were asked of a longer row.
             done, value = known
-        last = done
         for place, entry in among.since(done):
+            if place >= last:
+                break
+            value = step(value, entry)
             if place < settled:
-                last, value = last + 1, step(value, entry)
-                self.grown.folds[name] = (last, value)
-            else:
-                value = step(value, entry)
+                done += 1
+                self.grown.folds[name] = (done, value)
         return value
 
 

@@ -23,7 +23,7 @@ STARTUP_TRIALS = 2
 MOST_NUMBERS = 3
 # Recipes that TPE is asked for, and those by chance where all of them were tried: asking it takes milliseconds, and it
 # says the same again where little is left to try.
-ASKED, BY_CHANCE = 3, 8
+ASKED, BY_CHANCE = 2, 8
 # The experiments that a study holds: of the best, TPE looks at 25 at most, and the rest say where not to look.
 BEST, LATEST = 25, 75
 # The best of a structure: (score, lowest first; index).
