@@ -8,11 +8,12 @@ import re
 import shutil
 import signal
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
+import psutil
 import pytest
 
 from postgrad.engines import hardware
@@ -446,6 +447,29 @@ def test_a_run_that_recorded_no_hardware_is_held_to_the_machine_that_it_began_on
             return
         with pytest.raises(UserError, match="cores 999, and here is system"):
             same_machine(store, engine)
+
+
+@pytest.mark.parametrize("program", ["train.py", "referee.py"])
+def test_what_is_killed_from_outside_begins_anew_once(tmp_path: Path, program: str) -> None:
+    slow = f"import time\ntime.sleep(1.5)\n{TRAIN}"
+    more = {"referee.py": f"import time\ntime.sleep(1.5)\n{REFEREE}"}
+    folder, shot = run_of(tmp_path, task_of(tmp_path, slow, budget="2 experiments", more=more)), set[int]()
+
+    def strike(phase: str, jobs: Sequence[RunningJob]) -> None:
+        most = 1 if jobs and jobs[0].experiment == "e0000" else 3  # The second time it is a failure.
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                trains = process.name().startswith("python") and program in process.cmdline()
+                if trains and phase in ("searching", "last experiments") and len(shot) < most:
+                    process.kill()
+                    shot.add(process.pid)
+
+    with opened(SqliteStore.open(folder, write=True)) as session:
+        drive(session, tick=strike)
+        (first,), (second,) = session.results("e0000", "search"), session.results("e0001", "search")
+    assert len(shot) == 3
+    assert first.failure is None and first.units and first.usage.wall_s > 3.0, "both attempts are paid for"
+    assert second.failure is not None and "SIGKILL" in second.failure.message
 
 
 def test_what_a_lost_attempt_ran_on_and_left_behind_decides_nothing(

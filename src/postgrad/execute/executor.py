@@ -23,7 +23,7 @@ from postgrad.execute.answers import questions
 from postgrad.execute.collect import Collected, Collector, Fingerprint, Handed, isolation
 from postgrad.execute.files import Refused, plain_text, read_regular, remove_tree
 from postgrad.execute.forms import form_of
-from postgrad.records import Failure, JobResult, JobSpec, Row, Unit, Usage
+from postgrad.records import Failure, JobResult, JobSpec, Limits, Row, Unit, Usage
 from postgrad.records.job import sum_of
 from postgrad.store.artifacts import Artifacts
 
@@ -82,13 +82,11 @@ class RunningJob:
         return self._result
 
     def _begun_again(self, ended: Exit) -> bool:
-        """Let a job that was killed from outside go on where it was, once: that is no fault of its recipe. One that had
-        half of its memory was most likely killed for that, and would be again."""
-        limits, used = self.spec.limits, ended.usage
-        shot = ended.cause is None and ended.code == -signal.SIGKILL and not ended.refused
-        if not shot or self._before is not None or limits.allowed or used.max_rss_mb > limits.memory_mb / 2:
+        """Let a job that was killed from outside go on where it was, once: that is no fault of its recipe."""
+        limits = self.spec.limits
+        if self._before is not None or not killed_from_outside(ended, limits):
             return False
-        self._before = used
+        self._before = ended.usage
         remove_tree(self._folder / REMOTE)  # To an engine it is a new job, with what the last one had kept.
         self._handle = self._executor.engine.start(self._folder, limits)
         return True
@@ -246,6 +244,13 @@ class Executor:
     def clear(self) -> None:
         """Remove the folders of jobs that were stopped and will not go on. None may be running."""
         remove_tree(self.scratch)
+
+
+def killed_from_outside(ended: Exit, limits: Limits) -> bool:
+    """True of a job that may be started once more: nothing that it did ended it, and no budget holds it to what it has
+    used. One that had half of its memory was most likely killed for that, and would be again."""
+    shot = ended.cause is None and ended.code == -signal.SIGKILL and not ended.refused
+    return shot and limits.allowed is None and ended.usage.max_rss_mb <= limits.memory_mb / 2
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Mapping, Sequence
 
 from postgrad.engines.base import Engine, Exit, Handle
 from postgrad.execute.collect import REFUSED, TAIL_BYTES, TAIL_LINES, bad_end, isolation
-from postgrad.execute.executor import Executor, Inputs, RunningJob, explained
+from postgrad.execute.executor import Executor, Inputs, RunningJob, explained, killed_from_outside
 from postgrad.execute.files import Refused, plain_text, read_regular, read_tail, remove_tree
 from postgrad.records import Failure, JobResult, JobSpec, Race, ScriptSpec, UnitResult, Usage
 from postgrad.scripts.curve import Curve
@@ -48,7 +48,7 @@ class RunningScript(RunningJob):
         self._tree = str(spec.recipe.stage.params.get("tree", "")) or executor.workspace.baseline
         self._result: JobResult | None = None
         self._ran: Exit | None = None
-        self._used = Usage()
+        self._used, self._again = Usage(), False
         self._known: Mapping[str, tuple[int, str]] = {}
         # What else the machine did: within a fixed time, a busy machine trains less.
         self._beside = {"load_at_start": round(os.getloadavg()[0], 2)}
@@ -62,12 +62,26 @@ class RunningScript(RunningJob):
                 ended = self._handle.wait(timeout)
                 if ended is None and self._ran is None and self._of.watched:
                     self.curve.look()
-                if ended is not None:
+                if ended is not None and not self._begun_again(ended):
                     self._used = self._used.plus(ended.usage)
                     self._result = self._measured(ended) if self._ran else self._ended(ended)
                 if self._result is not None:
                     remove_tree(self._folder)
         return self._result
+
+    def _begun_again(self, ended: Exit) -> bool:
+        """Let a script, or its referee, that was killed from outside begin anew, once."""
+        if self._again or not killed_from_outside(ended, self.spec.limits):
+            return False
+        self._again = True
+        if self._ran is None:
+            self._handle = self._begin()
+        else:
+            remove_tree(self._folder / "referee")
+            if self._judge(self._folder / "run" / CHECKOUT) is not None:
+                return False
+        self._used = self._used.plus(ended.usage)
+        return True
 
     def stop(self) -> None:
         """End what runs. Idempotent."""
@@ -79,7 +93,7 @@ class RunningScript(RunningJob):
         with explained(self.spec.job):
             self._handle.stop()
             ended = self._handle.wait(0.0)
-            usage = ended.usage if ended else Usage(wall_s=time.monotonic() - self._begun)
+            usage = self._used.plus(ended.usage if ended else Usage(wall_s=time.monotonic() - self._begun))
             log = self._folder / "run" / "log.txt"
             self._result = JobResult(job=self.spec.job, usage=usage, log_tail=_tail(log), race=race)
             remove_tree(self._folder)
