@@ -16,9 +16,10 @@ import pytest
 from postgrad.bench.base import BenchSpec
 from postgrad.bench.chaos import checks
 from postgrad.bench.chaos.benchmark import Chaos, facts, table, told, undisturbed
-from postgrad.bench.chaos.faults import LOCAL, REMOTE, Fault, drawn
+from postgrad.bench.chaos.faults import LOCAL, REMOTE, Fault, drawn, kinds_of
 from postgrad.bench.chaos.play import Alone, Play, Played
 from postgrad.bench.chaos.scene import Scene
+from postgrad.bench.chaos.scripted import in_step
 from postgrad.bench.chaos.strikes import Strikes
 from postgrad.bench.chaos.watch import Watch
 from postgrad.errors import UserError
@@ -47,6 +48,31 @@ def test_a_run_under_faults_is_whole(tmp_path: Path, alone: Alone, remote: bool)
     assert play(tmp_path / "chaos", "ci/0", remote, alone, faults).resumes
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_run_on_a_script_under_faults_is_whole(tmp_path: Path, remote: bool) -> None:
+    alone = undisturbed(tmp_path / "alone", script=True)
+    kinds = kinds_of(remote=remote, script=True)
+    found = Play(Scene(tmp_path / "chaos", remote, script=True), drawn("ci/2", kinds, 8), "ci/2", alone).run()
+    assert found.wrong == [] and found.end == "whole", told(0, found)
+    assert found.struck["controller_killed"] and found.resumes, told(0, found)
+
+
+def test_commits_that_are_out_of_step_are_found(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "chaos", remote=False, script=True, experiments=3)
+    assert Play(scene, ()).run().wrong == []
+    with SqliteStore.open(scene.run, write=False) as store:
+        events = store.events()
+    assert in_step(scene.run, events) == []
+    branches = scene.run / "repo" / "refs" / "heads" / "postgrad" / scene.run.name
+    (branches / "e0001.lock").touch()
+    assert [each for each in in_step(scene.run, events) if "e0001.lock" in each]
+    (branches / "e0001.lock").unlink()
+    (branches / "e0001").rename(branches / "e0009")
+    assert {"e0001 has no commit of its own, or one too many", "e0009 is a commit of no experiment"} <= set(
+        in_step(scene.run, events)
+    )
+
+
 def test_only_controllers_are_killed_and_nobody_sees_it(tmp_path: Path, alone: Alone) -> None:
     kinds = {"controller_killed": 3, "delivered_twice": 1, "cluster_away": 1, "clock_jump": 1}
     found = play(tmp_path / "chaos", "ci/1", True, alone, drawn("ci/1", kinds, 8))
@@ -69,6 +95,9 @@ def test_the_benchmark_refuses_an_engine_that_it_does_not_know(tmp_path: Path) -
     options = {name: default for name, (default, _) in Chaos.options.items()}
     spec = BenchSpec(quick=True, folder=tmp_path, command="", options={**options, "engine": "slurm"})
     with pytest.raises(UserError, match="local, cluster or both"):
+        Chaos().run(spec, print)
+    spec = BenchSpec(quick=True, folder=tmp_path, command="", options={**options, "task": "words"})
+    with pytest.raises(UserError, match="labels, script or both"):
         Chaos().run(spec, print)
 
 
@@ -155,11 +184,11 @@ def test_an_event_that_was_seen_and_is_another_is_found(
 
 
 def test_a_round_can_be_written_and_told() -> None:
-    found = Played(True, "7/1", Counter(node_lost=2), ["stopped"], ["a job ended twice"], end="whole", same=True)
+    found = Played(True, "7/1", False, Counter(node_lost=2), ["stopped"], ["a job ended twice"], end="whole", same=True)
     assert json.loads(json.dumps(facts(found)))["struck"] == {"node_lost": 2}
     assert "node_lost 2" in told(1, found) and "WRONG: a job ended twice" in told(1, found)
     (row,) = table([found])
-    assert (row["engine"], row["faults"], row["violations"], row["same tree"]) == ("cluster", 2, 1, 1)
+    assert (row["engine, task"], row["faults"], row["violations"], row["same tree"]) == ("cluster, labels", 2, 1, 1)
 
 
 def test_the_outline_holds_what_counts(run: tuple[Path, tuple[Event, ...]]) -> None:

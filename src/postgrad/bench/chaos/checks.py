@@ -11,8 +11,9 @@ from typing import Any, Iterable, Sequence
 
 import psutil
 
+from postgrad.bench.chaos.scripted import timeless
 from postgrad.budget import Ledger
-from postgrad.events import Event, JobFinished
+from postgrad.events import Event, JobFinished, RunStarted
 from postgrad.records import Budget
 from postgrad.store.artifacts import Artifacts
 from postgrad.tree import Tree
@@ -122,6 +123,11 @@ def ledger(
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
+def is_script(events: Sequence[Event]) -> bool:
+    """Whether the task of the run is a script."""
+    return any(isinstance(event.body, RunStarted) and event.body.task.script is not None for event in events[:1])
+
+
 def ended(run: Path, events: Sequence[Event], experiments: int, lost: Iterable[str]) -> list[str]:
     """Whether the tree of a run that has ended is whole, and what it names is there.
 
@@ -140,7 +146,9 @@ def ended(run: Path, events: Sequence[Event], experiments: int, lost: Iterable[s
         wrong.append(f"the champion {champion} is no experiment")
     missing = {"certified", "sealed_done", "run_ended"} - set(bodies)
     wrong += [f"it ended without {kind}" for kind in sorted(missing)]
-    if not missing and not (run / "model" / "postgrad.json").is_file():
+    delivered = run / "model"
+    whole = any(delivered.glob("*")) if is_script(events) else (delivered / "postgrad.json").is_file()
+    if not missing and not whole:
         wrong.append("the champion's model was not delivered")
     store, gone = Artifacts(run / "artifacts"), set(lost)
     for digest in sorted(named(events)):
@@ -154,7 +162,7 @@ def named(events: Sequence[Event]) -> set[str]:
     found: set[str] = set()
     for event in events:
         if event.body.type == "data_prepared":
-            found.add(event.body.plan)
+            found.add("" if event.body.script is not None else event.body.plan)
         elif event.body.type == "job_finished":
             result = event.body.result
             found |= {unit.outputs for unit in result.units} | {result.model or "", result.trained or ""}
@@ -195,4 +203,4 @@ def outline(events: Sequence[Event]) -> str:
         parts += [found.model_dump(mode="json") for found in scores if found is not None]
     ends = ("data_prepared", "search_ended", "certified", "sealed_done")
     parts += [event.body.model_dump(mode="json") for event in events if event.body.type in ends]
-    return json.dumps(parts, sort_keys=True)
+    return json.dumps(timeless(parts) if is_script(events) else parts, sort_keys=True)

@@ -20,6 +20,8 @@ REMOTE: Mapping[str, int] = {
     "network_cut": 1,
     "delivered_twice": 2,
 }
+# What a script had stored is not made again.
+OF_LABELS_ONLY = ("artefact_lost",)
 # Hours that the clock of the wall jumps, forwards or backwards.
 MOST_HOURS = 1000.0
 
@@ -47,6 +49,12 @@ class Fault:
     def jump_s(self) -> float:
         """How far the clock jumps."""
         return (2.0 * self.pick - 1.0) * MOST_HOURS * 3600.0
+
+
+def kinds_of(*, remote: bool, script: bool) -> Mapping[str, int]:
+    """What may strike a run."""
+    every = REMOTE if remote else LOCAL
+    return {kind: weight for kind, weight in every.items() if not (script and kind in OF_LABELS_ONLY)}
 
 
 def drawn(seed: str, kinds: Mapping[str, int], count: int) -> tuple[Fault, ...]:

@@ -16,6 +16,7 @@ from typing import Any, Sequence
 from postgrad.bench.chaos import checks
 from postgrad.bench.chaos.faults import Fault
 from postgrad.bench.chaos.scene import LEASE_S, NAME, WORKERS, Scene
+from postgrad.bench.chaos.scripted import in_step
 from postgrad.bench.chaos.strikes import Strikes
 from postgrad.bench.chaos.watch import Watch
 from postgrad.errors import UserError
@@ -49,6 +50,7 @@ class Played:
 
     remote: bool
     seed: str
+    script: bool = False
     struck: Counter[str] = field(default_factory=Counter)
     said: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -79,7 +81,7 @@ class Play:
         self._scene, self._faults, self._alone = scene, list(faults), alone
         self._pace_s = alone.seconds if alone is not None else PACE_S
         self._strikes, self._watch = Strikes(scene), Watch(scene.run)
-        self.found = Played(scene.remote, seed)
+        self.found = Played(scene.remote, seed, scene.script)
         self._alive_s = self._due = 0.0
         self._out = self._err = ""
         self._stops = 0
@@ -240,6 +242,7 @@ class Play:
         if found.end == WHOLE:
             found.wrong += checks.ended(run, events, self._scene.experiments, self._strikes.lost)
             found.wrong += checks.left(run, GONE_S)
+            found.wrong += in_step(run, events) if self._scene.script else []
         elif not found.failed_jobs:
             found.wrong.append(f"it cannot be resumed: {found.end}")
         if found.end == WHOLE and not found.failed_jobs and self._alone is not None:

@@ -1,4 +1,4 @@
-"""What a round needs on the disk: a small task of real jobs, and what a controller in it is started with."""
+"""What a round needs on the disk: a small task of real jobs, or a script, and what its controller is started with."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import postgrad
+from postgrad.bench.chaos import scripted
 from postgrad.bench.chaos.cluster import KIND
 
 NAME = "chaos"
@@ -48,10 +49,12 @@ class Scene:
 
     Args:
         remote: on the cluster of processes, instead of the local engine.
+        script: the task is a script.
     """
 
     folder: Path
     remote: bool
+    script: bool = False
     experiments: int = 6
 
     @property
@@ -75,6 +78,8 @@ class Scene:
         (plug / "sitecustomize.py").write_text(CLOCK)
         (told / "METADATA").write_text("Metadata-Version: 2.1\nName: chaos\nVersion: 1\n")
         (told / "entry_points.txt").write_text(ENTRY)
+        if self.script:
+            scripted.write_source(self.folder)
         rows = [f"{verb} my {noun} {extra},{verb}" for verb in VERBS for noun in NOUNS for extra in EXTRAS]
         test = [f"pls {verb} the {noun},{verb}" for verb in VERBS for noun in ("box", "card", "order")]
         test += [f"{text},none" for text in ("weather tomorrow", "hello", "tell a joke", "who won", "42", "la la la")]
@@ -83,7 +88,8 @@ class Scene:
         engine = f"{{workers: {WORKERS}, threads: 1"
         if self.remote:
             engine += f", kind: {KIND}, address: {self.cluster!s}, lease_s: {LEASE_S}, retries: {RETRIES}"
-        filled = TASK.format(name=NAME, experiments=self.experiments, engine=engine + "}")
+        task = scripted.TASK if self.script else TASK
+        filled = task.format(name=NAME, experiments=self.experiments, engine=engine + "}")
         (self.folder / "task.yaml").write_text(filled)
 
     def command(self, *words: str) -> list[str]:

@@ -91,14 +91,19 @@ class Strikes:
         return True
 
     def workers(self) -> list[psutil.Process]:
-        """The Python processes of jobs of this run."""
-        found = []
+        """The Python processes of jobs of this run. A script's worker becomes the script and no more says what it is:
+        it is below what watches over its sandbox."""
+        found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter(["cmdline", "name", "status"]):
             words = process.info["cmdline"] or []
             ours = any(word.startswith(f"{self.scene.run}{os.sep}") for word in words)
-            if ours and set(words) & set(WORKERS) and process.info["name"].startswith("python"):
-                found.append(process)
-        return sorted(found, key=lambda process: process.pid)
+            if not ours or not set(words) & set(WORKERS):
+                continue
+            with suppress(psutil.Error):
+                for each in (process, *(process.children(recursive=True) if self.scene.script else ())):
+                    if each.name().startswith("python"):
+                        found[each.pid] = each
+        return [found[number] for number in sorted(found)]
 
     def _worker_killed(self, fault: Fault) -> bool:
         return self._signalled(self.workers(), fault, signal.SIGKILL)
