@@ -35,6 +35,7 @@ from postgrad.events import (
 )
 from postgrad.execute.files import remove_tree
 from postgrad.records import Record
+from postgrad.store.checked import NAME as CHECKED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,7 +209,10 @@ def _size(place: Path) -> int:
 
 def _rest(folder: Path) -> int:
     """Bytes of everything but artefacts, jobs and the published model."""
-    return sum(_size(place) for place in folder.iterdir() if place.name not in ("artifacts", "scratch", "model"))
+    checked = _size(folder / "artifacts" / CHECKED)
+    return checked + sum(
+        _size(place) for place in folder.iterdir() if place.name not in ("artifacts", "scratch", "model")
+    )
 
 
 def named_in(store: Store, models: Collection[str]) -> set[str]:

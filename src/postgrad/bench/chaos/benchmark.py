@@ -46,7 +46,9 @@ class Chaos:
         folder, until = spec.folder.resolve(), time.monotonic() + 60.0 * minutes
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        alone = {of: undisturbed(folder / f"undisturbed-{TASKS[of]}", script=of) for of in sorted({of for _, of in turns})}
+        alone = {
+            of: undisturbed(folder / f"undisturbed-{TASKS[of]}", script=of) for of in sorted({of for _, of in turns})
+        }
         found: list[Played] = []
         while time.monotonic() < until or not found:
             remote, script = turns[len(found) % len(turns)]
