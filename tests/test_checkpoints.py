@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 from contextlib import suppress
 from dataclasses import replace
@@ -110,6 +111,21 @@ def test_killed_inside_an_epoch_the_weights_are_the_same_bits(
     resumed = weights(Embedder().fit(job))
     assert f"goes on after step {step}" in capsys.readouterr().out
     assert_same_bits(resumed, whole)
+
+
+@pytest.mark.usefixtures("always")
+def test_on_a_node_where_the_base_model_lies_elsewhere_a_training_goes_on(
+    tiny: Path, tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    job = job_in(tmp_path, tiny)
+    killed(job, monkeypatch, 3)
+    elsewhere = shutil.copytree(tiny, tmp_path / "cache" / "0123" / tiny.name)
+    resumed = weights(Embedder().fit(replace(job, base_model=elsewhere)))
+    assert "goes on after step 3" in capsys.readouterr().out
+    assert_same_bits(resumed, whole)
+    for identity in (tuning._identity, lm_watch.identity_of):
+        assert identity(job) == identity(replace(job, base_model=elsewhere))
+        assert identity(job) != identity(replace(job, base_model=tmp_path / "another"))
 
 
 @pytest.mark.usefixtures("always")

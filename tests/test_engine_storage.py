@@ -283,6 +283,23 @@ def test_a_stopped_job_is_here_and_goes_on_when_it_is_started_again(tmp_path: Pa
     assert place.ended(place.started()).code == 0 and place.steps(place.folder) == {"starts": 2, "steps": 60}
 
 
+def test_a_job_that_is_forgotten_is_ended_by_its_node_and_leaves_nothing(tmp_path: Path, store: Store) -> None:
+    place = Place(tmp_path, store, STEPS.replace("< 60", "< 600"))
+    handle = place.started()
+    until(lambda: place.steps()["steps"] >= 3)
+    place.opened().forget(place.folder.parent)  # By a controller that does not go on with it.
+    until(lambda: not place.cluster.alive(handle.name))
+    assert store.keys("runs") == [] and not list(place.nodes.glob("scratch/*"))
+    assert place.steps(place.folder) == {"starts": 0, "steps": 0}
+
+
+def test_a_node_that_cannot_reach_the_store_says_so(tmp_path: Path, store: Store) -> None:
+    place = Place(tmp_path, store, retries=0)
+    (place.nodes / "home" / ".aws" / "credentials").unlink()
+    found = place.ended(place.started(), 120)
+    assert found.cause == "lost" and "This node cannot read s3://runs/mine" in (place.folder / "log.txt").read_text()
+
+
 def test_a_base_model_is_put_once_and_is_known_by_its_name(tmp_path: Path, store: Store) -> None:
     program = """
 import json, sys

@@ -99,3 +99,13 @@ class Placed(Protocol):
     def usual(self) -> Hardware:
         """What a job of usual size runs on. Known once the engine is open."""
         ...
+
+
+@runtime_checkable
+class Outlying(Protocol):
+    """An engine that keeps something of its jobs outside of their folders."""
+
+    def forget(self, folder: Path) -> None:
+        """Jobs in this folder, or below it, will not go on, and it is about to be removed: end what still runs of them,
+        and remove what is kept elsewhere."""
+        ...

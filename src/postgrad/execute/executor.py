@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
-from postgrad.engines.base import Engine, Exit, Handle
+from postgrad.engines.base import Engine, Exit, Handle, Outlying
 from postgrad.engines.remote.lease import REMOTE
 from postgrad.errors import PostgradError
 from postgrad.execute.answers import questions
@@ -219,6 +219,7 @@ class Executor:
         folder = self.scratch / spec.job
         try:
             if not _holds(folder, files):
+                self.remove(folder)
                 _fresh(folder, files)
             handle = self.engine.start(folder.resolve(), spec.limits)
         except OSError as error:
@@ -243,7 +244,13 @@ class Executor:
 
     def clear(self) -> None:
         """Remove the folders of jobs that were stopped and will not go on. None may be running."""
-        remove_tree(self.scratch)
+        self.remove(self.scratch)
+
+    def remove(self, folder: Path) -> None:
+        """Remove a folder with jobs that will not go on, also one that a controller before this one left running."""
+        if isinstance(self.engine, Outlying):
+            self.engine.forget(folder)
+        remove_tree(folder)
 
 
 def killed_from_outside(ended: Exit, limits: Limits) -> bool:

@@ -114,7 +114,7 @@ class RunningScript(RunningJob):
     # --- the script -----------------------------------------------------------------------------------------------
 
     def _begin(self) -> Handle:
-        remove_tree(self._folder)
+        self._of.remove(self._folder)
         folder = self._folder / "run"
         work, script = folder / CHECKOUT, self._of.script
         self._of.workspace.checkout(self._tree, work)

@@ -89,6 +89,7 @@ class RemoteHandle:
             self._grants.call_off()
             self._cancel()
             self._until_gone()
+            self._exchange.refresh()
             used = self._attempt.granted.before.plus(self._attempt.used())
             with suppress(Broken):  # It begins anew.
                 self._attempt.hand_over(self._folder)
@@ -315,6 +316,11 @@ class RemoteEngine:
                 handle.stop()
         self._handles.clear()
         self.cluster.close()
+
+    def forget(self, folder: Path) -> None:
+        """Without its grant a node ends its job by itself, as where its folder is gone."""
+        if self._office is not None:
+            self._office.forget(folder)
 
     @property
     def quiet_s(self) -> float:

@@ -69,6 +69,10 @@ class Exchange(Files, Protocol):
         """
         ...
 
+    def refresh(self) -> None:
+        """What is read from now on was not read before."""
+        ...
+
     def closed(self) -> Ended | None:
         """How the job ended, where a controller before this one had seen it and put everything in the job's folder."""
         ...
@@ -171,6 +175,9 @@ class Shared:
 
     def hand_over(self, job: Path, number: int) -> None:
         move_over(self.work(job.name, number), job)
+
+    def refresh(self) -> None:
+        """It is read each time."""
 
     def closed(self) -> Ended | None:
         return None

@@ -41,6 +41,7 @@ from postgrad.engines.remote.lease import (
     write,
 )
 from postgrad.engines.remote.outpost import Background, Desk, desk_at
+from postgrad.errors import UserError
 from postgrad.records import Usage
 
 LOOK_S, BEATS_A_LEASE = 0.25, 10.0
@@ -232,8 +233,12 @@ def beyond(nodes: int, elsewhere: Path) -> dict[str, str]:
 def main(arguments: list[str]) -> int:
     """Run the attempt at the address that is named."""
     address = arguments[0]
-    desk = desk_at(address)
-    told = desk.told()
+    try:
+        desk = desk_at(address)
+        told = desk.told()
+    except (OSError, UserError) as problem:
+        print(f"This node cannot read {address}: {problem}")
+        return NOT_READY
     if told is None:
         print(f"There is no job in {address}: this node does not see the folder of the run, or it was removed.")
         return NOTHING_TOLD

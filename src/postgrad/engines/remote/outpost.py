@@ -21,7 +21,18 @@ from typing import Callable, Mapping, Protocol
 from postgrad.engines.remote.exchange import PRIVATE, SHOWN, Broken, Shared
 from postgrad.engines.remote.lease import WORK, Files, Told, write
 from postgrad.engines.remote.models import Models
-from postgrad.engines.remote.posted import FILES, GIVEN, SHOWN_IN, TREE, Given, Objects, merged, patience_s, with_models
+from postgrad.engines.remote.posted import (
+    FILES,
+    GIVEN,
+    SHOWN_IN,
+    TREE,
+    Given,
+    Objects,
+    merged,
+    named_in,
+    patience_s,
+    with_models,
+)
 from postgrad.engines.remote.store import Store
 from postgrad.engines.remote.trees import Piece, Putting, Tree, entries, fetch, sha256_of
 
@@ -149,6 +160,7 @@ class Outpost:
         self._given = Given(inputs=Tree())
         self._instead: dict[str, Piece] = {}
         self._trees: list[Tree] = []
+        self._hashes: dict[tuple[int, int, int], str] = {}
         self._marks: Marks = {}
         self._showing: Background | None = None
         self._keeping: Background | None = None
@@ -163,8 +175,8 @@ class Outpost:
                 return Told.model_validate_json(self.files.read(f"{self.number}/told.json"))
             except (FileNotFoundError, ValueError):
                 return None
-            except OSError:
-                if time.monotonic() > patience:
+            except OSError as problem:
+                if isinstance(problem, PermissionError) or time.monotonic() > patience:
                     raise
                 time.sleep(LOOK_S)
 
@@ -191,6 +203,7 @@ class Outpost:
     def _name_models(self) -> None:
         """Fetch base models, and have the job look for them where they lie here. What is put back is the job's own
         `job.json`, unless somebody changes this one."""
+        self._environments()
         models = Models(self._store)
         places = {path: models.fetched(model) for path, model in self._given.models.items()}
         original = next((piece for piece in self._given.inputs.pieces if piece.name == "job.json"), None)
@@ -198,6 +211,13 @@ class Outpost:
             job = self._work / "job.json"
             job.write_bytes(with_models(job.read_bytes(), places))
             self._instead[sha256_of(job)] = original
+
+    def _environments(self) -> None:
+        """Environments of backends are not brought here: they are made for one machine."""
+        for name in named_in(self._work / "job.json", "environments"):
+            if not Path(name).is_dir():
+                said = f"the environment {name} of a backend is not on this node, and has to lie there under this path"
+                raise OSError(errno.ENOENT, said)
 
     # --- while it runs --------------------------------------------------------------------------------------------
 
@@ -245,7 +265,7 @@ class Outpost:
         kept = self._given.kept.pieces if self._given.kept is not None else ()
         last = self._trees[-1].pieces if self._trees else ()
         prefix = f"{self._objects.key}/{self.number}/{FILES}"
-        return Putting(self._store, prefix, (*self._given.inputs.pieces, *kept, *last), self._instead)
+        return Putting(self._store, prefix, (*self._given.inputs.pieces, *kept, *last), self._instead, self._hashes)
 
     def _drop(self, tree: Tree) -> None:
         """Remove what only copies before the last two needed. The one before this may just be read by the controller,

@@ -16,13 +16,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Mapping, TypeVar
 
 from postgrad.engines.remote.exchange import PRIVATE, SHOWN, Shared, move_over
-from postgrad.engines.remote.lease import EXIT, REMOTE, Ended, Files, read, write
+from postgrad.engines.remote.lease import BEAT, EXIT, LEASE, REMOTE, Ended, Files, read, write
 from postgrad.engines.remote.models import Model, Models
 from postgrad.engines.remote.store import Store, opened
 from postgrad.engines.remote.trees import Putting, Tree, fetch
@@ -82,6 +83,33 @@ class Objects:
         return True
 
 
+class Looks:
+    """Signs of life of all jobs under way, read together: one after the other, those of hundreds would take minutes."""
+
+    def __init__(self, store: Store, fresh_s: float) -> None:
+        self._store, self._fresh_s = store, fresh_s
+        self._found: dict[str, bytes | OSError] = {}
+        self._at = 0.0
+
+    def read(self, key: str) -> bytes:
+        """What an object holds, or held a moment ago."""
+        if key not in self._found or time.monotonic() - self._at > self._fresh_s:
+            keys = [*dict.fromkeys([*self._found, key])]
+            try:
+                self._found = self._store.read_all(keys)
+            except OSError as problem:  # No job asks on its own now: each would wait as long.
+                self._found = dict.fromkeys(keys, problem)
+            self._at = time.monotonic()
+        found = self._found[key]
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    def forget(self, prefix: str) -> None:
+        """Look no more at objects whose keys begin so."""
+        self._found = {key: found for key, found in self._found.items() if not key.startswith(prefix)}
+
+
 class Office:
     """The store of a run's engine.
 
@@ -95,17 +123,24 @@ class Office:
         self.models = Models(self.store)
         self.poll_s = min(MOST_POLL_S, max(POLL_S, POLL * spec.lease_s))
         self.show_s = max(SHOW_S, SHOW * spec.lease_s)
+        self.looks = Looks(self.store, self.poll_s / 2)
 
     def exchange(self, job: Path) -> PostedJob:
         """That of the job in a folder; the one that a controller before this one has begun, if there is one."""
         own = Shared(job / REMOTE)
         own.root.mkdir(exist_ok=True)
-        posted = read(own, POSTED, Posted)
+        posted = record(own, POSTED, Posted)
         if posted is None:
             words = [re.sub(r"[^\w.-]", "-", part, flags=re.ASCII)[-40:] for part in (*job.parts[-3:-1], job.name)]
             posted = Posted(job="-".join([*words, uuid.uuid4().hex[:12]]))
             write(own, POSTED, posted)
         return PostedJob(self, own, posted.job)
+
+    def forget(self, folder: Path) -> None:
+        """Remove all jobs whose folders lie here from the store."""
+        for path in folder.rglob(f"{REMOTE}/{POSTED}"):
+            with suppress(OSError):  # The store is away. What lies there goes by its own rules.
+                self.exchange(path.parents[1]).close(None)
 
 
 class PostedJob(Objects):
@@ -115,8 +150,15 @@ class PostedJob(Objects):
 
     def __init__(self, office: Office, own: Shared, job: str) -> None:
         super().__init__(office.store, job)
-        self._own, self._models = own, office.models
+        self._own, self._models, self._looks = own, office.models, office.looks
         self.poll_s, self.show_s = office.poll_s, office.show_s
+
+    def read(self, name: str) -> bytes:
+        of_node = name.rpartition("/")[2] in (EXIT, BEAT, LEASE)
+        return self._looks.read(f"{self.key}/{name}") if of_node else super().read(name)
+
+    def refresh(self) -> None:
+        self._looks.forget(f"{self.key}/")
 
     def address(self, number: int) -> str:
         return f"{self.store.url}/{self.key}/{number}"
@@ -137,7 +179,7 @@ class PostedJob(Objects):
 
     def _models_of(self, job: Path) -> dict[str, Model]:
         """Base models that the job reads; put in the store if they are not there."""
-        named = model_names(job / "job.json")
+        named = named_in(job / "job.json", "base_model", "models")
         return {name: self._models.put(Path(name)) for name in named if Path(name).is_dir()}
 
     def _kept(self, number: int) -> Tree | None:
@@ -149,6 +191,7 @@ class PostedJob(Objects):
 
     def tidy(self, number: int) -> None:
         """Remove contents that the attempt does not begin with. None of those before it counts any more."""
+        self.refresh()
         if number == 1:
             return
         with suppress(OSError):  # It goes with the job.
@@ -188,6 +231,7 @@ class PostedJob(Objects):
         if ended is not None:
             write(self._own, DONE, ended)
         (self._own.root / POSTED).unlink(missing_ok=True)
+        self.refresh()
         with suppress(OSError):
             self.store.remove(self.store.names(self.key))
 
@@ -209,14 +253,17 @@ def patience_s(lease_s: float) -> float:
     return max(LEAST_PATIENCE_S, PATIENCE * lease_s)
 
 
-def model_names(job: Path) -> list[str]:
-    """Folders of base models that a job's `job.json` names."""
+def named_in(job: Path, *keys: str) -> list[str]:
+    """Paths that a job's `job.json` names under these keys; none where it is of another form."""
     try:
         facts = json.loads(job.read_bytes())
-        models = facts.get("models") or {}
-        return [name for name in (facts.get("base_model"), *models.values()) if isinstance(name, str) and name]
+        values = [facts.get(key) for key in keys]
     except (OSError, ValueError, AttributeError):
         return []
+    found: list[object] = []
+    for value in values:
+        found += value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return [name for name in found if isinstance(name, str) and name]
 
 
 def with_models(text: bytes, places: Mapping[str, Path]) -> bytes:

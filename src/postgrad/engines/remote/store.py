@@ -26,9 +26,13 @@ READ_AT_ONCE: Mapping[str, Mapping[str, Any]] = {"s3": {"max_concurrency": 1}}
 ASK_FOR_ONE = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 # Elsewhere: two nodes that begin at the same time see each other's claims by then.
 SETTLE_S = 2.0
+# Where objects lie that only try what the store does.
+TRIED = "jobs/tried"
 AT_ONCE = 500
 # While a store does not answer, the next question waits no longer than this.
 AWAY_S = 1.0
+# As libraries name it where this machine has no credentials: that does not pass.
+UNKNOWN_HERE = ("NoCredentials", "PartialCredentials", "DefaultCredentials")
 MISTAKES = (TypeError, AttributeError, NameError, AssertionError)
 T = TypeVar("T")
 
@@ -65,6 +69,17 @@ class Store:
             OSError: nobody can tell now.
         """
         return bytes(self._ask("cat_file", self._path(key), **READ_AT_ONCE.get(self._protocol, {})))
+
+    def read_all(self, keys: Sequence[str]) -> dict[str, bytes | OSError]:
+        """What several small objects hold, asked side by side; for each that cannot be read, why.
+
+        Raises:
+            OSError: nobody can tell now of any.
+        """
+        paths = [self._path(key) for key in keys]
+        found = self._ask("cat", paths, on_error="return", **READ_AT_ONCE.get(self._protocol, {}))
+        told = {key: found[path] for key, path in zip(keys, paths, strict=True)}
+        return {key: each if isinstance(each, bytes) else self._problem(each) for key, each in told.items()}
 
     def write(self, key: str, data: bytes, mode: str = "overwrite") -> None:
         """Put an object in place of what is there; whole or not at all, as far as the store holds to that."""
@@ -122,7 +137,7 @@ class Store:
     def makes_one(self) -> bool:
         """True where the store refuses to make an object a second time. It is tried: some that speak S3 overwrite."""
         if self._makes_one is None:
-            key, self._makes_one = f"tried/{uuid.uuid4().hex}", False
+            key, self._makes_one = f"{TRIED}/{uuid.uuid4().hex}", False
             if self._protocol in ASK_FOR_ONE:
                 self.write(key, b"first", mode="create")
                 with suppress(OSError):
@@ -190,30 +205,52 @@ class Store:
             answer.cancel()
         if problem is None:
             return answer.result()
-        if isinstance(problem, (OSError, *MISTAKES)):
+        raise self._problem(problem)
+
+    def _problem(self, problem: BaseException) -> OSError:
+        """What a library raised, as an OSError. A fault of this program is raised as it is."""
+        if isinstance(problem, OSError):
+            return problem
+        if isinstance(problem, MISTAKES):
             raise problem
-        raise OSError(errno.EIO, f"{type(problem).__name__}: {problem}", self.url) from problem
+        name = type(problem).__name__
+        code = errno.EACCES if name.startswith(UNKNOWN_HERE) else errno.EIO
+        told = OSError(code, f"{name}: {problem}", self.url)
+        told.__cause__ = problem
+        return told
 
 
 def opened(url: str, patience_s: float) -> Store:
-    """The store, tried once: something is written, read and removed.
+    """The store, tried once: something is written, read, listed and removed.
 
     Raises:
         UserError: that does not work.
     """
     store = Store(url, patience_s)
-    key = f"tried/{uuid.uuid4().hex}"
+    key = f"{TRIED}/{uuid.uuid4().hex}"
     try:
         store.write(key, key.encode())
-        found = store.read(key)
+        found, listed = store.read(key), store.names(key)
         store.remove([key])
+        gone = _is_gone(store, key)
     except OSError as problem:
         said = str(problem.strerror or problem or type(problem).__name__)
         raise UserError(
-            f"engine.storage: {url} cannot be used: {said}. Expected a place where this machine may write, read and "
-            "remove objects. Check the address, that it answers, and the credentials that the library of the store "
+            f"engine.storage: {url} cannot be used: {said}. Expected a place where this machine may write, read, list "
+            "and remove objects. Check the address, that it answers, and the credentials that the library of the store "
             "finds here: docs/engines.md#without-a-shared-folder."
         ) from problem
-    if found != key.encode():
-        raise UserError(f"engine.storage: {url} gives back other bytes than were written. Take another store.")
+    if found != key.encode() or listed != [key] or not gone:
+        raise UserError(
+            f"engine.storage: {url} does not give back what was written, list it, or forget what was removed. Expected "
+            "a store that shows at once what was done, as S3 does. Take another one."
+        )
     return store
+
+
+def _is_gone(store: Store, key: str) -> bool:
+    try:
+        store.read(key)
+    except FileNotFoundError:
+        return True
+    return False

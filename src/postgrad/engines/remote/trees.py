@@ -80,14 +80,21 @@ class Putting:
         prefix: of keys of new objects.
         known: pieces of earlier trees, whose objects are there.
         instead: sha256 -> the piece that stands for a file of these contents.
+        hashes: sha256 of large files that were read before, by what tells whether they changed; more are added.
     """
 
     def __init__(
-        self, store: Store, prefix: str, known: Iterable[Piece] = (), instead: Mapping[str, Piece] | None = None
+        self,
+        store: Store,
+        prefix: str,
+        known: Iterable[Piece] = (),
+        instead: Mapping[str, Piece] | None = None,
+        hashes: dict[tuple[int, int, int], str] | None = None,
     ) -> None:
         self._store, self._prefix = store, prefix
         self._known = {(piece.sha256, piece.size): piece for piece in known if piece.kind == "file"}
         self._instead = dict(instead or {})
+        self._hashes = hashes if hashes is not None else {}
         self._pieces: list[Piece] = []
         self._waiting: list[tuple[Piece, bytes]] = []
 
@@ -116,7 +123,10 @@ class Putting:
             if sum(len(data) for _, data in self._waiting) > PACK:
                 self._flush()
         elif stat.S_ISREG(status.st_mode):
-            piece = Piece(name=name, size=status.st_size, sha256=sha256_of(path), mode=mode)
+            state = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if (digest := self._hashes.get(state)) is None:
+                digest = self._hashes[state] = sha256_of(path)
+            piece = Piece(name=name, size=status.st_size, sha256=digest, mode=mode)
             if not self._there(piece):
                 self._put(piece.model_copy(update={"key": f"{self._prefix}/{piece.sha256}"}), path)
 
