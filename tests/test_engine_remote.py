@@ -163,6 +163,20 @@ def test_what_made_the_results_is_told_apart_from_what_was_lost(tmp_path: Path) 
     place.engine.close()
 
 
+def test_what_begins_anew_each_time_is_not_begun_for_ever(tmp_path: Path) -> None:
+    place = Place(tmp_path, "import time\ntime.sleep(60)", retries=20)
+    place.limits = LIMITS.model_copy(update={"anew": True})
+    handle = place.started()
+    for number in (1, 2, 3):
+        begun(place, handle, number)
+        place.cluster.lose(place.cluster.submitted[-1])
+        write(Shared(attempt_of(place.folder)), "beat.json", Beat(count=99, usage=Usage(wall_s=1.2 * LIMITS.wall_s)))
+    found = place.ended(handle)
+    assert (found.cause, len(place.cluster.submitted)) == ("lost", 3) and found.usage.wall_s > 3.0 * LIMITS.wall_s
+    assert "begin anew" in said(place.folder)
+    place.engine.close()
+
+
 def test_a_node_that_was_lost_is_left_out_for_a_while_unless_there_is_no_other(tmp_path: Path) -> None:
     place = Place(tmp_path)
     handle = place.started()

@@ -41,6 +41,8 @@ START_S = 120.0
 # A job that was stopped has so long to be gone.
 STOP_S, UNTIL_GONE_S = 20.0, 0.25
 MOST_PREEMPTIONS = 20
+# What begins anew each time gets no further by it: its attempts together may take so many times what one may.
+MOST_ANEW = 3.0
 # A cluster has noticed by then that a node is gone, or it is back.
 AVOID_S = 900.0
 # Slurm's word for a job whose node was lost.
@@ -158,7 +160,10 @@ class RemoteHandle:
         self._node = ""
         lost, preempted = granted.lost + (cause == "lost"), granted.preempted + (cause == "preempted")
         before = granted.before.plus(self._attempt.used())
-        if lost <= self._engine.spec.retries and preempted <= MOST_PREEMPTIONS:
+        in_vain = self._limits.anew and before.wall_s > MOST_ANEW * self._limits.wall_s
+        if in_vain:
+            said = f"{said} It would begin anew, and has taken {before.wall_s:.0f} s of {self._limits.wall_s:.0f} s."
+        if lost <= self._engine.spec.retries and preempted <= MOST_PREEMPTIONS and not in_vain:
             self._attempt = self._next(lost, preempted, before)
             return
         self._grants.call_off()
