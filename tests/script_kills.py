@@ -110,11 +110,19 @@ class Killed:
         assert process.returncode == 0, wrong + out
         assert json.loads(out)["experiments"]
 
-    def kill(self, process: subprocess.Popen[str]) -> None:
-        """SIGKILL for the controller and whatever is in its group; what it started has to go with it."""
+    def kill(self, process: subprocess.Popen[str], ended: bool = False) -> bool:
+        """SIGKILL for the controller and whatever is in its group; what it started has to go with it.
+
+        Args:
+            ended: it may have said its last word: one that is on its way out cannot be killed any more.
+
+        Returns:
+            False where it was.
+        """
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=20)
-        assert process.returncode == -signal.SIGKILL
+        _, wrong = process.communicate(timeout=20)
+        assert process.returncode == -signal.SIGKILL or (ended and process.returncode == 0), wrong
+        return process.returncode != 0
 
     def killed_when(self, reached: Callable[[], bool], then: Callable[[], None] = lambda: None) -> None:
         """Start, wait for a moment, kill."""
@@ -132,9 +140,9 @@ class Killed:
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.kill(process)
+            killed = self.kill(process, ended=True)
             self.alone()
-            return True
+            return killed
         _, wrong = process.communicate()
         assert process.returncode == 0, wrong
         return False
