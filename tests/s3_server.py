@@ -34,10 +34,12 @@ class Store:
 
     Attributes:
         overwrites: it takes no notice of `If-None-Match`, as some that speak S3.
+        failing: what it refuses to answer, by a part of the path; "" for nothing.
         asked: (method, path) of each request.
     """
 
     overwrites: bool = False
+    failing: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
     port: int = 0
     _server: BaseWSGIServer | None = None
@@ -45,7 +47,7 @@ class Store:
 
     def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
-        if self._server is None:
+        if self._server is None or (self.failing and self.failing in environ["PATH_INFO"]):
             start("503 Service Unavailable", [])
             return []
         if self.overwrites:

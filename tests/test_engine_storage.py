@@ -306,6 +306,31 @@ def test_a_node_that_cannot_reach_the_store_says_so(tmp_path: Path, store: Store
     assert found.cause == "lost" and "This node cannot read s3://runs/mine" in (place.folder / "log.txt").read_text()
 
 
+def test_a_store_that_is_away_when_a_node_fetches_its_job_is_waited_for(tmp_path: Path, store: Store) -> None:
+    place = Place(tmp_path, store, lease_s=12.0)
+    place.cluster.reachable = False
+    (place.folder / "rows").write_text("rows")
+    handle = place.started()
+    request = place.engine.request(handle._attempt, LIMITS)
+    store.failing = "/inputs/"
+    place.cluster.deliver(request)
+    until(lambda: any(key.endswith("/1/lease.json") for key in store.keys("runs")))
+    time.sleep(2.0)
+    store.failing = ""
+    place.cluster.reachable = True
+    assert place.ended(handle).code == 0 and len(place.cluster.submitted) == 1
+    assert place.steps(place.folder) == {"starts": 1, "steps": 60}
+
+
+def test_an_environment_that_a_node_lacks_is_named(tmp_path: Path, store: Store) -> None:
+    place = Place(tmp_path, store, retries=0)
+    missing = str(tmp_path / "controller" / "environment")
+    (place.folder / "job.json").write_text(json.dumps({"units": [], "environments": [missing]}))
+    found = place.ended(place.started())
+    said = (place.folder / "log.txt").read_text()
+    assert found.cause == "lost" and f"the environment {missing} of a backend is not on this node" in said
+
+
 def test_a_base_model_is_put_once_and_is_known_by_its_name(tmp_path: Path, store: Store) -> None:
     program = """
 import json, sys

@@ -78,7 +78,8 @@ class Models:
             except OSError:  # Another job has just brought it, perhaps under another name.
                 if not place.is_dir():
                     raise
-                (place / model.name).exists() or (unfinished / model.name).rename(place / model.name)
+                if not (place / model.name).is_dir():
+                    (unfinished / model.name).rename(place / model.name)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return place / model.name

@@ -25,6 +25,7 @@ from postgrad import __version__
 from postgrad.engines.base import Exit
 from postgrad.engines.handle import ELSEWHERE, LocalHandle
 from postgrad.engines.local import LocalEngine, available_cores
+from postgrad.engines.remote.exchange import Broken
 from postgrad.engines.remote.lease import (
     BEAT,
     EXIT,
@@ -87,7 +88,7 @@ class Node:
             self._desk.close()
 
     def _run(self) -> int:
-        if not self._beside(self._fetch):
+        if not self._beside(lambda: self.patiently(self._fetch)):
             return FENCED
         elsewhere = self._folder / ELSEWHERE
         shutil.rmtree(elsewhere, ignore_errors=True)  # What earlier attempts used is on the account.
@@ -144,8 +145,8 @@ class Node:
         while True:
             try:
                 return ask()
-            except OSError:
-                if time.monotonic() > patience:
+            except OSError as problem:
+                if isinstance(problem, Broken) or time.monotonic() > patience:
                     raise
                 time.sleep(LOOK_S)
 

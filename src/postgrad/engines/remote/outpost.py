@@ -164,7 +164,7 @@ class Outpost:
         self._marks: Marks = {}
         self._showing: Background | None = None
         self._keeping: Background | None = None
-        self._show_s = self._rest_s = 1.0
+        self._show_s = self._rest_s = self._least_rest_s = 1.0
         self._shown_at = self._kept_at = time.monotonic()
         self._shown: dict[str, tuple[int, int]] = {}
 
@@ -182,10 +182,12 @@ class Outpost:
 
     def begin(self, told: Told) -> Path:
         self._store.patience_s = patience_s(told.lease_s)
-        self._show_s, self._rest_s = max(1.0, told.lease_s / 10), SHARE * told.lease_s
-        self._home = own_folder()
+        self._show_s = max(1.0, told.lease_s / 10)
+        self._rest_s = self._least_rest_s = SHARE * told.lease_s
+        self._home = self._home or own_folder()
         self._given = Given.model_validate_json(self.files.read(f"{self.number}/{GIVEN}"))
         self._work = self._home / WORK / told.job
+        shutil.rmtree(self._work, ignore_errors=True)  # Of a try that the store broke off.
         try:
             fetch(self._store, merged(self._given), self._work)
         except Broken as problem:
@@ -216,8 +218,7 @@ class Outpost:
         """Environments of backends are not brought here: they are made for one machine."""
         for name in named_in(self._work / "job.json", "environments"):
             if not Path(name).is_dir():
-                said = f"the environment {name} of a backend is not on this node, and has to lie there under this path"
-                raise OSError(errno.ENOENT, said)
+                raise Broken(f"the environment {name} of a backend is not on this node; it has to lie there as well")
 
     # --- while it runs --------------------------------------------------------------------------------------------
 
@@ -236,7 +237,7 @@ class Outpost:
                 state = (status.st_size, status.st_mtime_ns)
                 if not stat.S_ISREG(status.st_mode) or self._shown.get(name) == state:
                     continue
-                with (self._work / name).open("rb") as file:
+                with open(os.open(self._work / name, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
                     file.seek(max(0, status.st_size - SHOWN_BYTES))
                     data = file.read(SHOWN_BYTES)
                 self.files.write(f"{self.number}/{SHOWN_IN}/{name}", data)
@@ -259,7 +260,7 @@ class Outpost:
             self._drop(tree)
         shutil.rmtree(stage)
         self._kept_at = time.monotonic()
-        self._rest_s = max(self._rest_s, REST * (self._kept_at - began))
+        self._rest_s = max(self._least_rest_s, REST * (self._kept_at - began))
 
     def _putting(self) -> Putting:
         kept = self._given.kept.pieces if self._given.kept is not None else ()
@@ -346,6 +347,6 @@ def _link(work: Path, stage: Path) -> None:
         elif stat.S_ISLNK(status.st_mode):
             place.symlink_to(os.readlink(work / name))
         elif stat.S_ISREG(status.st_mode) and name in SHOWN:  # Grows where it is.
-            shutil.copyfile(work / name, place)
+            shutil.copyfile(work / name, place, follow_symlinks=False)
         elif stat.S_ISREG(status.st_mode):
-            os.link(work / name, place)
+            os.link(work / name, place, follow_symlinks=False)
