@@ -212,7 +212,7 @@ def test_all_attempts_on_a_cluster_are_charged_with_the_devices_that_they_held(
     )
     cluster = Processes(tmp_path / "cluster")
     engine = RemoteEngine(cluster, (sys.executable, str(program)))
-    engine.open(EngineSpec(workers=1, threads=1, gpus=0.5, nodes=2, lease_s=3.0, prices={"default_gpu": 3600.0}))
+    engine.open(EngineSpec(workers=1, threads=1, gpus=0.5, nodes=2, lease_s=8.0, prices={"default_gpu": 3600.0}))
     folder = tmp_path / "job"
     folder.mkdir()
     handle = engine.start(folder, LIMITS.model_copy(update={"allowed": Allowed(gpu_s=600.0)}))
@@ -254,7 +254,7 @@ def test_cpu_time_of_other_nodes_is_charged_once_for_each_attempt(
     program.write_text(ELSEWHERE)
     cluster = Processes(tmp_path / "cluster")
     engine = RemoteEngine(cluster, (sys.executable, str(program)))
-    engine.open(EngineSpec(workers=1, threads=1, nodes=2, lease_s=3.0, prices={"cpu_core_hour": 3.6}))
+    engine.open(EngineSpec(workers=1, threads=1, nodes=2, lease_s=8.0, prices={"cpu_core_hour": 3.6}))
     folder = tmp_path / "job"
     folder.mkdir()
     handle = engine.start(folder, LIMITS)
