@@ -29,6 +29,7 @@ LAYERS = (
         "archived",
         "tree",
         "groups",
+        "unchanged",
         "views",
         "choices",
         "quoting",

@@ -134,7 +134,7 @@ def test_what_races() -> None:
 def test_the_constant_answer_and_what_has_no_score_say_nothing_about_a_rung() -> None:
     constant = Recipe(stage=Stage(backend="constant"))
     nodes = (Node("a", recipe=constant), Node("b", score=0.5), Node("c", state="failed"), Node("d", state="raced"))
-    known = racing.ended(tree_of(nodes), lambda node: 0.25)
+    known = racing.ended(reversed(tree_of(nodes).all()), lambda node: 0.25)
     assert known == [Scores(0.25, 0.5, known[0].kin)]
 
 
@@ -252,7 +252,7 @@ def test_a_race_is_decided_by_the_view_alone(eager: None, tmp_path: Path) -> Non
     folder = started(tmp_path, 11)
     assert run_in_child(folder, None) == 0
     with opened(SqliteStore.open(folder, write=True)) as session:
-        racer = Racer(session, lambda index: session.tree.view(max(0, index - 2)))
+        racer = Racer(session, lambda index: reversed(session.tree.view(max(0, index - 2)).all()))
         nodes = [node for node in session.tree.all() if node.state is State.RACED]
         assert nodes
         for node in nodes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Callable, Literal, Sequence
+from typing import Callable, Iterable, Literal, Sequence
 
 from postgrad.analyze.verdict import cut_off, rejected
 from postgrad.certify import finalists, finish_reserve_s
@@ -43,7 +43,8 @@ from postgrad.side_by_side import apart, side_by_side
 from postgrad.spending import stop
 from postgrad.tester import Tester
 from postgrad.tree import Experiment, Tree
-from postgrad.views import Views
+from postgrad.unchanged import Unchanged
+from postgrad.views import Views, latest
 
 POLL_S = 0.02
 # What came of a step towards the next experiment: True, one was proposed, or another look is worth it; None, not now;
@@ -70,12 +71,11 @@ class Loop:
     pause: Callable[[float], None] = time.sleep
     running: dict[str, tuple[Job, RunningJob]] = field(default_factory=dict)
     _reserve: tuple[int, float] | None = None
-    # The experiment that waits for all others: nothing new came of what its turn had shown of them.
-    _waits: int = -1
+    _waits: int = -1  # The experiment that waits for all others: nothing new came of what it was shown of them.
 
     def __post_init__(self) -> None:
         self.desk = Desk(self.session, lambda: self.control.finish)
-        self.views = Views()
+        self.views, self._whole, self._scored = Views(), Unchanged(), Unchanged()
 
     def run(self) -> None:
         """Do what is owed, whatever that is. Returns when the run has ended."""
@@ -87,7 +87,7 @@ class Loop:
         self.referee = Referee(session, session.store.in_order())
         self.parer = Parer(session, self.referee)
         self.tester = Tester(session, self.referee, self.running, self._reserve_s)
-        self.racer = Racer(session, self._view)
+        self.racer = Racer(session, self._before)
         self.stopper = Stopper(session, self._view)
         if session.search_ended is None:
             self._search()
@@ -268,10 +268,15 @@ class Loop:
         tree, shown = self.session.tree, max(0, self._shown(index))
         return tree.as_of(shown) if self.session.standing.asked else self.views.view(tree, shown)
 
+    def _before(self, index: int) -> Iterable[Experiment]:
+        """The experiments of the view of this one, the latest first, less some that had not ended."""
+        asked = self.session.standing.asked
+        return reversed(self._view(index).all()) if asked else latest(self.session.tree, self._shown(index))
+
     def _shown(self, index: int) -> int:
         """How many experiments have to have ended, and are shown, when this one is chosen: never fewer than the one
         before it was shown. What waits for a person holds up nothing else."""
-        tree, usual = self.session.tree, self._usually(index)
+        tree, usual = self.session.tree, index - self.lookahead + 1
         if index < len(tree):
             shown = tree.all()[index].proposed.shown
             return usual if shown is None else shown
@@ -280,9 +285,6 @@ class Loop:
         if self.session.standing.asked:
             return usual - len(tree.waiting())
         return max(usual, tree.all()[index - 1].proposed.shown or 0) if index else usual
-
-    def _usually(self, index: int) -> int:
-        return index - self.lookahead + 1
 
     def _reference(self, index: int) -> None:
         """The constant answer, the cheapest classic model and the untouched base model come first."""
@@ -320,7 +322,7 @@ class Loop:
                 nominal_s=session.nominal_s(proposal.recipe, session.plan.search),
                 asks=asks,
                 forecast_s=self.desk.forecast_s(proposal) if asks else None,
-                shown=shown if session.standing.asked or shown > max(0, self._usually(index)) else None,
+                shown=shown if session.standing.asked or shown > max(0, index - self.lookahead + 1) else None,
                 order=order,
             )
         )
@@ -333,20 +335,19 @@ class Loop:
             if job.id not in self.running and self._has_room(job):
                 self.running[job.id] = (job, session.start(job))
         begun = {job.experiment for job, _ in self.running.values()}
-        for node in session.tree.pending():
+        for node in self._whole.others(session.tree.pending()):
             if len(self.running) >= session.executor.engine.slots:
                 return
             if node.id in begun or node.waits or node.rejection:
                 continue
-            if units := self.racer.owed(node):
-                proposal = node.proposed.proposal
-                job = Job(node.id, "search", units, proposal.recipe, proposal.seed)
-                if refusal := session.refusal(proposal.recipe):
-                    session.finish(job, JobResult(job=job.id, failure=refusal))
-                    continue
-                if not self._has_room(job):
-                    return
-                self.running[job.id] = (job, session.start(job))
+            if (own := self.racer.job(node)) is None:
+                self._whole.note(node)
+            elif refusal := session.refusal(own.recipe):
+                session.finish(own, JobResult(job=own.id, failure=refusal))
+            elif not self._has_room(own):
+                return
+            else:
+                self.running[own.id] = (own, session.start(own))
 
     def _has_room(self, job: Job) -> bool:
         slots = self.session.executor.engine.slots
@@ -359,7 +360,8 @@ class Loop:
             if result is not None:
                 del self.running[name]
                 self.session.finish(job, result)
-        for node in filter(lambda node: node.results, self.session.tree.pending()):
+        for node in self._scored.others(self.session.tree.pending()):
+            self._scored.note(node)
             units = sum(len(result.units) for result in node.results)
             scored = node.evaluation.units if node.evaluation else 0
             if units > scored and node.failure is None:

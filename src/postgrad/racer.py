@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from math import isfinite
-from typing import TYPE_CHECKING, Callable, TypeVar
+from typing import TYPE_CHECKING, Callable, Iterable, TypeVar
 
 from postgrad import racing
 from postgrad.evaluate.evaluator import cross_fitted
@@ -20,8 +20,8 @@ from postgrad.execute.foreign import runs_foreign_code
 from postgrad.metrics import metric_of
 from postgrad.metrics.items import Items
 from postgrad.records import Race
-from postgrad.session import Session
-from postgrad.tree import Experiment, Tree
+from postgrad.session import Job, Session
+from postgrad.tree import Experiment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,15 +37,20 @@ class Racer:
     """Remembers scores at rungs; everything else is read from the session.
 
     Args:
-        view: index of an experiment -> the tree that it was chosen from.
+        before: index of an experiment -> those that had ended in the view that it was chosen from, the latest first.
     """
 
-    def __init__(self, session: Session, view: Callable[[int], Tree]) -> None:
-        self.session, self.view = session, view
+    def __init__(self, session: Session, before: Callable[[int], Iterable[Experiment]]) -> None:
+        self.session, self.before = session, before
         self.metric = metric_of(session.task.metric)
         self._races: OrderedDict[tuple[str, int], Race | None] = OrderedDict()
         self._stops: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._parts: OrderedDict[tuple[str, int], float | None] = OrderedDict()
+
+    def job(self, node: Experiment) -> Job | None:
+        """The next job of an open experiment."""
+        proposal, units = node.proposed.proposal, self.owed(node)
+        return Job(node.id, "search", units, proposal.recipe, proposal.seed) if units else None
 
     def owed(self, node: Experiment) -> tuple[UnitPlan, ...]:
         """The units of the next job of an open experiment; none when it only waits to be closed."""
@@ -92,7 +97,7 @@ class Racer:
 
     def _ended(self, node: Experiment, rung: int) -> list[racing.Scores]:
         """The experiments that had ended when this one was chosen."""
-        return racing.ended(self.view(node.index), lambda other: self._part(other, rung))
+        return racing.ended(self.before(node.index), lambda other: self._part(other, rung))
 
     def _part(self, node: Experiment, rung: int) -> float | None:
         """The score of an ended experiment at a rung."""

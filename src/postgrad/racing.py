@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from itertools import islice, product
 from math import atanh, isfinite, log, sqrt, tanh
-from typing import TYPE_CHECKING, Callable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Iterable, NamedTuple, Sequence
 
 from postgrad.records import Estimate, Move, Race, Recipe, Stage, Value
 from postgrad.research import edit
 from postgrad.train import BACKENDS
-from postgrad.tree import Experiment, Tree
+from postgrad.tree import Experiment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,13 +96,14 @@ def saves(node: Experiment, share: float) -> bool:
     return (1 - share) * node.proposed.nominal_s > SAVES_S
 
 
-def ended(tree: Tree, part: Callable[[Experiment], float | None]) -> list[Scores]:
+def ended(nodes: Iterable[Experiment], part: Callable[[Experiment], float | None]) -> list[Scores]:
     """The experiments that a rung is judged by: the latest with a whole score, the constant answer left out.
 
     Args:
+        nodes: the latest first.
         part: the score of an ended experiment at the rung; None where there is none.
     """
-    told = (node for node in reversed(tree.all()) if node.score is not None and node.id not in tree.closed_off)
+    told = (node for node in nodes if node.score is not None)
     found = (node for node in told if node.proposed.proposal.recipe.stage.backend != "constant")
     known = []
     for node in reversed(list(islice(found, LATEST))):

@@ -24,6 +24,7 @@ class Tester:
         self, session: Session, referee: Referee, running: Mapping[str, object], reserve_s: Callable[[], float]
     ) -> None:
         self.session, self.referee, self.running, self.reserve_s = session, referee, running, reserve_s
+        self._asked: tuple[int, tuple[str, str] | None] = (-1, None)
 
     def testing(self) -> bool:
         """True while a test of the champion is owed trainings. Records its result once they have ended."""
@@ -42,7 +43,7 @@ class Tester:
 
     def owed(self) -> tuple[str, ...]:
         """The experiments of the test that is owed, if the wall-clock budget has room for it."""
-        session, owed = self.session, self.referee.to_test()
+        session, owed = self.session, self._to_test()
         if owed is None:
             return ()
         wall = session.remaining().wall_s
@@ -54,3 +55,9 @@ class Tester:
             if TEST_ROOM * needed > wall - self.reserve_s():
                 return ()
         return owed
+
+    def _to_test(self) -> tuple[str, str] | None:
+        """What the referee would test, asked again only when an event was added."""
+        if self._asked[0] != self.session.seq:
+            self._asked = (self.session.seq, self.referee.to_test())
+        return self._asked[1]

@@ -6,7 +6,7 @@ is another: the view goes on from the last one as the tree does.
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Iterator, Sequence
 
 from postgrad.tree import Experiment, Tree
 
@@ -42,6 +42,12 @@ class Views:
         if not changed and champion == self._view.champion:
             return self._view
         return self._view.with_experiments(changed, champion)
+
+
+def latest(tree: Tree, closed: int) -> Iterator[Experiment]:
+    """The experiments that a view shows as ended, the latest first, without making the view."""
+    nodes = tree.all()
+    return (nodes[place] for place in range(min(len(nodes), closed) - 1, -1, -1))
 
 
 def _champion(nodes: Sequence[Experiment], closed: int) -> str | None:

@@ -9,6 +9,7 @@ does. What is left out is the folder of a job: writing, shipping and reading it 
 from __future__ import annotations
 
 import heapq
+import json
 import time
 from dataclasses import dataclass, field
 from math import exp
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LABELS = ("billing", "delivery", "login", "other", "refund", "upgrade")
-#: Rows of the data file, as many as planted landscapes have items. A fifth is sealed, the rest is asked in four folds.
+TRAIN, DEV = "train.csv", "dev.csv"
+#: Rows of a data file, as many as planted landscapes have items. Of the train file a fifth is sealed; the dev file is
+#: asked, so that an experiment is one training, and there is nothing to race.
 ROWS = 400
 WORDS, LETTERS = 8, "bcdfghjklmnprstvwxz"
 # How much longer than reckoned a job takes, as the standard deviation of a logarithm.
@@ -129,7 +132,7 @@ class SimulatedJob(RunningJob):
         began = time.process_time()
         recipe = spec.recipe
         rng = Random(f"{spec.job}/lasts")
-        mean = executor.seconds or executor.landscape.cost_s(recipe) * len(spec.units) / executor.units
+        mean = executor.seconds or executor.landscape.cost_s(recipe)
         self._lasts = mean * (rng.uniform(0.4, 1.6) if executor.seconds else exp(SPREAD * rng.gauss(0.0, 1.0)))
         clock = executor.cluster.clock
         self._ends_at = clock.now + self._lasts
@@ -188,7 +191,6 @@ class SimulatedExecutor(Executor):
     """Hands jobs to the landscape.
 
     Args:
-        units: of a whole experiment.
         seconds: mean of what a job lasts, whatever its recipe costs; None goes by the recipe.
     """
 
@@ -197,7 +199,6 @@ class SimulatedExecutor(Executor):
     ) -> None:
         super().__init__(cluster, artifacts, scratch)
         self.cluster, self.landscape, self.seconds = cluster, landscape, seconds
-        self.units = 4
 
     def start(self, spec: JobSpec, inputs: Inputs) -> SimulatedJob:
         """Start a job; it ends when the clock says so."""
@@ -211,20 +212,34 @@ class SimulatedExecutor(Executor):
         return folder
 
 
+def _encoder(folder: Path) -> Path:
+    """A folder that says what an encoder of six layers would say, with weights of one number."""
+    folder.mkdir(exist_ok=True)
+    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536, "vocab_size": 30_522}
+    facts = {"architectures": ["BertModel"], "model_type": "bert", "num_attention_heads": 12, **sizes}
+    (folder / "config.json").write_text(json.dumps(facts), encoding="utf-8")
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    return folder
+
+
 def simulated_task(folder: Path, budget: Budget, policy: str, workers: int) -> TaskSpec:
-    """A task over made-up questions with a number each; its recipes are those of a task without base models."""
+    """A task over made-up questions with a number each, and an encoder in name: nothing reads its weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng, train = Random(0), folder / "train.csv"
-    lines = ["text,label"]
-    for number in range(ROWS):
-        words = " ".join("".join(rng.choices(LETTERS, k=6)) for _ in range(WORDS))
-        lines.append(f"{number} {words},{LABELS[number % len(LABELS)]}")
-    train.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    encoder = _encoder(folder / "encoder")
+    rng = Random(0)
+    for part in (TRAIN, DEV):
+        lines = ["text,label"]
+        for number in range(ROWS):
+            words = " ".join("".join(rng.choices(LETTERS, k=6)) for _ in range(WORDS))
+            lines.append(f"{number} {words},{LABELS[number % len(LABELS)]}")
+        (folder / part).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return TaskSpec(
         name="scale",
         objective="Tell what is asked",
-        data=DataSpec(train=str(train)),
+        data=DataSpec(train=str(folder / TRAIN), dev=str(folder / DEV)),
         metric="accuracy",
+        base_models=(f"path:{encoder}",),
         budget=budget,
         search=SearchSpec(policy=policy),
         engine=EngineSpec(workers=workers),

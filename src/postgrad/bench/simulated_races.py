@@ -39,7 +39,7 @@ class Races:
             mine, theirs = self._part(node, rung), self._part(rival, rung)
             if mine is None or theirs is None or rival.score is None or not racing.saves(node, rung):
                 return None
-            known = racing.ended(run.tree, partial(self._score, rung))
+            known = racing.ended(reversed(run.tree.all()), partial(self._score, rung))
             against = racing.Scores(float(theirs.mean()), rival.score, racing.kin(run.recipe(rival.id)))
             found = racing.verdict(mine, theirs, against, known, kin=own, share=rung)
             if found is not None:
