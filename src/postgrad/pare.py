@@ -220,10 +220,10 @@ class Parer:
             testing: a test of the champion is under way.
         """
         tree = self.session.tree
-        pending = tuple(node for node in tree.pending() if not node.waits)
-        begun = bool(pending) and all(is_paring(node) and not node.started and not node.results for node in pending)
         if not (is_paring(tree.all()[-1]) or self._due(view, reserve_s, stopped)):
             return None
+        pending = tuple(node for node in tree.pending() if not node.waits)
+        begun = bool(pending) and all(is_paring(node) and not node.started and not node.results for node in pending)
         if testing or (pending and not begun):
             return ()
         if not begun:

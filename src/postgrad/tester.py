@@ -24,7 +24,7 @@ class Tester:
         self, session: Session, referee: Referee, running: Mapping[str, object], reserve_s: Callable[[], float]
     ) -> None:
         self.session, self.referee, self.running, self.reserve_s = session, referee, running, reserve_s
-        self._asked: tuple[int, tuple[str, str] | None] = (-1, None)
+        self._asked: tuple[object, tuple[str, str] | None] = (None, None)
 
     def testing(self) -> bool:
         """True while a test of the champion is owed trainings. Records its result once they have ended."""
@@ -57,7 +57,9 @@ class Tester:
         return owed
 
     def _to_test(self) -> tuple[str, str] | None:
-        """What the referee would test, asked again only when an event was added."""
-        if self._asked[0] != self.session.seq:
-            self._asked = (self.session.seq, self.referee.to_test())
+        """What the referee would test, asked again only when it has learnt something."""
+        tree, looks = self.session.tree, self.session.ledger.looks
+        at = (tree.ended(), tree.champion, looks["select"], self.referee.judge.control.tests)
+        if self._asked[0] != at:
+            self._asked = (at, self.referee.to_test())
         return self._asked[1]
