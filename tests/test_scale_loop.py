@@ -160,8 +160,11 @@ def test_lean_records_are_the_same_records() -> None:
 )
 def test_held_values_are_the_same_values(values: np.ndarray) -> None:
     kept = held(values)
-    assert np.array_equal(kept.astype(np.float64), values, equal_nan=True)
-    assert kept.nbytes <= values.nbytes and len(kept) == len(values)
+    assert np.array_equal(kept.values, values, equal_nan=True)
+    assert kept.values is not values, "whoever gave them may change them"
+    few = len(np.unique(values)) <= 256
+    room = kept.numbers.nbytes + (kept.places.nbytes if kept.places is not None else 0)
+    assert room <= (9 * len(values) if few else values.nbytes) and (kept.places is not None) == few
 
 
 def test_weights_that_are_fitted_in_part_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from postgrad.records import Analysis, Evaluation, JobResult, Record
 from postgrad.records.base import lean
 
 #: The latest experiments stay whole, and so do those that have not ended.
-WHOLE = 16_384
+WHOLE = 6144
 # Of what was read again, so many are remembered.
 REMEMBERED = 2048
 

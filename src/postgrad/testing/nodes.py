@@ -67,7 +67,9 @@ class Processes:
         base = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
         facts = {"command": [*self.before, *request.command], "folder": request.folder, "log": request.log}
         told.write_text(json.dumps({**facts, "environment": {**base, **self.own, **request.environment}}))
-        done = subprocess.run([sys.executable, "-c", DAEMON, str(told)], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", DAEMON, str(told)], capture_output=True, text=True, check=False)
+        if done.returncode != 0:  # Its disk may be full: a scheduler that cannot take a job says so.
+            raise Unreachable(f"The job was not taken: {done.stderr.strip()[-LOG_BYTES:]}")
         (self.folder / request.name).write_text(done.stdout.strip())
         return int(done.stdout)
 

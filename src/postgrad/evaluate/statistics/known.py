@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # In squared units of the run.
 LEAST_NOISE = 1e-8
+# Numbers that a byte tells apart.
+MOST_PLACES = 256
 
 Decision = Literal["keep", "discard", "retest", "tie"]
 
@@ -46,14 +48,29 @@ class Judgement:
     seed_sd: float
 
 
-def held(values: NDArray[np.float64]) -> NDArray[Any]:
-    """The same numbers in little room: right or wrong answers take a byte each, and one number many times takes one."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """(N,) numbers in little room: where few of them differ, those, and a byte for each place.
+
+    Attributes:
+        places: (N,) which of the numbers stands where; None where the numbers are all there are.
+    """
+
+    numbers: NDArray[np.float64]
+    places: NDArray[np.uint8] | None
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The same numbers, each at its place."""
+        return self.numbers.copy() if self.places is None else self.numbers[self.places]
+
+
+def held(values: NDArray[np.float64]) -> Held:
+    """Numbers as they are kept: answers are mostly right or wrong, and take a byte each."""
     import numpy as np
 
-    small = values.astype(np.int8) if bool((np.abs(values) <= 100).all()) else None
-    if small is not None and bool((small == values).all()):
-        return small
-    return np.broadcast_to(values[:1], values.shape).view() if bool((values == values[:1]).all()) else values
+    numbers, places = np.unique(values, return_inverse=True)
+    return Held(numbers, places.astype(np.uint8)) if len(numbers) <= MOST_PLACES else Held(values.copy(), None)
 
 
 @dataclass(slots=True)
@@ -65,12 +82,12 @@ class Known:
             only one.
     """
 
-    mean: NDArray[Any]
+    mean: Held
     family: str
     scores: list[float]
     q: float
     q_variance: float
-    latest: NDArray[Any] | None = None
+    latest: Held | None = None
     rival: str | None = None
     eligible: bool = True
     price: float = 0.0
@@ -86,12 +103,12 @@ class Known:
     @property
     def values(self) -> NDArray[np.float64]:
         """(N,) per-item values, the mean over trainings."""
-        return self.mean.astype("float64")
+        return self.mean.values
 
     @property
     def last(self) -> NDArray[np.float64]:
         """(N,) per-item values of the last training."""
-        return (self.mean if self.latest is None else self.latest).astype("float64")
+        return (self.mean if self.latest is None else self.latest).values
 
     @property
     def score(self) -> float:
