@@ -64,7 +64,8 @@ def test_where_nothing_is_new_it_waits_and_looks_again(
 ) -> None:
     """Many workers ask before the first result shows, and there are few starting points: that ends no run."""
     monkeypatch.setattr(drafts, "COMPOSED", 0)
-    tree = played(tmp_path, 40, 8).session.tree
+    monkeypatch.chdir(tmp_path)  # Recipes name the base model by its folder, and chance goes by recipes.
+    tree = played(Path("run"), 40, 8).session.tree
     assert len(tree) == 40 and all(node.analysis for node in tree.all())
     shown = [node.proposed.shown for node in tree.all()]
     late = next(place for place, number in enumerate(shown) if number is not None)
@@ -73,9 +74,9 @@ def test_where_nothing_is_new_it_waits_and_looks_again(
     assert first == sorted(first) and len(first) > 1, "those after it see no less"
     assert all(found is None for found in shown[late + len(first) :]), "then it is as it always is"
     if stop is not None:
-        remove_tree(tmp_path)  # The base model, which recipes name, is at the same place then.
-        played(tmp_path, 40, 8, stop)
-        assert proposed(played(tmp_path, 40, 8).session.tree) == proposed(tree)
+        remove_tree(Path("run"))
+        played(Path("run"), 40, 8, stop)
+        assert proposed(played(Path("run"), 40, 8).session.tree) == proposed(tree)
 
 
 def test_a_simulated_run_is_a_run(whole: Run) -> None:
