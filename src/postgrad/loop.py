@@ -338,9 +338,7 @@ class Loop:
         for node in self._whole.others(session.tree.pending()):
             if len(self.running) >= session.executor.engine.slots:
                 return
-            if node.id in begun or node.waits or node.rejection:
-                continue
-            if (own := self.racer.job(node)) is None:
+            if node.id in begun or node.waits or node.rejection or (own := self.racer.job(node)) is None:
                 self._whole.note(node)
             elif refusal := session.refusal(own.recipe):
                 session.finish(own, JobResult(job=own.id, failure=refusal))

@@ -133,6 +133,11 @@ class Ranked(Sequence[T], Generic[T]):
             low, high = (middle + 1, high) if self._keys[middle][-1] < key else (low, middle)
         return low
 
+    @property
+    def pieces(self) -> tuple[tuple[T, ...], ...]:
+        """The entries in order as they are kept: a piece in which nothing changed is the same object as before."""
+        return self._pieces
+
     def __len__(self) -> int:
         return self._length
 

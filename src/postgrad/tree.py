@@ -253,7 +253,7 @@ class Tree:
         """The experiments that nothing extends, in index order."""
         return tuple(node for node in self._all if not self.shelf.has_below(node.id))
 
-    def pending(self) -> Sequence[Experiment]:
+    def pending(self) -> Ranked[Experiment]:
         """The experiments that have not ended, in index order."""
         return self._index.pending
 

@@ -23,6 +23,9 @@ EM_STEPS = 2
 # many on either side, in blocks, and all others as a prior that counts for so many.
 NEIGHBOURS, LOCAL_PRIOR = 50, 50.0
 BLOCK, LOCAL_STEPS = 10, 20
+# That prior is looked at again whenever the effects have grown by this part: so what is believed goes by what was seen
+# alone, and not by when it was asked for.
+GROWN = 0.02
 # Of more effects than this the weights are fitted part by part, of so many each.
 WHOLE, PART = 2000, 200
 
@@ -55,6 +58,7 @@ class Effects:
         self._seen: list[tuple[float, float]] = []
         self._density = np.empty((64, len(self._mean)))
         self._local: dict[tuple[int, int], NDArray[np.float64]] = {}
+        self._prior, self._prior_at = self._weights, 0
         self._shares = np.empty((0, len(self._mean)))
         self._turn = 0
 
@@ -88,7 +92,8 @@ class Effects:
 
     def revise(self, number: int, observed: float, noise: float) -> None:
         """An effect that was measured again, with less noise."""
-        self._local.clear()
+        for low, high in [(low, high) for low, high in self._local if low <= number < high]:
+            del self._local[low, high]
         self._seen[number] = observed, noise
         self._density[number] = self._likelihood(observed, noise)
 
@@ -104,10 +109,18 @@ class Effects:
     def learn(self) -> None:
         """Move the weights towards what was seen, by EM steps from where they are."""
         if len(self._seen) <= WHOLE:
-            self._weights = self._fitted(self._density[: len(self._seen)], self._counts, EM_STEPS)
+            self._weights = self._fitted(self._weights, self._density[: len(self._seen)], self._counts, EM_STEPS)
         else:
             for _ in range(EM_STEPS):
                 self._weights = self._fitted_in_part()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Take today's weights as the prior of all neighbourhoods, when enough has come since the last time."""
+        count = len(self._seen)
+        if count * GROWN < 1 or count >= (1 + GROWN) * self._prior_at:
+            self._prior, self._prior_at = self._weights, count
+            self._local.clear()
 
     def _fitted_in_part(self) -> NDArray[np.float64]:
         """One step of incremental EM: only the newest effects and, in turn, one part of the older ones are shared out
@@ -127,8 +140,10 @@ class Effects:
         weights: NDArray[np.float64] = counts / counts.sum()
         return weights
 
-    def _fitted(self, density: NDArray[np.float64], prior: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-        weights: NDArray[np.float64] = self._weights
+    @staticmethod
+    def _fitted(
+        weights: NDArray[np.float64], density: NDArray[np.float64], prior: NDArray[np.float64], steps: int
+    ) -> NDArray[np.float64]:
         for _ in range(steps if len(density) else 0):
             parts = density * weights
             counts = prior + (parts / parts.sum(axis=1, keepdims=True)).sum(axis=0)
@@ -141,9 +156,8 @@ class Effects:
         low = max(0, min(middle - NEIGHBOURS, count - 2 * NEIGHBOURS))
         high = min(count, max(middle + NEIGHBOURS, 2 * NEIGHBOURS))
         if (low, high) not in self._local:
-            self._local[low, high] = self._fitted(
-                self._density[low:high], self._counts + LOCAL_PRIOR * self._weights, LOCAL_STEPS
-            )
+            counts = self._counts + LOCAL_PRIOR * self._prior
+            self._local[low, high] = self._fitted(self._prior, self._density[low:high], counts, LOCAL_STEPS)
         return self._local[low, high]
 
     def belief(self, observed: float, noise: float, near: int | None = None) -> Belief:

@@ -106,8 +106,8 @@ class Judge:
             may_retest: False where no further training can be had.
         """
         self._paired(values, self._nodes[rival].values)
-        node = self._added(name, values, family)
-        node.rival, node.eligible, node.price = rival, eligible, price
+        node = self._added(name, values, family, rival)
+        node.eligible, node.price = eligible, price
         self._weighed += 1
         return self._judged(name, may_retest)
 
@@ -118,9 +118,8 @@ class Judge:
         best of them is what the first keep has to beat."""
         if not len(self.effects) and float(values.std()) > self.unit:
             self._started(values)  # A constant answer comes first, and has no spread to measure effects by.
-        node = self._added(name, values, family)
-        node.rival, node.open, node.eligible = rival, False, eligible
-        other = self._nodes[rival]
+        node, other = self._added(name, values, family, rival), self._nodes[rival]
+        node.open, node.eligible = False, eligible
         node.observed, items = node.score - other.q, self._items(node, other)
         node.foreseen = node.observed
         variance = items + self._shift(node) + self._shift(other)
@@ -184,7 +183,7 @@ class Judge:
         shift = self._claimed_shift(node, len(node.fresh)) + self._claimed_shift(kept, len(kept.fresh))
         level, node.tested = self.control.level, True
         p = one_sided_p(gap, items, len(pairs), shift, self._claimed_degrees(node))
-        believed = self.merit(name) - self.merit(self.kept)
+        believed = self.merits.ahead(name, self.kept)
         mean, _ = combined(believed, self.doubt(name), gap, items + shift)
         node.bonus += mean - believed
         rival, keep = self.kept, self.control.tested(p)
@@ -211,7 +210,7 @@ class Judge:
         shift = self._claimed_shift(node, 1) + self._claimed_shift(other, max(1, len(other.fresh)))
         degrees = freedom(items, len(node.values), shift, self._claimed_degrees(node))
         needed = -float(stdtrit(degrees, self.control.level)) * sqrt(items + shift)
-        ahead = self.merit(name) - self.merit(kept)
+        ahead = self.merits.ahead(name, kept)
         return float(ndtr((ahead - needed) / sqrt(items + shift + self.doubt(name))))
 
     def _claimed_shift(self, node: Known, trainings: int) -> float:
@@ -248,7 +247,7 @@ class Judge:
     def gain(self, name: str, over: str) -> tuple[float, float, float]:
         """(posterior mean, its variance, measured difference) of what one recipe gains over another."""
         measured = self._nodes[name].score - self._nodes[over].score
-        return self.merit(name) - self.merit(over), self.merits.between(name, over), measured
+        return self.merits.ahead(name, over), self.merits.between(name, over), measured
 
     def ranked(self) -> list[str]:
         """Recipes that may lead, best posterior mean first, under everything the run has taught."""
@@ -307,7 +306,7 @@ class Judge:
         leader = self.leader
         if leader is None or not self._nodes[leader].eligible:
             return True
-        ahead = belief.mean if leader == node.rival else self.merit(name) - self.merit(leader)
+        ahead = belief.mean if leader == node.rival else self.merits.ahead(name, leader)
         return ahead > node.price
 
     def _worth_a_seed(self, node: Known, belief: Belief, own: float) -> bool:
@@ -375,9 +374,10 @@ class Judge:
         between = disagreement if disagreement is not None else 0.5 * self.unit**2 / len(node.values)
         return pool.shift() + pool.flips(between)
 
-    def _added(self, name: str, values: NDArray[np.float64], family: str) -> Known:
+    def _added(self, name: str, values: NDArray[np.float64], family: str, rival: str | None = None) -> Known:
         score = float(values.mean())
-        node = Known(mean=held(values), family=family, scores=[score], q=score, q_variance=0.0)
+        node = Known(mean=held(values), family=family, scores=[score], q=score, q_variance=0.0, rival=rival)
+        node.steps = 0 if rival is None else self._nodes[rival].steps + 1
         node.q_variance = self._training_variance(node)
         self._nodes[name] = node
         return node

@@ -80,6 +80,7 @@ class Known:
     Attributes:
         mean: (N,) that mean, as `held` keeps it. latest: (N,) the values of the last training, None where it is the
             only one.
+        steps: from rival to rival, back to the first recipe of the run.
     """
 
     mean: Held
@@ -89,6 +90,7 @@ class Known:
     q_variance: float
     latest: Held | None = None
     rival: str | None = None
+    steps: int = 0
     eligible: bool = True
     price: float = 0.0
     observed: float = 0.0

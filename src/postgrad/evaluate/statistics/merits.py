@@ -36,6 +36,12 @@ class Merits:
             total, at = total + self._step(at), rival
         return total
 
+    def ahead(self, name: str, other: str) -> float:
+        """By how much one recipe's merit exceeds another's. Only the steps count which one of them rests on alone: two
+        recipes of a long run have nearly all in common."""
+        mine, theirs = self._parted(name, other)
+        return sum(map(self._step, mine)) - sum(map(self._step, theirs))
+
     def doubt(self, name: str, beyond: str | None) -> float:
         """Posterior variance of the merit beyond that of a recipe on the way to it, steps taken as independent."""
         total, at = 0.0, name
@@ -45,16 +51,24 @@ class Merits:
 
     def between(self, name: str, other: str) -> float:
         """Posterior variance of the difference of two merits: that of the steps which only one of them rests on."""
-        first, second = self._line(name), self._line(other)
-        return sum(self.belief(each).variance for each in first ^ second)
+        mine, theirs = self._parted(name, other)
+        return sum(self.belief(each).variance for each in (*mine, *theirs))
 
-    def _line(self, name: str) -> set[str]:
-        """The recipe and its rivals, back to the first of the run."""
-        found, at = {name}, name
-        while (rival := self.nodes[at].rival) is not None:
-            found.add(rival)
-            at = rival
-        return found
+    def _parted(self, name: str, other: str) -> tuple[list[str], list[str]]:
+        """The steps that only the one rests on, and only the other, latest first: each line back to where they meet."""
+        mine: list[str] = []
+        theirs: list[str] = []
+        while name != other:
+            first, second = self.nodes[name], self.nodes[other]
+            if first.steps >= second.steps and first.rival is not None:
+                mine.append(name)
+                name = first.rival
+            elif second.rival is not None:
+                theirs.append(other)
+                other = second.rival
+            else:
+                break
+        return mine, theirs
 
     def ranked(self) -> list[str]:
         """Recipes that may lead, best first."""
