@@ -19,6 +19,8 @@ from postgrad.records.base import lean
 
 #: The latest experiments stay whole, and so do those that have not ended.
 WHOLE = 6144
+# So many experiments show what those beside them look like as JSON.
+SAMPLES = 2
 # Of what was read again, so many are remembered.
 REMEMBERED = 2048
 
@@ -39,18 +41,18 @@ def _shared(name: str | None) -> str | None:
     return None if name is None else intern(name)
 
 
-def _packed(record: Record) -> bytes:
-    pressing = zlib.compressobj(zdict=_words())
-    return pressing.compress(record.model_dump_json().encode()) + pressing.flush()
+def _packed(data: bytes, words: bytes) -> bytes:
+    pressing = zlib.compressobj(zdict=words)
+    return pressing.compress(data) + pressing.flush()
 
 
-def _unpacked(data: bytes) -> bytes:
-    reading = zlib.decompressobj(zdict=_words())
+def _unpacked(data: bytes, words: bytes) -> bytes:
+    reading = zlib.decompressobj(zdict=words)
     return reading.decompress(data) + reading.flush()
 
 
 @cache
-def _words() -> bytes:
+def _fields() -> bytes:
     """What such JSON is full of: the names of fields, the commonest ones last."""
     found: dict[str, int] = {}
     for kind in (Decided, Tested, Proposed, Outcome):
@@ -61,34 +63,39 @@ def _words() -> bytes:
     return "".join(f',"{name}":' for name in sorted(found, key=lambda name: found[name])).encode()
 
 
+def _written(node: Experiment) -> tuple[bytes, bytes]:
+    """An experiment as JSON: what was proposed, and what became of it."""
+    outcome = Outcome.model_construct(**{name: getattr(node, name) for name in Outcome.model_fields})
+    return node.proposed.model_dump_json().encode(), outcome.model_dump_json().encode()
+
+
 @lru_cache(maxsize=REMEMBERED)
-def _proposed(data: bytes) -> Proposed:
-    found = Proposed.model_validate_json(_unpacked(data))
+def _proposed(data: bytes, words: bytes) -> Proposed:
+    found = Proposed.model_validate_json(_unpacked(data, words))
     lean(found)
     return found
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _outcome(data: bytes) -> Outcome:
-    found = Outcome.model_validate_json(_unpacked(data))
+def _outcome(data: bytes, words: bytes) -> Outcome:
+    found = Outcome.model_validate_json(_unpacked(data, words))
     lean(found)
     return found
 
 
 def _read(name: str) -> Any:
     """A field of the outcome, read when it is asked for."""
-    return property(lambda self: getattr(_outcome(self.kept.outcome), name))
+    return property(lambda self: getattr(_outcome(self.kept.outcome, self.kept.words), name))
 
 
 class _Kept:
-    """What an archived experiment is made of."""
+    """What an archived experiment is made of; `words` are what its JSON is likely to say, and are shared."""
 
-    __slots__ = ("proposed", "outcome", "parent", "state", "score", "foreseen", "verdict", "cost_s", "waits")
+    __slots__ = ("words", "proposed", "outcome", "parent", "state", "score", "foreseen", "verdict", "cost_s", "waits")
 
-    def __init__(self, node: Experiment) -> None:
-        told = {name: getattr(node, name) for name in Outcome.model_fields}
-        self.proposed = _packed(node.proposed)
-        self.outcome = _packed(Outcome.model_construct(**told))
+    def __init__(self, node: Experiment, words: bytes) -> None:
+        self.words = words
+        self.proposed, self.outcome = (_packed(data, words) for data in _written(node))
         self.parent = _shared(node.parent)
         self.verdict = _shared(node.verdict)
         self.state, self.score, self.foreseen = node.state, node.score, node.foreseen
@@ -106,12 +113,12 @@ class Archived(Experiment):
 
     kept: _Kept
 
-    def __init__(self, node: Experiment) -> None:
+    def __init__(self, node: Experiment, words: bytes = b"") -> None:
         told = {"id": node.id, "index": node.index, "champion": _shared(node.champion), "ended": node.ended}
-        for name, value in {**told, "kept": _Kept(node)}.items():
+        for name, value in {**told, "kept": _Kept(node, words or _fields())}.items():
             object.__setattr__(self, name, value)
 
-    proposed: Any = property(lambda self: _proposed(self.kept.proposed))
+    proposed: Any = property(lambda self: _proposed(self.kept.proposed, self.kept.words))
     started, results, evaluation, select = map(_read, ("started", "results", "evaluation", "select"))
     analysis, tested, decided = map(_read, ("analysis", "tested", "decided"))
     parent, state, score, foreseen = map(_own, ("parent", "state", "score", "foreseen"))
@@ -128,13 +135,16 @@ def whole(node: Experiment) -> Experiment:
     """An experiment as records, whichever way it is kept."""
     if not isinstance(node, Archived):
         return node
-    outcome = _outcome(node.kept.outcome)
+    outcome = _outcome(node.kept.outcome, node.kept.words)
     told = {name: getattr(outcome, name) for name in Outcome.model_fields}
     return Experiment(node.id, node.index, node.proposed, champion=node.champion, ended=node.ended, **told)
 
 
 def to_archive(nodes: Iterable[Experiment]) -> Iterator[Archived]:
-    """Those of some experiments that have ended and are not archived yet, archived."""
-    for node in nodes:
-        if node.analysis is not None and not isinstance(node, Archived):
-            yield Archived(node)
+    """Those of some experiments that have ended and are not archived yet, archived. Neighbours say much the same, so a
+    few of them are what all are compressed against."""
+    ended = [node for node in nodes if node.analysis is not None and not isinstance(node, Archived)]
+    alike = ended[:: max(1, len(ended) // SAMPLES)][:SAMPLES]
+    words = _fields() + b"".join(data for node in alike for data in _written(node))
+    for node in ended:
+        yield Archived(node, words)

@@ -21,7 +21,7 @@ from postgrad.train import BACKENDS
 from postgrad.train.soup import Ingredient, SoupParams, shared_stage
 
 MAX_MEMBERS = 4
-REMEMBERED = 4096
+REMEMBERED = 2048
 T = TypeVar("T")
 
 
