@@ -14,7 +14,7 @@ from postgrad.bench.scale_trees import Growth
 from postgrad.events import Event, JobFinished
 from postgrad.finished import Finished
 from postgrad.groups import among, by_kind, folded, has_child, those
-from postgrad.research.tuner import BEST, LATEST, _told, alike
+from postgrad.research.tuner import BEST, HELD, _told, alike
 from postgrad.search import legal
 from postgrad.shelf import PIECE
 from postgrad.tree import Tree
@@ -172,13 +172,14 @@ def test_a_study_holds_the_best_and_the_latest() -> None:
     most = max(tree.all(), key=lambda node: len(alike(tree, node.proposed.proposal.recipe)))
     recipe = most.proposed.proposal.recipe
     own = alike(tree, recipe)
-    assert len(own) > BEST + LATEST
+    assert len(own) > HELD
     told = _told(tree, recipe)
     scored = [node for node in own if node.score is not None]
     best = sorted(scored, key=lambda node: (-(node.score or 0.0), node.index))[:BEST]
-    wanted = {node.id for node in (*best, *own[-LATEST:])}
-    assert [node.id for node in told] == sorted(wanted) and len(told) <= BEST + LATEST
-    few = next(n for n in tree.all() if len(alike(tree, n.proposed.proposal.recipe)) < LATEST)
+    names = [{node.id for node in (*best, *own[-count:])} for count in range(HELD + 1)]
+    assert {node.id for node in told} in [each for each in names if len(each) == HELD]
+    assert [node.index for node in told] == sorted(node.index for node in told)
+    few = next(n for n in tree.all() if len(alike(tree, n.proposed.proposal.recipe)) < HELD)
     assert tuple(_told(tree, few.proposed.proposal.recipe)) == alike(tree, few.proposed.proposal.recipe)
 
 

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from postgrad.bench import BENCHMARKS
+from postgrad import events
+from postgrad.bench import BENCHMARKS, scale_cluster
 from postgrad.bench.base import BenchSpec
 from postgrad.bench.landscapes import landscape
 from postgrad.bench.scale_cluster import Clock
 from postgrad.bench.scale_loop import EVERY, Growth, ScaleLoop, _row, grown
 from postgrad.bench.scale_parts import _pair, _value
 from postgrad.bench.scale_run import Case, Run
+from postgrad.bench.scale_trees import Growth as Nodes
 from postgrad.errors import UserError
-from postgrad.evaluate.statistics import effects
+from postgrad.evaluate.statistics import effects, judge
 from postgrad.evaluate.statistics.effects import Effects
+from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import held
 from postgrad.events import Event, Proposed
 from postgrad.execute.files import remove_tree
-from postgrad.records import Choice, Estimate, Move, Recipe, Stage
+from postgrad.records import Choice, Estimate, Failure, JobResult, Move, Recipe, Stage
 from postgrad.records.base import lean
 from postgrad.research import drafts
+from postgrad.shelf import PIECE, Ranked
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Tree
+from postgrad.unchanged import Unchanged
 
 WORLD = "additive"
 
@@ -102,6 +108,26 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_tree(tmp_path: Path) -> None
     assert proposed(again) == proposed(plain)
     assert [node.score for node in again.all()] == [node.score for node in plain.all()]
     assert again.champion == plain.champion
+
+
+def test_a_test_that_fails_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is owed is looked at again afterwards, though the failure has taught the referee nothing."""
+    monkeypatch.setattr(judge, "TEST_POWER", 0.0)
+    monkeypatch.chdir(tmp_path)  # Recipes name the base model by its folder, and chance goes by recipes.
+    ended = scale_cluster.SimulatedJob._ended
+
+    def failing(job: scale_cluster.SimulatedJob) -> JobResult:
+        found = ended(job)
+        if "-select-" not in found.job:
+            return found
+        killed = Failure(boundary="engine", kind="oom", message="no memory was left")
+        return JobResult(job=found.job, usage=found.usage, failure=killed)
+
+    monkeypatch.setattr(scale_cluster.SimulatedJob, "_ended", failing)
+    run = played(Path("failing"), 80, 2)
+    with SqliteStore.open(run.store.folder, write=False) as store:
+        tested = [event.body.experiment for event in store.events() if isinstance(event.body, events.Tested)]
+    assert tested and len(tested) == len(set(tested)) and run.session.tree.ended() >= 80
 
 
 def test_a_simulated_clock_goes_to_the_next_end() -> None:
@@ -188,3 +214,65 @@ def test_weights_that_are_fitted_in_part_are_those_of_all(monkeypatch: pytest.Mo
     assert np.abs(part._weights - all_._weights).max() < 0.01
     beliefs = [(part.belief(each, 2e-4).mean, all_.belief(each, 2e-4).mean) for each in (-0.02, 0.0, 0.01, 0.05)]
     assert all(abs(one - other) < 5e-4 for one, other in beliefs)
+
+
+def test_what_is_believed_does_not_go_by_when_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on after a kill has not been asked what the undisturbed one was asked, and decides the same."""
+    rng = np.random.default_rng(1)
+    drawn = [(float(rng.normal(-0.005, 0.02)), 2e-4) for _ in range(260)]
+
+    def learnt(every: int) -> Effects:
+        found = Effects(1.0)
+        for number, (observed, noise) in enumerate(drawn):
+            found.add(observed, noise)
+            if number % 41 == 40:
+                found.revise(number - 30, drawn[number - 30][0], 1e-4)
+            found.learn()
+            for near in range(0, number + 1, every) if number % 7 == 0 else ():
+                found.belief(drawn[near][0], 2e-4, near=near)
+        return found
+
+    asked, never = learnt(9), learnt(1000)
+    for near in range(len(drawn)):
+        assert asked.belief(0.01, 2e-4, near=near) == never.belief(0.01, 2e-4, near=near)
+    late = asked.belief(0.01, 2e-4, near=3).mean
+    assert abs(late - asked.belief(0.01, 2e-4).mean) < 0.01
+
+
+def test_two_recipes_are_parted_where_their_lines_meet() -> None:
+    rng, found = np.random.default_rng(2), Judge(horizon=400)
+    names = ["first"]
+    found.start("first", (rng.random(200) < 0.5).astype(float))
+    for number in range(60):
+        rival = names[int(rng.integers(max(0, len(names) - 6), len(names)))]
+        name = f"r{number}"
+        found.weigh(name, rival, (rng.random(200) < 0.5 + number / 300).astype(float), may_retest=False)
+        names.append(name)
+
+    def line(name: str) -> list[str]:
+        rival = found.merits.nodes[name].rival
+        return [name] if rival is None else [name, *line(rival)]
+
+    for one, other in (("r59", "r58"), ("r3", "r59"), ("r20", "r20"), ("first", "r40"), ("r59", "first")):
+        only = set(line(one)) ^ set(line(other))
+        assert found.merits.ahead(one, other) == pytest.approx(found.merit(one) - found.merit(other), abs=1e-12)
+        apart = sum(found.merits.belief(name).variance for name in only)
+        assert found.merits.between(one, other) == pytest.approx(apart)
+
+
+def test_what_was_noted_is_passed_over_until_it_changes() -> None:
+    nodes = Tree.from_events(Nodes(3).events(4 * PIECE)).all()
+    ranked, seen = Ranked(((0.0, node.index), node) for node in nodes), Unchanged()
+    looked = list(seen.others(ranked))
+    assert looked == list(nodes)
+    for node in looked[1:]:
+        seen.note(node)
+    assert [node.id for node in seen.others(ranked)] == [nodes[0].id]
+    seen.note(nodes[0])
+    assert not list(seen.others(ranked)) and not list(seen.others(ranked))
+    other = replace(nodes[PIECE + 5])
+    changed = ranked.with_entry((0.0, other.index), (0.0, other.index), other)
+    assert [each is other for each in seen.others(changed)] == [True]
+    seen.note(other)
+    less = changed.with_entry((0.0, nodes[7].index), None, nodes[7])
+    assert not list(seen.others(less)) and not list(seen.others(Ranked())) and list(seen.others(ranked))

@@ -7,11 +7,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from optuna.samplers._tpe.sampler import default_gamma
 
 from postgrad.records import Recipe, Stage
 from postgrad.research import edit
 from postgrad.research.drafts import drafts
-from postgrad.research.tuner import ASKED, MOST_NUMBERS, described, suggestions
+from postgrad.research.tuner import ASKED, BEST, HELD, MOST_NUMBERS, described, suggestions
 from postgrad.testing.researcher import BASE
 from postgrad.testing.trees import Ended, Node, tree_of
 from postgrad.tree import Tree
@@ -96,6 +97,24 @@ def test_defaults_that_are_written_out_are_the_same_structure() -> None:
 def test_numbers_outside_the_space_still_count() -> None:
     tree = tree_of(tried({900.0: 0.9, 800.0: 0.88, 1.0: 0.2, 4.0: 0.3}))
     assert list(suggestions(tree, classic(900.0), Random(0)))
+
+
+def test_a_number_in_quotes_is_the_number() -> None:
+    """Parameters are checked as pydantic checks them: "8" passes for 8, whoever wrote it."""
+    quoted = edit.with_numbers(CLASSIC, {})
+    quoted = quoted.model_copy(
+        update={"stage": quoted.stage.model_copy(update={"params": {**quoted.stage.params, "C": "8"}})}
+    )
+    assert edit.valid(quoted)
+    tree = tree_of([*tried({1.0: 0.5, 4.0: 0.6}), Node("quoted", score=0.7, recipe=quoted)])
+    plain = tree_of([*tried({1.0: 0.5, 4.0: 0.6}), Node("quoted", score=0.7, recipe=classic(8.0))])
+    found = list(suggestions(tree, quoted, Random(0)))
+    assert found == list(suggestions(plain, classic(8.0), Random(0)))
+
+
+def test_what_a_study_holds_of_the_best_is_what_tpe_takes_as_good() -> None:
+    """Were there more of them, TPE would move away from the rest; were there fewer, others would be taken as good."""
+    assert default_gamma(HELD) == BEST and BEST < HELD
 
 
 def test_a_score_that_is_not_a_number_is_no_score() -> None:

@@ -33,6 +33,7 @@ class Tester:
         if owed := self.owed():
             done = [evaluate_select(self.session, self.session.tree[name]) for name in owed]
             self.session.append(self.referee.tested(owed[0], failed=not all(done)))
+            self._asked = (None, None)  # A test that failed has taught nothing, and is not owed any more.
         return False
 
     def jobs(self) -> list[Job]:

@@ -24,8 +24,9 @@ MOST_NUMBERS = 3
 # Recipes that TPE is asked for, and those by chance where all of them were tried: asking it takes milliseconds, and it
 # says the same again where little is left to try.
 ASKED, BY_CHANCE = 2, 8
-# The experiments that a study holds: of the best, TPE looks at 25 at most, and the rest say where not to look.
-BEST, LATEST = 25, 75
+# What a study holds: of the best as many as TPE takes as good, a tenth of the study (the default of Optuna; by the rule
+# of Bergstra et al., a quarter of the root, 8 of 1,000); and the latest, which say where not to look.
+BEST, HELD = 10, 100
 # The best of a structure: (score, lowest first; index).
 Best = tuple[tuple[float, int], ...]
 
@@ -93,12 +94,16 @@ def _structure(node: Experiment) -> str | None:
 def _told(tree: Tree, recipe: Recipe) -> list[Experiment]:
     """Those that a study holds, in index order."""
     found = alike(tree, recipe)
-    if len(found) <= BEST + LATEST:
+    if len(found) <= HELD:
         return list(found)
-    nodes, latest = tree.all(), found[-LATEST:]
     nothing: Best = ()
-    best = sorted(index for _, index in folded(tree, _structured(recipe), "best", nothing, _better))
-    return [*(nodes[index] for index in best if index < latest[0].index), *latest]
+    held = {index for _, index in folded(tree, _structured(recipe), "best", nothing, _better)}
+    for node in reversed(found):
+        if len(held) == HELD:
+            break
+        held.add(node.index)
+    nodes = tree.all()
+    return [nodes[index] for index in sorted(held)]
 
 
 def _better(best: Best, node: Experiment) -> Best:
@@ -111,10 +116,13 @@ def _better(best: Best, node: Experiment) -> Best:
 
 def _numbers(recipe: Recipe, paths: Sequence[str]) -> dict[str, Any]:
     try:
-        return {path: get_path(recipe.stage.params, path) for path in paths}
+        found = {path: get_path(recipe.stage.params, path) for path in paths}
     except KeyError:  # A default that is not written out.
-        params = full_params(recipe)
-        return {path: get_path(params, path) for path in paths}
+        found = {}
+    if found and not any(isinstance(each, str | bool) for each in found.values()):
+        return found
+    params = full_params(recipe)  # Who proposed it may have written a number as a string, which counts as the number.
+    return {path: get_path(params, path) for path in paths}
 
 
 def _distribution(dimension: Dimension, known: list[Any]) -> Any:
