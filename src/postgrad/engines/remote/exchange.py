@@ -189,9 +189,20 @@ class Shared:
 def move_over(work: Path, job: Path) -> None:
     """Move everything in `work` to the job's folder, in place of what has the same name there."""
     for path in sorted(work.iterdir()) if work.is_dir() else []:
-        if path.name == PRIVATE:
-            continue
-        place = job / path.name
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
-        path.replace(place)
+        if not left_out(path.name):
+            remove(job / path.name)
+            path.replace(job / path.name)
+
+
+def left_out(name: str) -> bool:
+    """True for what no attempt leaves to anybody: what is private or half written, and what has the name of the
+    controller's own folder there."""
+    return name in (PRIVATE, REMOTE) or name.endswith(".part")
+
+
+def remove(path: Path) -> None:
+    """Whatever it is; a link and not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

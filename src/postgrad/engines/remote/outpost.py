@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Callable, Mapping, Protocol
 
-from postgrad.engines.remote.exchange import PRIVATE, SHOWN, Broken, Shared
+from postgrad.engines.remote.exchange import SHOWN, Broken, Shared, left_out
 from postgrad.engines.remote.lease import WORK, Files, Told, write
 from postgrad.engines.remote.models import Models
 from postgrad.engines.remote.posted import (
@@ -308,11 +308,6 @@ def own_folder() -> Path:
     held = os.open(own / LOCK, os.O_CREAT | os.O_RDWR, 0o600)  # Open as long as this process lives.
     fcntl.flock(held, fcntl.LOCK_EX)
     return own.resolve()
-
-
-def left_out(name: str) -> bool:
-    """True for what is no part of a copy: what is private, and what was half written."""
-    return name == PRIVATE or name.endswith(".part")
 
 
 def marks(folder: Path) -> Marks:

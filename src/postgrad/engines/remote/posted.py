@@ -14,6 +14,7 @@ is it removed from the store, so that a controller that is killed in between nei
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -21,6 +22,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Mapping, TypeVar
+
+from pydantic import Field
 
 from postgrad.engines.remote.exchange import PRIVATE, SHOWN, Shared, move_over
 from postgrad.engines.remote.lease import BEAT, EXIT, LEASE, REMOTE, Ended, Files, read, write
@@ -32,6 +35,10 @@ from postgrad.records import EngineSpec, Record
 JOBS, INPUTS, FILES = "jobs", "inputs", "files"
 GIVEN, TREE, SHOWN_IN = "given.json", "tree.json", "shown"
 POSTED, DONE, FETCHED = "posted.json", "done.json", "fetched.part"
+# Names of jobs in the store, as they are made here: one part of a key, and never empty.
+NAMED = r"^[A-Za-z0-9_.-]{1,140}-[0-9a-f]{12}$"
+# What is in every job's folder, and folders of a script's experiment that are jobs.
+JOB, PARTS = "job.json", ("run", "referee")
 # Where a node's program starts: any folder that every machine has.
 ANYWHERE = "/tmp"
 # Shares of a lease. A node says ten times a lease that it lives.
@@ -57,7 +64,7 @@ class Given(Record):
 class Posted(Record):
     """The name of a job in the store."""
 
-    job: str
+    job: str = Field(pattern=NAMED)
 
 
 class Objects:
@@ -138,9 +145,11 @@ class Office:
 
     def forget(self, folder: Path) -> None:
         """Remove all jobs whose folders lie here from the store."""
-        for path in folder.rglob(f"{REMOTE}/{POSTED}"):
+        for job in jobs_in(folder):
+            own = Shared(job / REMOTE)
             with suppress(OSError):  # The store is away. What lies there goes by its own rules.
-                self.exchange(path.parents[1]).close(None)
+                if (posted := record(own, POSTED, Posted)) is not None:
+                    PostedJob(self, own, posted.job).close(None)
 
 
 class PostedJob(Objects):
@@ -179,7 +188,7 @@ class PostedJob(Objects):
 
     def _models_of(self, job: Path) -> dict[str, Model]:
         """Base models that the job reads; put in the store if they are not there."""
-        named = named_in(job / "job.json", "base_model", "models")
+        named = named_in(job / JOB, "base_model", "models")
         return {name: self._models.put(Path(name)) for name in named if Path(name).is_dir()}
 
     def _kept(self, number: int) -> Tree | None:
@@ -246,6 +255,22 @@ def record(files: Files, name: str, kind: type[R]) -> R | None:
         return kind.model_validate_json(files.read(name))
     except (FileNotFoundError, ValueError):
         return None
+
+
+def jobs_in(folder: Path, *, below: bool = True) -> list[Path]:
+    """The job in a folder, those of a script's experiment in it, or those in the folders right below. Nowhere else:
+    what lies in a job's folder the job may have made itself, but for `remote`, in place of which nothing is put."""
+    if any(os.path.lexists(folder / name) for name in (JOB, REMOTE)):
+        return [] if (folder / REMOTE).is_symlink() else [folder]
+    parts = [folder / name for name in PARTS if _is_folder(folder / name)]
+    if parts or not below:
+        return [job for part in parts for job in jobs_in(part, below=False)]
+    inner = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [job for each in inner if _is_folder(each) for job in jobs_in(each, below=False)]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def patience_s(lease_s: float) -> float:
