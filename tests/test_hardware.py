@@ -271,6 +271,36 @@ def test_cpu_time_of_other_nodes_is_charged_once_for_each_attempt(
     assert found.usage.usd == pytest.approx(found.usage.cpu_s * 3.6 / 3600)
 
 
+# It waits for the others, or is done with a part of itself that had computed for long.
+QUIET = {
+    "others compute": """
+for second in range(1, 7):
+    (folder / "elsewhere" / "there-1").write_text(str(second))
+    time.sleep(1.0)
+""",
+    "nobody computes": "(folder / 'elsewhere' / 'there-1').write_text('9'); time.sleep(30)",
+    "a process ended": """
+import subprocess
+busy = "import time; [sum(range(10**5)) for _ in iter(lambda: time.process_time() < 3, False)]"
+subprocess.run([sys.executable, "-c", busy], check=True)
+while time.process_time() < 3: sum(range(10**5))
+""",
+}
+
+
+@pytest.mark.parametrize("told", QUIET)
+def test_a_job_hangs_where_nothing_of_it_computes_on_any_node(tmp_path: Path, told: str) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(f"import pathlib, sys, time\nfolder = pathlib.Path(sys.argv[1])\n{QUIET[told]}")
+    (tmp_path / "job" / "elsewhere").mkdir(parents=True)
+    engine = LocalEngine((sys.executable, str(program)), (0.0, 2))
+    engine.open(EngineSpec(workers=1, threads=1, sandbox="none"))
+    found = engine.start(tmp_path / "job", LIMITS.model_copy(update={"hung_s": 2.0})).wait(60)
+    engine.close()
+    assert found is not None and found.cause == ("hung" if told == "nobody computes" else None)
+    assert found.cause is not None or found.code == 0
+
+
 # --- the rule ---------------------------------------------------------------------------------------------------------
 
 OLD = Hardware(host="a", cpu="old", threads=2, load=0.3)

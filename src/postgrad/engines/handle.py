@@ -171,7 +171,8 @@ class LocalHandle:
                 return "disk"
         latest = Activity(now, cpu_s + self._elsewhere_s, self._written())
         idle_cpu_s = IDLE_CPU_S + IDLE_SHARE * (now - self._active.at)
-        if cpu_s - self._active.cpu_s > idle_cpu_s or latest.written != self._active.written:
+        # It becomes less where a process ends that had computed: nobody counts on from what is no more.
+        if abs(latest.cpu_s - self._active.cpu_s) > idle_cpu_s or latest.written != self._active.written:
             self._active = latest
         return "hung" if now - self._active.at > self._limits.hung_s else None
 
