@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from postgrad.engines.base import Handle
 from postgrad.engines.local import LocalEngine
 from postgrad.errors import PostgradError
 from postgrad.execute.executor import Executor, RunningJob
@@ -270,6 +271,57 @@ def test_programs_that_misbehave(program: str, address: str, message: str, tmp_p
     assert f"{failure.boundary}/{failure.kind}" == address
     assert message in failure.message
     assert "boom" not in program or "boom" in failure.evidence
+
+
+# What a job can do in its own folder where no sandbox holds its inputs: the next start would be shown what they name.
+REACHING = """
+import json, os, signal, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+facts = json.loads((folder / "job.json").read_text())
+(folder / "job.json").write_text(json.dumps(facts | {"base_model": str(folder.parent.parent / "secrets")}))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Counting(LocalEngine):
+    """Knows how many jobs it started."""
+
+    starts = 0
+
+    def start(self, folder: Path, limits: Limits) -> Handle:
+        self.starts += 1
+        return super().start(folder, limits)
+
+
+def test_a_job_that_changed_its_inputs_and_was_killed_is_not_started_again(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(REACHING)
+    engine = Counting(command=(sys.executable, "-P", str(tmp_path / "program.py")))
+    engine.open(EngineSpec(workers=1, threads=1, sandbox="none"))
+    executor = Executor(engine, Artifacts(tmp_path / "artifacts"), tmp_path / "scratch")
+    failure = failure_of(run(executor, make_spec()))
+    engine.close()
+    assert (failure.boundary, failure.kind) == ("isolation", "changed_inputs") and "job.json" in failure.message
+    assert engine.starts == 1
+
+
+def test_nothing_is_written_through_what_a_job_put_in_place_of_its_log(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "program.py").write_text("""
+import os, signal, subprocess, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+print("said", flush=True)
+if not (folder / "again").exists():
+    (folder / "again").touch()
+    (folder / "log.txt").unlink()
+    subprocess.run(["ln", "-s", "../../mine", "log.txt"], cwd=folder, check=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+""")
+    engine = LocalEngine(command=(sys.executable, "-P", str(tmp_path / "program.py")))
+    for executor in opened(tmp_path, engine):
+        failure = failure_of(run(executor, make_spec()))
+    assert (tmp_path / "mine").read_text() == "mine" and failure.evidence == "said", "the second one has a log"
 
 
 def test_good_units_survive_a_bad_one(tmp_path: Path) -> None:

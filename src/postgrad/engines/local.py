@@ -24,6 +24,7 @@ from postgrad.engines.claims import Claims, claims_folder
 from postgrad.engines.devices import devices, mps
 from postgrad.engines.handle import Line, LocalHandle
 from postgrad.engines.hardware import Machine, machine
+from postgrad.engines.logs import added_to
 from postgrad.engines.places import Places, Reach, job_reach, machine_places
 from postgrad.engines.prices import Meter
 from postgrad.engines.sandbox import Sandbox, Unsandboxed, chosen
@@ -148,14 +149,16 @@ class LocalEngine:
             del self._taken[ended]
             self._shares.give_back(ended)
         private = folder / "private"
-        private.mkdir(exist_ok=True)
+        if private.is_symlink() or not private.is_dir():  # Also where a job before this one put something in its place.
+            private.unlink(missing_ok=True)
+            private.mkdir()
         if shutil.which(self._command[0]) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._command[0])
         number, share = self._shares.take(limits.threads)
         command = [*self._command, str(folder)]
         reach = job_reach(self._places, folder, command)
         ours, theirs = socket.socketpair()
-        with theirs, (folder / "log.txt").open("ab") as log:
+        with theirs, added_to(folder / "log.txt") as log:
             try:
                 process = subprocess.Popen(
                     [*(DEAF_GATE if self._sandbox.watched else GATE), *self._sandbox.wrapped(command, reach, limits)],

@@ -86,6 +86,21 @@ class Collected:
     answers: Mapping[str, AnyAnswers]
 
 
+def check_inputs(folder: Path, handed: Handed) -> None:
+    """Look whether a job's inputs are what it was given.
+
+    Raises:
+        Refused: one is not.
+    """
+    for name, known in handed.inputs.items():
+        try:
+            found = Fingerprint.of(read_regular(folder / name, known.size))
+        except (OSError, Refused) as error:
+            raise Refused("changed_inputs", f"The job removed or replaced its input {name}.") from error
+        if found != known:
+            raise Refused("changed_inputs", f"The job changed its input {name}.")
+
+
 class Collector:
     """Reads the folder of one job that has ended."""
 
@@ -104,7 +119,7 @@ class Collector:
         answers: dict[str, AnyAnswers] = {}
         tail = "\n".join(read_tail(self.folder / "log.txt", TAIL_BYTES).strip().splitlines()[-TAIL_LINES:])
         try:
-            self._check_inputs()
+            check_inputs(self.folder, self.handed)
             self._check_refused(ended)
             said, failure = self._said(ended)
             units, invalid = self._units(said, answers)
@@ -128,15 +143,6 @@ class Collector:
         return Collected(result, answers)
 
     # --- what it may not have done ------------------------------------------------------------------------------------
-
-    def _check_inputs(self) -> None:
-        for name, known in self.handed.inputs.items():
-            try:
-                found = Fingerprint.of(read_regular(self.folder / name, known.size))
-            except (OSError, Refused) as error:
-                raise Refused("changed_inputs", f"The job removed or replaced its input {name}.") from error
-            if found != known:
-                raise Refused("changed_inputs", f"The job changed its input {name}.")
 
     def _check_refused(self, ended: Exit) -> None:
         for kind, what in ended.refused:

@@ -20,7 +20,7 @@ from postgrad.engines.base import Engine, Exit, Handle, Outlying
 from postgrad.engines.remote.lease import REMOTE
 from postgrad.errors import PostgradError
 from postgrad.execute.answers import questions
-from postgrad.execute.collect import Collected, Collector, Fingerprint, Handed, isolation
+from postgrad.execute.collect import Collected, Collector, Fingerprint, Handed, check_inputs, isolation
 from postgrad.execute.files import Refused, plain_text, read_regular, remove_tree
 from postgrad.execute.forms import form_of
 from postgrad.records import Failure, JobResult, JobSpec, Limits, Row, Unit, Usage
@@ -82,9 +82,14 @@ class RunningJob:
         return self._result
 
     def _begun_again(self, ended: Exit) -> bool:
-        """Let a job that was killed from outside go on where it was, once: that is no fault of its recipe."""
+        """Let a job that was killed from outside go on where it was, once: that is no fault of its recipe. One that
+        changed its inputs is not: they say what it may read."""
         limits = self.spec.limits
         if self._before is not None or not killed_from_outside(ended, limits):
+            return False
+        try:
+            check_inputs(self._folder, self._handed)
+        except Refused:
             return False
         self._before = ended.usage
         remove_tree(self._folder / REMOTE)  # To an engine it is a new job, with what the last one had kept.
