@@ -15,7 +15,7 @@ from postgrad.bench.chaos.cluster import AWAY, Shaky, ShakyEngine
 from postgrad.errors import UserError
 from postgrad.records import EngineSpec
 from postgrad.testing.engine import until
-from test_engine_remote import LIMITS, Place, attempt_of, hasty, steps_of, work_of
+from test_engine_remote import LIMITS, Place, attempt_of, hasty, said, steps_of, work_of
 
 __all__ = ["hasty"]
 
@@ -124,3 +124,19 @@ def test_the_cluster_of_the_chaos_is_away_while_it_is_told_to_be(tmp_path: Path)
     cluster.forget()
     assert cluster.names() == [] and not list(tmp_path.iterdir())
     engine.close()
+
+
+def test_what_a_cluster_said_is_not_written_through_a_link_of_the_job(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    program = """
+import subprocess, sys, time
+subprocess.run(["ln", "-sf", sys.argv[2], "log.txt"], cwd=sys.argv[1], check=True)
+time.sleep(100)
+"""
+    place = Place(tmp_path, program.replace("sys.argv[2]", repr(str(tmp_path / "mine"))), retries=0)
+    handle = place.started()
+    until(lambda: handle.wait(0.1) is not None or (work_of(place.folder) / "log.txt").is_symlink())
+    place.cluster.lose(handle.name)
+    assert place.ended(handle).cause == "lost"
+    assert (tmp_path / "mine").read_text() == "mine" and "left no result" in said(place.folder)
+    place.engine.close()

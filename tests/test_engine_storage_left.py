@@ -1,14 +1,15 @@
-"""What a job leaves is not believed by the controller, nor put in place of what is the controller's: on folders, and on a
-store that lies in this process."""
+"""What a job leaves is not believed by the controller, nor put in place of what is the controller's: on folders, and on
+a store that lies in this process."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from postgrad.engines.remote.exchange import Shared, left_out
+from postgrad.engines.remote.exchange import Shared, left_out, remove
 from postgrad.engines.remote.lease import Ended, write
 from postgrad.engines.remote.posted import FILES, Office, PostedJob
 from postgrad.engines.remote.trees import Putting
@@ -93,6 +94,42 @@ def test_a_folder_of_the_job_is_not_put_in_place_of_the_shared_one(tmp_path: Pat
     (work / "score").write_text("0.9")
     shared.hand_over(job, 1)
     assert (job / "score").read_text() == "0.9" and shared.read("grant.json") == b"{}"
+
+
+def test_links_of_a_job_are_neither_read_nor_written_through_by_its_next_attempt(tmp_path: Path) -> None:
+    secret, mine = tmp_path / "artifacts", tmp_path / "mine"
+    secret.mkdir()
+    (secret / "sealed").write_text("labels")
+    mine.write_text("mine")
+    job = tmp_path / "e1"
+    (job / "remote").mkdir(parents=True)
+    for name in ("rows", "state"):
+        (job / name).write_text(name)
+    (job / "inner").mkdir()
+    (job / "inner" / "half.part").write_text("an input of this name")
+    shared = Shared(job / "remote")
+    shared.give(job, 1, anew=False)
+    work = shared.work("e1", 1)
+    assert (work / "inner" / "half.part").exists()
+    for name in ("folder", "file", ".log.txt.part"):
+        (work / name).symlink_to(secret if name == "folder" else secret / "sealed")
+    os.mkfifo(work / "inner" / "pipe")
+    shared.hand_over(job, 1)
+    assert not (job / ".log.txt.part").is_symlink(), "it would be written when the log is shown"
+    shared.give(job, 2, anew=False)  # It was stopped, and goes on.
+    work = shared.work("e1", 2)
+    assert (work / "folder").is_symlink() and (work / "file").is_symlink(), "not what they lead to"
+    for name in ("rows", "state", "inner"):
+        remove(work / name)
+        (work / name).symlink_to(mine if name != "inner" else tmp_path)
+    shared.give(job, 3, anew=False)  # Its node was lost.
+    work = shared.work("e1", 3)
+    assert mine.read_text() == "mine" and sorted(path.name for path in tmp_path.iterdir()) == [
+        "artifacts",
+        "e1",
+        "mine",
+    ]
+    assert (work / "rows").read_text() == "rows" and (work / "inner").is_dir() and not (work / "inner").is_symlink()
 
 
 def test_what_a_job_left_as_a_folder_takes_the_place_of_a_file(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Mapping, Sequence
 import postgrad
 from postgrad.engines.base import Exit, Handle
 from postgrad.engines.local import WORKER
+from postgrad.engines.logs import added_to
 from postgrad.engines.remote.attempt import Attempt, Grants
 from postgrad.engines.remote.cluster import Capacity, Cluster, Request, Resources, Status, Unreachable
 from postgrad.engines.remote.exchange import Broken, Exchange, Shared
@@ -181,8 +182,8 @@ class RemoteHandle:
         more = ""
         with suppress(Unreachable):
             more = self._engine.cluster.logs(self._attempt.name)
-        with (self._folder / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(f"\n{more.strip()}\n{said}\n".lstrip("\n"))
+        with added_to(self._folder / "log.txt") as log:
+            log.write(f"\n{more.strip()}\n{said}\n".lstrip("\n").encode(errors="replace"))
 
     # --- looking --------------------------------------------------------------------------------------------------
 

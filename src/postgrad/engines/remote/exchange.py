@@ -8,7 +8,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Callable, Protocol
 
 from postgrad.engines.remote.lease import REMOTE, WORK, Ended, Files
 
@@ -154,14 +154,11 @@ class Shared:
     def give(self, job: Path, number: int, *, anew: bool) -> None:
         shutil.rmtree(self.root / str(number), ignore_errors=True)
         work, before = self.work(job.name, number), self.work(job.name, number - 1)
-        if before.is_dir() and not anew:
-            shutil.copytree(before, work, symlinks=True, ignore=shutil.ignore_patterns(PRIVATE, "*.part"))
         work.mkdir(parents=True, exist_ok=True)
-        for path in job.iterdir():
-            if path.is_dir() and path.name not in (REMOTE, PRIVATE):
-                shutil.copytree(path, work / path.name, symlinks=True, dirs_exist_ok=True)
-            elif path.is_file() and not (path.name in SHOWN and (anew or (work / path.name).exists())):
-                shutil.copy2(path, work / path.name)
+        if before.is_dir() and not anew:
+            lay_over(before, work, left_out)
+        shown = frozenset(name for name in SHOWN if anew or os.path.lexists(work / name))
+        lay_over(job, work, lambda name: stays_here(name) or name in shown)
 
     def tidy(self, number: int) -> None:
         """Two copies of a checkpoint are enough: this one and that of the last attempt, in case this is lost early."""
@@ -194,10 +191,37 @@ def move_over(work: Path, job: Path) -> None:
             path.replace(job / path.name)
 
 
+def lay_over(source: Path, place: Path, skip: Callable[[str], bool], inside: str = "") -> None:
+    """Copy what is in a folder over what is in another. Links of a job, which may lead anywhere, are neither read nor
+    written through; what is no file stays where it is.
+
+    Args:
+        skip: says of a name, relative to the first folder, that it is left out.
+    """
+    for path in source.iterdir():
+        name, to = f"{inside}{path.name}", place / path.name
+        if skip(name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            if to.is_symlink() or not to.is_dir():
+                to.unlink(missing_ok=True)
+                to.mkdir()
+            lay_over(path, to, skip, f"{name}/")
+            shutil.copystat(path, to)
+        elif path.is_symlink() or path.is_file():
+            remove(to)
+            shutil.copy2(path, to, follow_symlinks=False)
+
+
 def left_out(name: str) -> bool:
     """True for what no attempt leaves to anybody: what is private or half written, and what has the name of the
     controller's own folder there."""
     return name in (PRIVATE, REMOTE) or name.endswith(".part")
+
+
+def stays_here(name: str) -> bool:
+    """True for what is no input of an attempt. In folders of the job names are its own."""
+    return "/" not in name and left_out(name)
 
 
 def remove(path: Path) -> None:

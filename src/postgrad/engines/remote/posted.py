@@ -25,7 +25,7 @@ from typing import Mapping, TypeVar
 
 from pydantic import Field
 
-from postgrad.engines.remote.exchange import PRIVATE, SHOWN, Shared, move_over
+from postgrad.engines.remote.exchange import SHOWN, Shared, move_over, stays_here
 from postgrad.engines.remote.lease import BEAT, EXIT, LEASE, REMOTE, Ended, Files, read, write
 from postgrad.engines.remote.models import Model, Models
 from postgrad.engines.remote.store import Store, opened
@@ -180,7 +180,7 @@ class PostedJob(Objects):
     def give(self, job: Path, number: int, *, anew: bool) -> None:
         earlier = record(self, f"{number - 1}/{GIVEN}", Given)
         known = earlier.inputs.pieces if earlier is not None else ()
-        inputs = Putting(self.store, f"{self.key}/{INPUTS}", known).tree(job, _stays_here)
+        inputs = Putting(self.store, f"{self.key}/{INPUTS}", known).tree(job, stays_here)
         if anew:
             inputs = Tree(pieces=tuple(piece for piece in inputs.pieces if piece.name not in SHOWN))
         given = Given(inputs=inputs, kept=None if anew else self._kept(number - 1), models=self._models_of(job))
@@ -306,8 +306,3 @@ def merged(given: Given) -> Tree:
     kept = {piece.name: piece for piece in given.kept.pieces} if given.kept is not None else {}
     over = {piece.name: piece for piece in given.inputs.pieces if piece.name not in SHOWN or piece.name not in kept}
     return Tree(pieces=tuple((kept | over).values()))
-
-
-def _stays_here(name: str) -> bool:
-    """True for what is no input: other attempts, what is private, and what was half written."""
-    return name in (REMOTE, PRIVATE) or ("/" not in name and name.endswith(".part"))
