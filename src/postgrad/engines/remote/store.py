@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import time
 import uuid
 from contextlib import suppress
@@ -136,20 +137,26 @@ class Store:
     @property
     def makes_one(self) -> bool:
         """True where the store refuses to make an object a second time. It is tried: some that speak S3 overwrite."""
-        if self._makes_one is None:
-            key, self._makes_one = f"{TRIED}/{uuid.uuid4().hex}", False
-            if self._protocol in ASK_FOR_ONE:
-                self.write(key, b"first", mode="create")
-                with suppress(OSError):
-                    self.write(key, b"second", mode="create")
-                self._makes_one = self.read(key) == b"first"
-                self.remove([key])
+        if (
+            self._makes_one is None
+        ):  # Also where a try was broken off: nodes that differ in it would not see each other.
+            self._makes_one = self._protocol in ASK_FOR_ONE and self._refuses_a_second()
         return self._makes_one
+
+    def _refuses_a_second(self) -> bool:
+        """Raises OSError where the store did not answer: that is no refusal."""
+        key = f"{TRIED}/{uuid.uuid4().hex}"
+        self.write(key, b"first", mode="create")
+        with suppress(FileExistsError):
+            self.write(key, b"second", mode="create")
+        refuses = self.read(key) == b"first"
+        self.remove([key])
+        return refuses
 
     def _claimed(self, key: str, data: bytes) -> bool:
         """Everybody lays down a claim, waits, and looks: the first one by name wins, unless somebody has won already.
-        It holds where what one has written is seen by others within the time."""
-        claim = f"{key}.claims/{uuid.uuid4().hex}"
+        Whoever asks again has the same claim. It holds where what one has written is seen by others within the time."""
+        claim = f"{key}.claims/{hashlib.sha256(data).hexdigest()}"
         self.write(claim, data)
         time.sleep(SETTLE_S)
         if self._found(key) is not None or self.names(f"{key}.claims")[:1] != [claim]:
