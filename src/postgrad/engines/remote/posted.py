@@ -97,20 +97,29 @@ class Looks:
         self._store, self._fresh_s = store, fresh_s
         self._found: dict[str, bytes | OSError] = {}
         self._at = 0.0
+        self._away: OSError | None = None
 
     def read(self, key: str) -> bytes:
-        """What an object holds, or held a moment ago."""
-        if key not in self._found or time.monotonic() - self._at > self._fresh_s:
-            keys = [*dict.fromkeys([*self._found, key])]
-            try:
-                self._found = self._store.read_all(keys)
-            except OSError as problem:  # No job asks on its own now: each would wait as long.
-                self._found = dict.fromkeys(keys, problem)
+        """What an object holds, or held a moment ago. One that was not looked at before is looked at alone."""
+        if time.monotonic() - self._at > self._fresh_s:
+            self._look([*dict.fromkeys([*self._found, key])])
             self._at = time.monotonic()
-        found = self._found[key]
+        elif key not in self._found and self._away is None:
+            self._look([key])
+        found = self._found.get(key, self._away)
+        assert found is not None, "it was looked at, or the store is away"
         if isinstance(found, OSError):
             raise found
         return found
+
+    def _look(self, keys: list[str]) -> None:
+        """Ask; where the store does not answer, no other key asks on its own for a moment: each would wait as long."""
+        try:
+            self._found |= self._store.read_all(keys)
+            self._away = None
+        except OSError as problem:
+            self._found |= dict.fromkeys(keys, problem)
+            self._away, self._at = problem, time.monotonic()
 
     def forget(self, prefix: str) -> None:
         """Look no more at objects whose keys begin so."""
