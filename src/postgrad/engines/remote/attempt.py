@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 from postgrad import __version__
 from postgrad.engines.remote.exchange import Exchange
@@ -27,6 +28,8 @@ from postgrad.engines.remote.lease import (
     write,
 )
 from postgrad.records import EngineSpec, Limits, Usage
+
+BEGIN_AGAIN_S = 2.0
 
 
 class Grants:
@@ -58,6 +61,38 @@ class Grants:
         """From now on none counts."""
         if (last := self.current()) is not None:
             write(self._exchange, GRANT, last.model_copy(update={"token": ""}))
+
+    def standing(self, job: Path) -> Attempt | None:
+        """The attempt that counts now: of a controller before this one, or of a begin that was broken off.
+
+        Raises:
+            OSError: nobody can tell now.
+        """
+        granted = self.current()
+        return Attempt(job, granted, self._exchange) if granted is not None and granted.token else None
+
+
+class Beginnings:
+    """Jobs that begin. Where one cannot, no other tries it for a moment: each would wait as long for an answer."""
+
+    def __init__(self) -> None:
+        self._problem: OSError | None = None
+        self._at = 0.0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Begin a job.
+
+        Raises:
+            OSError: the shared folder or the store is away, or was for another one just now.
+        """
+        if self._problem is not None and time.monotonic() - self._at < BEGIN_AGAIN_S:
+            raise self._problem
+        try:
+            yield
+        except OSError as problem:
+            self._problem, self._at = problem, time.monotonic()
+            raise
 
 
 class Attempt:

@@ -20,7 +20,7 @@ import postgrad
 from postgrad.engines.base import Exit, Handle
 from postgrad.engines.local import WORKER
 from postgrad.engines.logs import added_to
-from postgrad.engines.remote.attempt import Attempt, Grants
+from postgrad.engines.remote.attempt import Attempt, Beginnings, Grants
 from postgrad.engines.remote.cluster import Capacity, Cluster, Request, Resources, Status, Unreachable
 from postgrad.engines.remote.exchange import Broken, Exchange, Shared
 from postgrad.engines.remote.lease import REMOTE, Ended, Granted
@@ -35,7 +35,7 @@ GRACE_S = 10.0
 SPARE_S = 120.0
 # A cluster that does not answer for so long, with no sign of life of a job, is as good as gone.
 CUT_S = 900.0
-# A shared folder that is away for so long stops the run: `resume` goes on.
+# A shared folder or a store that is away for so long stops the run: `resume` goes on.
 AWAY_S = 60.0
 # A node that runs the job has so long to take it: the first start of Python from a shared folder is slow.
 START_S = 120.0
@@ -66,8 +66,10 @@ class RemoteHandle:
         self._node = ""
         self._looked = 0.0
         self._away_since: float | None = None
-        over = Attempt(folder, Granted(attempt=0, token=""), self._exchange) if closed is not None else None
-        self._attempt = over or self._taken_up() or self._next(0, 0, Usage())
+        self._attempt = Attempt(folder, Granted(attempt=0, token=""), self._exchange)  # None so far.
+        self.begun = closed is not None
+        if not self.begun:
+            self._look_patiently(time.monotonic())
 
     @property
     def name(self) -> str:
@@ -88,6 +90,10 @@ class RemoteHandle:
         return self._exit
 
     def stop(self) -> None:
+        if self._exit is None and not self.begun:
+            standing = self._grants.standing(self._folder)
+            self._attempt, self.begun = standing or self._attempt, True
+            self._exit = Exit(code=-15, cause="stopped", usage=Usage()) if standing is None else None
         if self._exit is None and self._look(time.monotonic()) is None:
             self._grants.call_off()
             self._cancel()
@@ -113,15 +119,16 @@ class RemoteHandle:
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
-    def _taken_up(self) -> Attempt | None:
-        """The attempt that a controller before this one granted; submitted again where it may not have got so far."""
-        granted = self._grants.current()
-        if granted is None or not granted.token:
-            return None
-        attempt = Attempt(self._folder, granted, self._exchange)
-        if not attempt.taken:
-            self._submit(attempt)
-        return attempt
+    def _begin(self) -> None:
+        """Take up the attempt that was granted already, submitted again where that may not have got so far; else ask
+        for the first one. What was broken off is done once more: nothing is granted before all of it is there."""
+        with self._engine.beginnings.one():
+            attempt = self._grants.standing(self._folder)
+            if attempt is None:
+                attempt = self._next(0, 0, Usage())
+            elif not attempt.taken:
+                self._submit(attempt)
+        self._attempt, self.begun = attempt, True
 
     def _next(self, lost: int, preempted: int, before: Usage) -> Attempt:
         """Grant the next attempt, which goes on from what the last one left, and ask the cluster for it."""
@@ -188,7 +195,7 @@ class RemoteHandle:
     # --- looking --------------------------------------------------------------------------------------------------
 
     def _look_patiently(self, now: float) -> None:
-        """Look; where the shared folder is away, the next look does what this one could not.
+        """Look; where the shared folder or the store is away, the next look does what this one could not.
 
         Raises:
             OSError: it is not back, or full.
@@ -202,6 +209,9 @@ class RemoteHandle:
                 raise
 
     def _look(self, now: float) -> Exit | None:
+        if not self.begun:
+            self._begin()
+            return None
         attempt = self._attempt
         attempt.show(self._folder)
         if (ended := attempt.ended()) is not None:
@@ -267,6 +277,7 @@ class RemoteEngine:
         self.grace_s, self.ask_s = GRACE_S, ASK_S
         self._lost: dict[str, float] = {}
         self._office: Office | None = None
+        self.beginnings = Beginnings()
 
     def open(self, spec: EngineSpec) -> None:
         for name in ("workers", "threads", "memory_mb", "job_wall_s", "lease_s", "nodes"):
@@ -370,7 +381,7 @@ class RemoteEngine:
         """What the cluster says of a job; None where it does not answer. One question for all jobs, now and then."""
         if at_once or now - self._asked >= self.ask_s:
             self._asked = now
-            names = [handle.name for handle in self._handles]
+            names = [handle.name for handle in self._handles if handle.begun]
             try:
                 self._statuses = self.cluster.statuses(names if name in names else [*names, name])
             except Unreachable:
