@@ -141,6 +141,12 @@ def test_a_simulated_clock_goes_to_the_next_end() -> None:
     assert seen == [0.0, 0.02, 5.0, 7.0, 7.02]
 
 
+def test_busy_workers_are_counted_over_the_time_that_is_looked_at() -> None:
+    cluster = scale_cluster.Cluster(Clock(), 4, spans=[(0.0, 10.0), (2.0, 4.0), (9.0, 30.0), (20.0, 25.0)])
+    assert cluster.busy(0.0, 10.0) == pytest.approx((10 + 2 + 1) / 10)
+    assert cluster.busy(10.0, 20.0) == pytest.approx(1.0) and cluster.busy(40.0, 50.0) == 0.0
+
+
 def test_long_runs_note_where_they_stand(tmp_path: Path) -> None:
     case = Growth(tmp_path / "run", "greedy", WORLD, 4, EVERY)
     marks = grown(case)

@@ -95,7 +95,7 @@ class SimulatedStore(SqliteStore):
 @dataclass
 class Cluster:
     """The engine: workers without a machine. `started` counts its jobs; `own_s` is CPU time that simulating took, which
-    is none of the controller's."""
+    is none of the controller's. `spans`: (begins at, ends at) of each job, where real time passes."""
 
     clock: Clock
     slots: int
@@ -105,7 +105,12 @@ class Cluster:
     sandbox: str = "none"
     started: int = 0
     own_s: float = 0.0
-    busy_s: float = field(default=0.0)
+    spans: list[tuple[float, float]] = field(default_factory=list)
+
+    def busy(self, first: float, last: float) -> float:
+        """Workers that were busy on an average, between two times of the clock."""
+        worked = sum(max(0.0, min(end, last) - max(began, first)) for began, end in self.spans)
+        return worked / (last - first)
 
     def open(self, spec: EngineSpec) -> None:
         """Nothing to take."""
@@ -139,6 +144,7 @@ class SimulatedJob(RunningJob):
         clock.expect(self._ends_at)
         self._result: JobResult | None = None
         executor.cluster.started += 1
+        executor.cluster.spans += [(self._ends_at - self._lasts, self._ends_at)] if clock.real else []
         executor.cluster.own_s += time.process_time() - began
 
     def poll(self, timeout: float) -> JobResult | None:
@@ -158,7 +164,6 @@ class SimulatedJob(RunningJob):
         spec, executor, cluster = self.spec, self._of, self._of.cluster
         began = time.process_time()
         usage = Usage(wall_s=self._lasts, cpu_s=self._lasts, max_rss_mb=MEMORY_MB)
-        cluster.busy_s += self._lasts
         trained = executor.landscape.train(spec.recipe, spec.units[0].seed)
         if isinstance(trained, Failure):
             cluster.own_s += time.process_time() - began

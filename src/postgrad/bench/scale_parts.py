@@ -88,7 +88,7 @@ def kept_busy(case: Speed) -> dict[str, Any]:
     counted = [look for look in run.looks if look.ended >= FILLING * experiments]
     first, last = counted[0], next((look for look in counted if look.started >= experiments), counted[-1])
     length = max(last.at - first.at, 1e-9)
-    busy = (last.busy_s - first.busy_s) / length
+    busy = run.cluster.busy(first.at, first.at + length)
     return {
         "policy": case.policy,
         "workers": case.workers,

@@ -75,13 +75,11 @@ class Case:
 
 
 class Look(NamedTuple):
-    """Where a run in real time stood: jobs that were started, experiments that had ended, and seconds that ended jobs
-    had worked."""
+    """Where a run in real time stood: jobs that were started, and experiments that had ended."""
 
     at: float
     started: int
     ended: int
-    busy_s: float
 
 
 class Run:
@@ -109,9 +107,7 @@ class Run:
 
     def _tick(self, phase: str, jobs: object) -> None:
         if self.case.real:
-            self.looks.append(
-                Look(self.clock.now, self.cluster.started, self.session.tree.ended(), self.cluster.busy_s)
-            )
+            self.looks.append(Look(self.clock.now, self.cluster.started, self.session.tree.ended()))
         else:
             self.clock.pause(LOOK_S)
 
