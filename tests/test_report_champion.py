@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from postgrad.cli.summary import closing
-from postgrad.records import Difference, Recipe, SealedRead, Stage
+from postgrad.records import Difference, Recipe, ScriptSpec, SealedRead, Stage
 from postgrad.report.card import model_card
-from postgrad.report.champion import trains_base
+from postgrad.report.champion import Tone, claim_of, trains_base
 from postgrad.report.html import html_report
 from postgrad.report.markdown import markdown_report
 from postgrad.report.summary import headline, summary
@@ -164,3 +165,15 @@ def test_which_recipes_train_the_base_model(stage: Stage, base: str | None, trai
 def test_a_search_that_gained_reads_as_before() -> None:
     view = view_of(finished_run())
     assert view.verdict.tone == "better" and view.verdict.claim == "The tuned model is better than the baseline"
+
+
+@pytest.mark.parametrize(
+    ("tone", "said"), [("better", "The changed script is"), ("none", "the changed script and the")]
+)
+def test_a_script_is_no_model(tone: Tone, said: str) -> None:
+    view = view_of(finished_run())
+    script = ScriptSpec(
+        source="job", editable=("train.py",), run=("python", "train.py"), metric="loss", direction="min"
+    )
+    of_script = replace(view, task=view.task.model_copy(update={"kind": "script", "script": script}))
+    assert said in claim_of(of_script, tone) and "changed script" not in claim_of(view, tone)

@@ -63,17 +63,18 @@ def claim_of(view: RunView, tone: Tone) -> str:
         if len(view.tree) == len(references_of(view)):
             return f"Nothing was tuned, and the {name} {RELATIONS[tone]}"
         return f"Nothing beat the {name}, which {RELATIONS[tone]}"
-    name = "tuned model" if _is_tuned(view) else "champion"
+    name = _name_of(view)
     if tone == "none":
         return f"No real difference shown between the {name} and the baseline"
     return f"The {name} {RELATIONS[tone]}"
 
 
-def _is_tuned(view: RunView) -> bool:
-    """True where the champion may be called a tuned model."""
-    if view.champion is None or view.task.script is not None:
-        return True
-    return trains_base(view.champion.proposed.proposal.recipe)
+def _name_of(view: RunView) -> str:
+    """What a champion that the search made is: a tuned model only where weights of its base model were trained."""
+    if view.task.script is not None:
+        return "changed script"
+    tuned = view.champion is None or trains_base(view.champion.proposed.proposal.recipe)
+    return "tuned model" if tuned else "champion"
 
 
 def remarks_of(view: RunView) -> tuple[str, ...]:
