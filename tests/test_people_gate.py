@@ -198,6 +198,15 @@ def standing(*wishes: Wish) -> Standing:
     return found
 
 
+def test_a_copy_does_not_see_what_comes_later() -> None:
+    """But for what experiments are, which is shared: a copy for each proposal costs the same however many there are."""
+    first = standing(Ban(what="typos"))
+    then = first.copy()
+    first.fold(Decided(order=new_order(Pin(experiment="e0001"), "Ada", ""), took_effect=True, said=""))
+    assert not then.pins and first.pins and then.bans == first.bans and then.known < first.known
+    assert then._kinds is first._kinds
+
+
 def rejecting(*kinds: str) -> Standing:
     """What holds after Ada rejected a proposal of a model that made changes of these kinds together."""
     found = standing()

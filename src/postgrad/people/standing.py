@@ -20,6 +20,10 @@ def kinds_of(proposal: Proposal, choice: Choice) -> frozenset[str]:
     return frozenset(several or [proposal.kind])
 
 
+# What experiments are, which nothing changes: as many entries as experiments, so they are shared and not copied.
+GROWING = ("_kinds", "_same")
+
+
 class Standing:
     """The orders that hold now. Rebuilt from the log, so it is the same after a kill.
 
@@ -58,7 +62,8 @@ class Standing:
         """The same orders, for somebody who looks while further ones come in."""
         other = Standing()
         for name, value in vars(self).items():
-            setattr(other, name, value.copy() if isinstance(value, dict | set) else value)
+            shared = name in GROWING or not isinstance(value, dict | set)
+            setattr(other, name, value if shared else value.copy())
         return other
 
     def fold(self, body: Body) -> None:
