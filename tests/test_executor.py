@@ -305,6 +305,25 @@ def test_a_job_that_changed_its_inputs_and_was_killed_is_not_started_again(tmp_p
     assert engine.starts == 1
 
 
+def test_what_a_job_put_in_place_of_its_home_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("""
+import os, shutil, signal, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+if not (folder / "again").exists():
+    (folder / "again").touch()
+    shutil.rmtree(folder / "private")
+    (folder / "private").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+print("a folder" if (folder / "private").is_dir() else "none", flush=True)
+""")
+    engine = LocalEngine(command=(sys.executable, "-P", str(tmp_path / "program.py")))
+    engine.open(EngineSpec(workers=1, threads=1, sandbox="none"))
+    failure = failure_of(run(Executor(engine, Artifacts(tmp_path / "artifacts"), tmp_path / "scratch"), make_spec()))
+    engine.close()
+    assert failure.evidence == "a folder", "the second one has a home"
+
+
 def test_nothing_is_written_through_what_a_job_put_in_place_of_its_log(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "program.py").write_text("""

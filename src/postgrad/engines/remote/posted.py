@@ -104,22 +104,26 @@ class Looks:
         if time.monotonic() - self._at > self._fresh_s:
             self._look([*dict.fromkeys([*self._found, key])])
             self._at = time.monotonic()
-        elif key not in self._found and self._away is None:
+        elif key not in self._found and self._away is not None:  # Each job would wait as long.
+            self._found[key] = self._away
+        elif key not in self._found:
             self._look([key])
-        found = self._found.get(key, self._away)
-        assert found is not None, "it was looked at, or the store is away"
+        found = self._found[key]
         if isinstance(found, OSError):
             raise found
         return found
 
     def _look(self, keys: list[str]) -> None:
-        """Ask; where the store does not answer, no other key asks on its own for a moment: each would wait as long."""
+        found: dict[str, bytes | OSError] = {}
         try:
-            self._found |= self._store.read_all(keys)
-            self._away = None
+            found |= self._store.read_all(keys)
         except OSError as problem:
-            self._found |= dict.fromkeys(keys, problem)
-            self._away, self._at = problem, time.monotonic()
+            found |= dict.fromkeys(keys, problem)
+        self._found |= found
+        problems = (each for each in found.values() if isinstance(each, OSError))
+        self._away = next((each for each in problems if not isinstance(each, FileNotFoundError)), None)
+        if self._away is not None:
+            self._at = time.monotonic()
 
     def forget(self, prefix: str) -> None:
         """Look no more at objects whose keys begin so."""
