@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 import boto3
+import fsspec
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -91,6 +92,9 @@ class Store:
 @contextmanager
 def serving() -> Iterator[Store]:
     """The server, as long as it is needed."""
+    fsspec.get_filesystem_class(
+        "s3"
+    ).clear_instance_cache()  # It would go to a server before this one in the same process.
     store = Store()
     store.back()
     try:
