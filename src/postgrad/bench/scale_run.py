@@ -75,10 +75,10 @@ class Case:
 
 
 class Look(NamedTuple):
-    """Where a run in real time stood: jobs that were started, and experiments that had ended."""
+    """Where a run in real time stood: experiments that were proposed, and those of them that had ended."""
 
     at: float
-    started: int
+    proposed: int
     ended: int
 
 
@@ -107,7 +107,7 @@ class Run:
 
     def _tick(self, phase: str, jobs: object) -> None:
         if self.case.real:
-            self.looks.append(Look(self.clock.now, self.cluster.started, self.session.tree.ended()))
+            self.looks.append(Look(self.clock.now, len(self.session.tree), self.session.tree.ended()))
         else:
             self.clock.pause(LOOK_S)
 
