@@ -25,6 +25,8 @@ TUNED: Mapping[str, Mapping[str, Any]] = {"s3": {"chunksize": 16 << 20, "max_con
 READ_AT_ONCE: Mapping[str, Mapping[str, Any]] = {"s3": {"max_concurrency": 1}}
 # Their libraries ask the store itself to refuse a second object of a name (`If-None-Match: *` or its like).
 ASK_FOR_ONE = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+# How they answer then, by name and by status: S3 itself names the condition that failed, MinIO and others do not.
+REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", 412, 409)
 # Elsewhere: two nodes that begin at the same time see each other's claims by then.
 SETTLE_S = 2.0
 # Where objects lie that only try what the store does.
@@ -137,21 +139,25 @@ class Store:
     @property
     def makes_one(self) -> bool:
         """True where the store refuses to make an object a second time. It is tried: some that speak S3 overwrite."""
-        if (
-            self._makes_one is None
-        ):  # Also where a try was broken off: nodes that differ in it would not see each other.
+        # Also where a try was broken off: nodes that differ in it would not see each other.
+        if self._makes_one is None:
             self._makes_one = self._protocol in ASK_FOR_ONE and self._refuses_a_second()
         return self._makes_one
 
     def _refuses_a_second(self) -> bool:
         """Raises OSError where the store did not answer: that is no refusal."""
         key = f"{TRIED}/{uuid.uuid4().hex}"
-        self.write(key, b"first", mode="create")
-        with suppress(FileExistsError):
-            self.write(key, b"second", mode="create")
-        refuses = self.read(key) == b"first"
-        self.remove([key])
-        return refuses
+        try:
+            self.write(key, b"first", mode="create")
+            try:
+                self.write(key, b"second", mode="create")
+            except OSError as problem:
+                if not _is_refusal(problem):
+                    raise
+            return self.read(key) == b"first"
+        finally:
+            with suppress(OSError):  # It changes nothing in what was found, and another try would leave another object.
+                self.remove([key])
 
     def _claimed(self, key: str, data: bytes) -> bool:
         """Everybody lays down a claim, waits, and looks: the first one by name wins, unless somebody has won already.
@@ -159,7 +165,9 @@ class Store:
         claim = f"{key}.claims/{hashlib.sha256(data).hexdigest()}"
         self.write(claim, data)
         time.sleep(SETTLE_S)
-        if self._found(key) is not None or self.names(f"{key}.claims")[:1] != [claim]:
+        if (found := self._found(key)) is not None:  # Its own too, where an earlier write landed after its time.
+            return found == data
+        if self.names(f"{key}.claims")[:1] != [claim]:
             return False
         self.write(key, data)
         return True
@@ -253,6 +261,21 @@ def opened(url: str, patience_s: float) -> Store:
             "a store that shows at once what was done, as S3 does. Take another one."
         )
     return store
+
+
+def _is_refusal(problem: OSError) -> bool:
+    """Whether the store answered that an object of this name is there. Libraries tell it as FileExistsError where they
+    know the words of the store; else by what they were told, which is the cause of the error."""
+    if isinstance(problem, FileExistsError):
+        return True
+    told: BaseException | None = problem
+    while told is not None:
+        response = getattr(told, "response", None)
+        if isinstance(response, Mapping):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return response.get("Error", {}).get("Code") in REFUSED or status in REFUSED
+        told = told.__cause__  # The context may be what its caller was busy with.
+    return False
 
 
 def _is_gone(store: Store, key: str) -> bool:
