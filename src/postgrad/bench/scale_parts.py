@@ -24,7 +24,7 @@ QUICK_SPEED, QUICK_SIDES, QUICK_BUDGET = "2:0.1", "1,4", "20"
 REGRET = "100"
 # Experiments for each worker, and the least. Those that fill the workers are not counted, nor is the time in which
 # nothing is left to propose: twice as many as workers are open then.
-EACH, LEAST, FILLING = 5, 40, 0.34
+EACH, LEAST, FILLING = 5, 100, 0.34
 
 
 class Speed(NamedTuple):
