@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from postgrad.engines.remote.exchange import Shared, left_out, remove
+from postgrad.engines.remote.exchange import Shared
+from postgrad.engines.remote.laying import left_out, remove
 from postgrad.engines.remote.lease import Ended, write
 from postgrad.engines.remote.posted import FILES, Office, PostedJob
 from postgrad.engines.remote.trees import Putting

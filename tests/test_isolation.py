@@ -24,9 +24,10 @@ from postgrad.events import JobStarted
 from postgrad.execute import collect
 from postgrad.execute.answers import Answers, BadAnswers, Questions, disagreement, questions, read_answers, written
 from postgrad.execute.executor import Executor
-from postgrad.execute.files import Refused, check_model, plain_text, plain_value, read_regular, remove_tree
+from postgrad.execute.files import Refused, check_model, plain_text, plain_value, read_regular
 from postgrad.execute.foreign import runs_foreign_code
 from postgrad.records import EngineSpec, JobSpec, Limits, Recipe, Row, Stage, Step, Unit, Usage, Value
+from postgrad.removing import remove_tree
 from postgrad.runner import drive, opened, start_run
 from postgrad.store.artifacts import Artifacts
 from postgrad.testing.backend import LABELS, OUT_OF_SCOPE, example_rows

@@ -23,6 +23,7 @@ LAYERS = (
         "records",
         "events",
         "errors",
+        "removing",
         "registry",
         "shelf",
         "experiment",

@@ -24,9 +24,9 @@ from postgrad.evaluate.statistics.effects import Effects
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import held
 from postgrad.events import Event, Proposed
-from postgrad.execute.files import remove_tree
 from postgrad.records import Choice, Estimate, Failure, JobResult, Move, Recipe, Stage
 from postgrad.records.base import lean
+from postgrad.removing import remove_tree
 from postgrad.research import drafts
 from postgrad.shelf import PIECE, Ranked
 from postgrad.store.sqlite import SqliteStore

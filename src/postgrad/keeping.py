@@ -33,8 +33,8 @@ from postgrad.events import (
     SearchEnded,
     remember,
 )
-from postgrad.execute.files import remove_tree
 from postgrad.records import Record
+from postgrad.removing import remove_tree
 from postgrad.store.checked import NAME as CHECKED
 
 if TYPE_CHECKING:

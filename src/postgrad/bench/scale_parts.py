@@ -15,7 +15,7 @@ from postgrad.bench.scale import one_thread
 from postgrad.bench.scale_run import Case, Run
 from postgrad.errors import UserError
 from postgrad.events import Analysed, Event
-from postgrad.execute.files import remove_tree
+from postgrad.removing import remove_tree
 from postgrad.search import POLICIES
 
 #: WORKERS:SECONDS. A job lasts between 0.4 and 1.6 times its seconds.

@@ -21,10 +21,11 @@ from postgrad.engines.remote.lease import REMOTE
 from postgrad.errors import PostgradError
 from postgrad.execute.answers import questions
 from postgrad.execute.collect import Collected, Collector, Fingerprint, Handed, check_inputs, isolation
-from postgrad.execute.files import Refused, plain_text, read_regular, remove_tree
+from postgrad.execute.files import Refused, plain_text, read_regular
 from postgrad.execute.forms import form_of
 from postgrad.records import Failure, JobResult, JobSpec, Limits, Row, Unit, Usage
 from postgrad.records.job import sum_of
+from postgrad.removing import remove_tree
 from postgrad.store.artifacts import Artifacts
 
 PROGRESS_BYTES = 1 << 14

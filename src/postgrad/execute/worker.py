@@ -26,11 +26,11 @@ from postgrad.data import OPERATORS
 from postgrad.data.steps import training_rows
 from postgrad.errors import UserError
 from postgrad.execute.boundary import JobFailed, boundary
-from postgrad.execute.files import remove_tree
 from postgrad.metrics import TEXT_METRICS, reads_verdicts
 from postgrad.metrics.base import Answered
 from postgrad.metrics.items import each
 from postgrad.records import Failure, JobResult, JobSpec, Record, Row, StepReport, Unit, UnitResult
+from postgrad.removing import remove_tree
 from postgrad.train import BACKENDS
 from postgrad.train.base import FitJob, Fitted, Grade, Outputs, Texts
 

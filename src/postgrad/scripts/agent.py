@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from postgrad.errors import PostgradError
-from postgrad.execute.files import Refused, read_regular, remove_tree
+from postgrad.execute.files import Refused, read_regular
 from postgrad.llm.base import Reply, Request
 from postgrad.llm.errors import BadReply, Outage
 from postgrad.llm.structured import found_json
 from postgrad.metrics.reading import read_json
+from postgrad.removing import remove_tree
 from postgrad.research.command import Program
 from postgrad.scripts.protect import Rules
 from postgrad.scripts.session import ScriptSession

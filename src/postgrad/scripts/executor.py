@@ -19,8 +19,9 @@ from typing import Mapping, Sequence
 from postgrad.engines.base import Engine, Exit, Handle
 from postgrad.execute.collect import REFUSED, TAIL_BYTES, TAIL_LINES, bad_end, isolation
 from postgrad.execute.executor import Executor, Inputs, RunningJob, explained, killed_from_outside
-from postgrad.execute.files import Refused, plain_text, read_regular, read_tail, remove_tree
+from postgrad.execute.files import Refused, plain_text, read_regular, read_tail
 from postgrad.records import Failure, JobResult, JobSpec, Race, ScriptSpec, UnitResult, Usage
+from postgrad.removing import remove_tree
 from postgrad.scripts.curve import Curve
 from postgrad.scripts.left import hand_over
 from postgrad.scripts.scores import BadScore, printed, stored, written

@@ -15,7 +15,7 @@ from postgrad.bench.failures.corpus import Kept, append_to, by_cause, judged, re
 from postgrad.bench.failures.provocations import PARTS, Provocation, provocations
 from postgrad.bench.failures.provoke import provoke
 from postgrad.errors import UserError
-from postgrad.execute.files import remove_tree
+from postgrad.removing import remove_tree
 
 # Libraries that take seconds to import.
 HEAVY = ("torch", "transformers", "trl", "datasets", "small", "sklearn", "pandas", "peft")

@@ -23,8 +23,9 @@ from postgrad.engines.local import LocalEngine, environment
 from postgrad.errors import UserError
 from postgrad.execute.collect import REFUSED, bad_end, isolation
 from postgrad.execute.executor import Executor
-from postgrad.execute.files import plain_text, read_tail, remove_tree
+from postgrad.execute.files import plain_text, read_tail
 from postgrad.records import EngineSpec, Failure, JobSpec, Left, Limits, Recipe, Row, Stage, Unit, Usage
+from postgrad.removing import remove_tree
 from postgrad.store.artifacts import Artifacts
 
 LOG_BYTES = 6_000

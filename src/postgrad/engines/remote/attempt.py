@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import time
 import uuid
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Iterator, Sequence
 
 from postgrad import __version__
-from postgrad.engines.remote.exchange import Exchange
+from postgrad.engines.remote.exchange import Broken, Exchange
 from postgrad.engines.remote.lease import (
     BEAT,
     EXIT,
@@ -30,6 +31,9 @@ from postgrad.engines.remote.lease import (
 from postgrad.records import EngineSpec, Limits, Usage
 
 BEGIN_AGAIN_S = 2.0
+# What another look does not mend, and what says something of one job and not of where all of them lie.
+LASTING = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+OF_ONE_JOB = (*LASTING, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
 
 
 class Grants:
@@ -87,12 +91,18 @@ class Beginnings:
             OSError: the shared folder or the store is away, or was for another one just now.
         """
         if self._problem is not None and time.monotonic() - self._at < BEGIN_AGAIN_S:
-            raise self._problem
+            raise self._problem.with_traceback(None)
         try:
             yield
         except OSError as problem:
-            self._problem, self._at = problem, time.monotonic()
+            if not (isinstance(problem, Broken) or problem.errno in OF_ONE_JOB):
+                self._problem, self._at = problem, time.monotonic()
             raise
+
+
+def passes(problem: OSError) -> bool:
+    """True for what may be over at the next look."""
+    return not (isinstance(problem, Broken) or problem.errno in LASTING)
 
 
 class Attempt:

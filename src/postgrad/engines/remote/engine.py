@@ -20,7 +20,7 @@ import postgrad
 from postgrad.engines.base import Exit, Handle
 from postgrad.engines.local import WORKER
 from postgrad.engines.logs import added_to
-from postgrad.engines.remote.attempt import Attempt, Beginnings, Grants
+from postgrad.engines.remote.attempt import Attempt, Beginnings, Grants, passes
 from postgrad.engines.remote.cluster import Capacity, Cluster, Request, Resources, Status, Unreachable
 from postgrad.engines.remote.exchange import Broken, Exchange, Shared
 from postgrad.engines.remote.lease import REMOTE, Ended, Granted
@@ -203,9 +203,9 @@ class RemoteHandle:
         try:
             self._look(now)
             self._away_since = None
-        except OSError:
+        except OSError as problem:
             self._away_since = now if self._away_since is None else self._away_since
-            if now - self._away_since > AWAY_S:
+            if now - self._away_since > AWAY_S or not (self.begun or passes(problem)):
                 raise
 
     def _look(self, now: float) -> Exit | None:
@@ -322,7 +322,7 @@ class RemoteEngine:
     def start(self, folder: Path, limits: Limits) -> Handle:
         if not folder.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-        self._handles = [handle for handle in self._handles if handle.wait(0) is None]
+        self._handles = [handle for handle in self._handles if not _over(handle)]
         handle = RemoteHandle(self, folder, limits)
         self._handles.append(handle)
         return handle
@@ -387,3 +387,11 @@ class RemoteEngine:
             except Unreachable:
                 self._statuses = {}
         return self._statuses.get(name)
+
+
+def _over(handle: RemoteHandle) -> bool:
+    """True for a job that has ended. What stands in the way of another one is for whoever asks for that one."""
+    try:
+        return handle.wait(0) is not None
+    except OSError:
+        return False

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Callable, Protocol
+from typing import Protocol
 
-from postgrad.engines.remote.lease import REMOTE, WORK, Ended, Files
+from postgrad.engines.remote.laying import copied, lay_over, left_out, move, move_over, remove, stays_here
+from postgrad.engines.remote.lease import WORK, Ended, Files
+from postgrad.removing import remove_tree
 
 MOST_BYTES = 1 << 26
 # What a person looks at while a job runs.
 SHOWN = ("progress.json", "log.txt")
-# Of the job's own folder, and of no attempt.
-PRIVATE = "private"
 
 
 class Broken(OSError):
@@ -152,7 +151,7 @@ class Shared:
         return self.root / str(number) / WORK / job
 
     def give(self, job: Path, number: int, *, anew: bool) -> None:
-        shutil.rmtree(self.root / str(number), ignore_errors=True)
+        remove_tree(self.root / str(number))
         work, before = self.work(job.name, number), self.work(job.name, number - 1)
         work.mkdir(parents=True, exist_ok=True)
         if before.is_dir() and not anew:
@@ -162,13 +161,15 @@ class Shared:
 
     def tidy(self, number: int) -> None:
         """Two copies of a checkpoint are enough: this one and that of the last attempt, in case this is lost early."""
-        shutil.rmtree(self.root / str(number - 2) / WORK, ignore_errors=True)
+        remove_tree(self.root / str(number - 2) / WORK)
 
     def show(self, job: Path, number: int) -> None:
         for name in SHOWN:
+            unfinished = job / f".{name}.part"
             with suppress(OSError):
-                shutil.copyfile(self.work(job.name, number) / name, job / f".{name}.part", follow_symlinks=False)
-                (job / f".{name}.part").replace(job / name)
+                copied(self.work(job.name, number) / name, unfinished)
+                move(unfinished, job / name)
+            remove(unfinished)
 
     def hand_over(self, job: Path, number: int) -> None:
         move_over(self.work(job.name, number), job)
@@ -181,52 +182,3 @@ class Shared:
 
     def close(self, ended: Ended | None) -> None:
         """It stays, and goes with the job's folder: a controller that comes back finds it once more."""
-
-
-def move_over(work: Path, job: Path) -> None:
-    """Move everything in `work` to the job's folder, in place of what has the same name there."""
-    for path in sorted(work.iterdir()) if work.is_dir() else []:
-        if not left_out(path.name):
-            remove(job / path.name)
-            path.replace(job / path.name)
-
-
-def lay_over(source: Path, place: Path, skip: Callable[[str], bool], inside: str = "") -> None:
-    """Copy what is in a folder over what is in another. Links of a job, which may lead anywhere, are neither read nor
-    written through; what is no file stays where it is.
-
-    Args:
-        skip: says of a name, relative to the first folder, that it is left out.
-    """
-    for path in source.iterdir():
-        name, to = f"{inside}{path.name}", place / path.name
-        if skip(name):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            if to.is_symlink() or not to.is_dir():
-                to.unlink(missing_ok=True)
-                to.mkdir()
-            lay_over(path, to, skip, f"{name}/")
-            shutil.copystat(path, to)
-        elif path.is_symlink() or path.is_file():
-            remove(to)
-            shutil.copy2(path, to, follow_symlinks=False)
-
-
-def left_out(name: str) -> bool:
-    """True for what no attempt leaves to anybody: what is private or half written, and what has the name of the
-    controller's own folder there."""
-    return name in (PRIVATE, REMOTE) or name.endswith(".part")
-
-
-def stays_here(name: str) -> bool:
-    """True for what is no input of an attempt. In folders of the job names are its own."""
-    return "/" not in name and left_out(name)
-
-
-def remove(path: Path) -> None:
-    """Whatever it is; a link and not what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -18,7 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Callable, Mapping, Protocol
 
-from postgrad.engines.remote.exchange import SHOWN, Broken, Shared, left_out
+from postgrad.engines.remote.exchange import SHOWN, Broken, Shared
+from postgrad.engines.remote.laying import copied, left_out
 from postgrad.engines.remote.lease import WORK, Files, Told, write
 from postgrad.engines.remote.models import Models
 from postgrad.engines.remote.posted import (
@@ -342,6 +343,6 @@ def _link(work: Path, stage: Path) -> None:
         elif stat.S_ISLNK(status.st_mode):
             place.symlink_to(os.readlink(work / name))
         elif stat.S_ISREG(status.st_mode) and name in SHOWN:  # Grows where it is.
-            shutil.copyfile(work / name, place, follow_symlinks=False)
+            copied(work / name, place)
         elif stat.S_ISREG(status.st_mode):
             os.link(work / name, place, follow_symlinks=False)

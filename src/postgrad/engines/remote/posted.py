@@ -25,7 +25,8 @@ from typing import Mapping, TypeVar
 
 from pydantic import Field
 
-from postgrad.engines.remote.exchange import SHOWN, Shared, move_over, stays_here
+from postgrad.engines.remote.exchange import SHOWN, Shared
+from postgrad.engines.remote.laying import move_over, stays_here
 from postgrad.engines.remote.lease import BEAT, EXIT, LEASE, REMOTE, Ended, Files, read, write
 from postgrad.engines.remote.models import Model, Models
 from postgrad.engines.remote.store import Store, opened
