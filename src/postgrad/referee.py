@@ -296,8 +296,10 @@ class Referee:
     # --- tests ----------------------------------------------------------------------------------------------------
 
     def to_test(self) -> tuple[str, str] | None:
-        """(experiment, what was kept before) that are owed a comparison on the select items."""
-        name, kept = self.judge.to_test(), self.judge.kept
+        """(experiment, what was kept before) that are owed a comparison on the select items. Nothing is closed while a
+        test trains: between two of them everything is that was open during the first, so that workers stay busy."""
+        apart = 2 * (self.session.executor.engine.slots - 1)
+        name, kept = self.judge.to_test(apart=apart), self.judge.kept
         if name is None or kept is None or self.champion != name:
             return None
         return name, kept

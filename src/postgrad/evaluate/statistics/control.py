@@ -11,7 +11,7 @@ positively dependent. While nothing has been kept this is a Bonferroni bound, wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import inf, pi, sqrt
 
 ALPHA = 0.05
 # Part of the level for tests within the planned number; the rest is for what comes after.
@@ -24,12 +24,14 @@ class Control:
 
     Args:
         horizon: how many tests are planned.
+        at: how many proposals had been weighed at the last test.
     """
 
     horizon: int
     alpha: float = ALPHA
     tests: int = 0
     keeps: int = 0
+    at: float = -inf
 
     @property
     def level(self) -> float:
@@ -37,6 +39,19 @@ class Control:
         over = self.tests + 1 - self.horizon
         gamma = PLANNED / self.horizon if over <= 0 else (1 - PLANNED) * 6 / (pi * over) ** 2
         return self.alpha * gamma * (self.keeps + 1)
+
+    @property
+    def left(self) -> bool:
+        """True while not all planned tests are spent."""
+        return self.tests < self.horizon
+
+    def affords(self, weighed: int, of: int, apart: int = 0) -> bool:
+        """True when a run that has weighed so many of its planned proposals can spend a test.
+
+        Args:
+            apart: proposals that are weighed between two tests at least.
+        """
+        return self.left and self.tests <= self.horizon * weighed / of and weighed >= self.at + apart
 
     def tested(self, p: float) -> bool:
         """Spend the next test on this p value; True when it is a keep."""
