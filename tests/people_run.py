@@ -82,7 +82,7 @@ class Run:
             self.status = os.waitstatus_to_exitcode(status) if pid else None
         return bool(self.pid) and self.status is None
 
-    def ended(self, timeout: float = 60.0) -> int:
+    def ended(self, timeout: float = 180.0) -> int:
         """The exit code of the controller, once it has ended."""
         end = time.monotonic() + timeout
         while self.going():
@@ -109,7 +109,7 @@ class Run:
     def proposed(self) -> list[Proposed]:
         return [event.body for event in self.events() if isinstance(event.body, Proposed)]
 
-    def until(self, holds: Callable[[Run], Any], timeout: float = 40.0) -> Any:
+    def until(self, holds: Callable[[Run], Any], timeout: float = 120.0) -> Any:
         """Wait until something holds of the run, and return it."""
         end = time.monotonic() + timeout
         while not (found := holds(self)):

@@ -181,7 +181,7 @@ class Server(ThreadingHTTPServer):
         self.behaviour = Behaviour()
         self.over = threading.Event()
         self.sent = 0
-        self.patience_s = 20.0  # before a silent answer is given up
+        self.patience_s = 90.0  # before a silent answer is given up
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     @property

@@ -4,6 +4,7 @@ nodes that share no folder with the controller and reach it with credentials of 
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import fsspec
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from free_ports import free_ports
 from postgrad.engines.remote.cluster import Request
 from postgrad.engines.remote.posted import ANYWHERE
 from postgrad.testing.nodes import Processes
@@ -36,18 +38,23 @@ class Store:
     Attributes:
         overwrites: it takes no notice of `If-None-Match`, as some that speak S3.
         failing: what it refuses to answer, by a part of the path; "" for nothing.
+        slow_s: seconds that it takes for each answer.
         asked: (method, path) of each request.
     """
 
     overwrites: bool = False
     failing: str = ""
+    slow_s: float = 0.0
     asked: list[tuple[str, str]] = field(default_factory=list)
-    port: int = 0
+    port: int = field(default_factory=lambda: free_ports(1)[0])
     _server: BaseWSGIServer | None = None
     _app: Any = None
 
     def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        until = time.monotonic() + self.slow_s
+        while self.slow_s and time.monotonic() < until:
+            time.sleep(0.02)
         if self._server is None or (self.failing and self.failing in environ["PATH_INFO"]):
             start("503 Service Unavailable", [])
             return []
@@ -60,7 +67,6 @@ class Store:
         """Answer."""
         self._app = self._app or DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", self.port, self, threaded=True, request_handler=Silent)
-        self.port = self._server.port
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def away(self) -> None:

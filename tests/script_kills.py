@@ -24,7 +24,7 @@ from postgrad.tree import Tree
 from test_scripts import REFEREE, TRAIN, task_of
 
 RUN = "tiny-001"
-SLOW_TRAIN = TRAIN.replace("from math", "import time\nfrom math") + 'print("training", flush=True)\ntime.sleep(0.15)\n'
+SLOW_TRAIN = TRAIN.replace("from math", "import time\nfrom math") + 'print("training", flush=True)\ntime.sleep(0.4)\n'
 # The hidden folder is copied for each referee: what is put into it holds the ones that start after that.
 HELD_REFEREE = """
 import time
@@ -120,7 +120,7 @@ class Killed:
             False where it was.
         """
         os.killpg(process.pid, signal.SIGKILL)
-        _, wrong = process.communicate(timeout=20)
+        _, wrong = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL or (ended and process.returncode == 0), wrong
         return process.returncode != 0
 
@@ -149,7 +149,7 @@ class Killed:
 
     def alone(self) -> None:
         """No job and no git outlives its controller for long."""
-        until(lambda: not self.others(), 20.0)
+        until(lambda: not self.others(), 60.0)
 
     def others(self) -> list[str]:
         found = []
@@ -247,7 +247,7 @@ class Killed:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def until(true: Callable[[], Any], most_s: float = 60.0) -> None:
+def until(true: Callable[[], Any], most_s: float = 120.0) -> None:
     end = time.monotonic() + most_s
     while not true():
         if time.monotonic() > end:

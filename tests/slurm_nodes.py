@@ -16,6 +16,8 @@ from typing import Callable
 
 import psutil
 
+from free_ports import free_ports
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 NODES = ("n1", "n2")
 # Devices that are always there stand for GPUs: Slurm hands out numbers, and nothing opens them.
@@ -76,7 +78,7 @@ class Slurm:
         """Start everything, and wait until both nodes take jobs."""
         (self.folder / "state").mkdir()
         host = socket.gethostname().split(".")[0]
-        self.conf.write_text(CONF.format(folder=self.folder, host=host, ports=_free_ports(3)))
+        self.conf.write_text(CONF.format(folder=self.folder, host=host, ports=free_ports(3)))
         (self.folder / "gres.conf").write_text(f"NodeName=n1 Name=gpu File={','.join(DEVICES)}\n")
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
@@ -141,8 +143,9 @@ class Slurm:
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
         for daemon in self._daemons.values():
-            daemon.wait(5)
+            daemon.wait(60)
         self._daemons.clear()
+        _until(lambda: self.processes() == [], "what was killed is gone")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
@@ -171,17 +174,7 @@ def _path() -> str:
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/bin", "/sbin"])
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def _until(condition: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
+def _until(condition: Callable[[], bool], what: str, patience_s: float = 120.0) -> None:
     patience = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < patience, f"not within {patience_s} s: {what}"

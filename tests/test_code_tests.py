@@ -14,6 +14,7 @@ import pytest
 from postgrad.errors import UserError
 from postgrad.metrics import code, code_box, code_run
 from postgrad.metrics.base import Answered
+from postgrad.testing.engine import until
 
 BOXES = {box.name: box for box in code_box._boxes() if not code_box._problem(box)}
 pytestmark = pytest.mark.skipif(not BOXES, reason="no sandbox works here")
@@ -134,7 +135,7 @@ def test_a_hostile_answer_gets_nothing(what: str, monkeypatch: pytest.MonkeyPatc
     before = len(psutil.pids())
     assert share(HOSTILE[what]) == 0.0
     assert share("def f(x):\n    return x + 1") == 1.0, "the next answer is graded as ever"
-    assert len(psutil.pids()) < before + 50
+    until(lambda: len(psutil.pids()) < before + 50)  # Others come and go as well.
 
 
 def test_sandlock_holds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +153,7 @@ def test_endless_answers_are_ended(body: str, box: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(code_run, "TEST_S", 1.0)
     begun = time.monotonic()
     assert share(f"def f(x):\n    {body}") == 0.0
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
     mine = psutil.Process().children(recursive=True)
     assert not [process for process in mine if str(code_box.PROGRAM) in process.cmdline()]
 

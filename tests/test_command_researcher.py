@@ -20,6 +20,7 @@ from postgrad.research.assemble import ready, researcher_of
 from postgrad.research.base import Context
 from postgrad.runner import drive, opened, start_run
 from postgrad.store.sqlite import SqliteStore
+from postgrad.testing.engine import until
 from postgrad.testing.researcher import PLAIN
 from postgrad.testing.simulation import nominal_s
 from postgrad.testing.trees import Node, tree_of
@@ -39,7 +40,7 @@ def proposed(folder: Path, program: str, **changes: Any) -> Proposal:
         kind="command",
         alone=True,
         command=(sys.executable, str(folder / "agent.py")),
-        **{"timeout_s": 10.0, **changes},
+        **{"timeout_s": 60.0, **changes},
     )
     task = PLAIN.model_copy(update={"researcher": spec})
     return researcher_of(task, folder).propose(task, ON, Context(TREE, Random(0), 2, None, nominal_s))
@@ -99,7 +100,7 @@ print(json.dumps({{"proposals": [good if "e9999" in asked.get("problems", "") el
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        ("time.sleep(60)", "Outage/timeout"),
+        ("time.sleep(600)", "Outage/timeout"),
         ("sys.stdout.write('x' * 10_000_000)", "BadReply/too_large"),
         ("sys.exit('no licence')", "BadReply/shape: The program ended with code 1. It said: no licence"),
         ("pass", "BadReply/empty"),
@@ -111,10 +112,10 @@ print(json.dumps({{"proposals": [good if "e9999" in asked.get("problems", "") el
 )
 def test_a_program_that_fails_is_filled_in_for(tmp_path: Path, program: str, said: str) -> None:
     began = time.monotonic()
-    made = proposed(tmp_path, program, timeout_s=1.0)
+    made = proposed(tmp_path, program, **({"timeout_s": 1.0} if "timeout" in said else {}))
     assert made.proposer == "playbook" and made.asked is not None and made.asked.failed
     assert said in made.asked.failed and made.asked.failed.isprintable()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120
 
 
 def test_no_key_is_in_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,15 +133,19 @@ def test_what_it_leaves_running_is_ended(tmp_path: Path) -> None:
     """A child that holds the output open neither delays the run nor outlives the question."""
     pid = tmp_path / "pid"
     program = f"""
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 Path({str(pid)!r}).write_text(str(child.pid))
 print(json.dumps({{"proposals": [{GOOD}]}}))
 """
     began = time.monotonic()
     assert proposed(tmp_path, program).proposer == "command"
-    assert time.monotonic() - began < 9
-    state = subprocess.run(["ps", "-o", "stat=", "-p", pid.read_text()], capture_output=True, text=True).stdout
-    assert not state.strip() or state.startswith("Z")
+    assert time.monotonic() - began < 50
+
+    def ended() -> bool:
+        state = subprocess.run(["ps", "-o", "stat=", "-p", pid.read_text()], capture_output=True, text=True).stdout
+        return not state.strip() or state.startswith("Z")
+
+    until(ended)
 
 
 def test_a_program_that_is_not_there_is_said_before_the_run(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -114,9 +114,7 @@ def test_a_killed_run_is_resumed_by_command(tmp_path: Path) -> None:
     write_task(tmp_path, "6 experiments")
     started = subprocess.Popen([sys.executable, "-m", "postgrad", "run", "task.yaml", "--json"], cwd=tmp_path)
     events = tmp_path / "runs" / "tiny-001" / "events.sqlite"
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not (events.exists() and _analysed(events) >= 2):
-        time.sleep(0.05)
+    _wait(lambda: events.exists() and _analysed(events) >= 2)
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
     assert postgrad("list", cwd=tmp_path)[0]["state"] == "interrupted"
@@ -130,10 +128,22 @@ def started_run(folder: Path, experiments: int) -> tuple[subprocess.Popen[str], 
     command = [sys.executable, "-m", "postgrad", "run", "task.yaml", "--json"]
     running = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     events = folder / "runs" / "tiny-001" / "events.sqlite"
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not (events.exists() and _analysed(events) >= experiments):
-        time.sleep(0.05)
+    _wait(lambda: events.exists() and _analysed(events) >= experiments)
     return running, events
+
+
+def _wait(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 180
+    while not true():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.05)
+
+
+def interrupted(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C, heard: two that come before it is are one."""
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert any("Finishing" in line for line in process.stderr), "it ended without a word"
 
 
 def test_ctrl_c_once_certifies_what_there_is(tmp_path: Path) -> None:
@@ -146,10 +156,9 @@ def test_ctrl_c_once_certifies_what_there_is(tmp_path: Path) -> None:
 
 def test_ctrl_c_twice_stops_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     running, events = started_run(tmp_path, 1)
+    interrupted(running)
     running.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=120)
     assert running.returncode == 130, err
     assert "postgrad resume tiny-001" in json.loads(out)["error"]["message"]
     assert _analysed(events) >= 1

@@ -44,7 +44,7 @@ class TestLocalEngine(EngineContract):
             waiting_for_nobody()
         """
         engine = self.opened(tmp_path, program)
-        assert self.ended(self.started(engine, tmp_path, hung_s=1.0)).cause == "hung"
+        assert self.ended(self.started(engine, tmp_path, hung_s=4.0)).cause == "hung"
         engine.close()
         assert "waiting_for_nobody (program.py" in (tmp_path / "job" / "log.txt").read_text()
 
@@ -69,7 +69,7 @@ def test_a_pipe_in_place_of_a_log_holds_up_nothing(tmp_path: Path, monkeypatch: 
     os.mkfifo(tmp_path / "log.txt")
     noting = Thread(target=stacks.note_stacks, args=([], tmp_path / "log.txt"), daemon=True)
     noting.start()
-    noting.join(10)
+    noting.join(60)
     assert not noting.is_alive(), "it waits for a reader"
     (tmp_path / "own.txt").write_text("")
     stacks.note_stacks([], tmp_path / "own.txt")

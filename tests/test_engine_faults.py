@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
 from postgrad.bench.chaos.cluster import AWAY, Shaky, ShakyEngine
+from postgrad.engines.remote.lease import Beat
 from postgrad.errors import UserError
 from postgrad.records import EngineSpec
 from postgrad.testing.engine import until
-from test_engine_remote import LIMITS, Place, attempt_of, hasty, said, steps_of, work_of
+from test_engine_remote import LIMITS, Place, attempt_of, hasty, held_at, said, steps_of, unreadable, work_of
 
 __all__ = ["hasty"]
 
@@ -23,25 +24,31 @@ __all__ = ["hasty"]
 @contextmanager
 def cut(place: Place, *, cluster: bool = True) -> Iterator[None]:
     """Neither the cluster nor what was granted can be reached; or only the latter cannot."""
-    grant = place.folder / "remote" / "grant.json"
-    grant.rename(grant.with_name("kept"))
-    grant.mkdir()
-    place.cluster.reachable = not cluster
-    yield
-    place.cluster.reachable = True
-    grant.rmdir()
-    grant.with_name("kept").rename(grant)
+    with unreadable(place.folder / "remote" / "grant.json"):
+        place.cluster.reachable = not cluster
+        yield
+        place.cluster.reachable = True
+
+
+def moved(place: Place, before: Beat | None) -> bool:
+    """True once the node says again that it lives."""
+    return place.beat() != before
 
 
 @pytest.mark.parametrize("jobs_live", [True, False])
 def test_a_cluster_that_was_restarted_and_forgot_its_jobs(tmp_path: Path, jobs_live: bool) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, held_at(10))
     handle = place.started()
     until(lambda: place.steps()["steps"] >= 3)
-    if not jobs_live:
-        place.cluster.lose(handle.name)
+    if jobs_live:
+        place.engine.grace_s = 30.0  # It is heard of within that.
+    else:
+        place.lose()
     for path in place.cluster.folder.iterdir():
         path.unlink()
+    if jobs_live:
+        assert handle.wait(3.0) is None
+        place.go()
     assert place.ended(handle).code == 0
     assert place.steps() == {"starts": 1 if jobs_live else 2, "steps": 20}
     assert len(place.cluster.submitted) == (1 if jobs_live else 2)
@@ -49,23 +56,27 @@ def test_a_cluster_that_was_restarted_and_forgot_its_jobs(tmp_path: Path, jobs_l
 
 
 def test_a_slow_node_is_waited_for_while_its_lease_lasts(tmp_path: Path) -> None:
-    place = Place(tmp_path, lease_s=6.0)
+    place = Place(tmp_path, held_at(10), lease_s=15.0)
     handle = place.started()
     until(lambda: place.steps()["steps"] >= 3)
     for _ in range(2):
         place.cluster.freeze(handle.name)
-        assert handle.wait(2.5) is None
+        assert handle.wait(4.0) is None
+        before = place.beat()
         place.cluster.freeze(handle.name, signal.SIGCONT)
-        handle.wait(0.5)
+        until(partial(moved, place, before))
+        assert handle.wait(1.0) is None
+    place.go()
     assert place.ended(handle).code == 0
     assert len(place.cluster.submitted) == 1 and place.steps() == {"starts": 1, "steps": 20}
 
 
 def test_a_cut_network_ends_nothing_when_it_is_back_within_the_lease(tmp_path: Path) -> None:
-    place = Place(tmp_path, lease_s=10.0)
+    place = Place(tmp_path, held_at(10), lease_s=20.0)
     handle = place.started()
     until(lambda: place.steps()["steps"] >= 3)
     with cut(place):
+        place.go()
         assert handle.wait(3.0) is None
     assert place.ended(handle).code == 0
     assert len(place.cluster.submitted) == 1 and place.steps() == {"starts": 1, "steps": 20}
@@ -73,36 +84,36 @@ def test_a_cut_network_ends_nothing_when_it_is_back_within_the_lease(tmp_path: P
 
 @pytest.mark.parametrize("cluster", [True, False])
 def test_a_node_that_is_lost_behind_a_cut_is_replaced_when_it_is_mended(tmp_path: Path, cluster: bool) -> None:
-    place = Place(tmp_path, lease_s=2.0)
+    place = Place(tmp_path, held_at(10), lease_s=8.0)
     handle = place.started()
     until(lambda: place.steps()["steps"] >= 3)
     with cut(place, cluster=cluster):
-        place.cluster.lose(handle.name)
-        assert handle.wait(4.0) is None, "nobody can tell now"
+        place.lose()
+        assert handle.wait(9.0 if cluster else 4.0) is None, "nobody can tell now"
     assert place.ended(handle).code == 0 and place.steps() == {"starts": 2, "steps": 20}
     granted = json.loads((place.folder / "remote" / "grant.json").read_text())
     assert (granted["attempt"], granted["lost"]) == (2, 1), "the second attempt, and not the first one once more"
 
 
 def test_a_controller_that_comes_back_behind_a_cut_starts_nothing_anew(tmp_path: Path) -> None:
-    place = Place(tmp_path, lease_s=20.0)
+    place = Place(tmp_path, held_at(10), lease_s=20.0)
     first = place.started()
     until(lambda: place.steps()["steps"] >= 3)
     with cut(place):
         again = place.opened().start(place.folder, LIMITS)
         assert again.wait(1.0) is None, "nobody can tell now"
         assert attempt_of(place.folder).name == "1" and (work_of(place.folder) / "state.json").exists()
+    place.go()
     found = again.wait(60)
     assert found is not None and found.code == 0 and steps_of(place.folder) == {"starts": 1, "steps": 20}
     assert place.cluster.submitted == [first.name]
 
 
 def test_an_engine_is_closed_behind_a_cut(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, held_at(10))
     handle = place.started()
     until(lambda: place.steps()["steps"] >= 3)
-    place.cluster.lose(handle.name)
-    time.sleep(1.0)
+    place.lose()
     with cut(place):
         place.engine.close()
     assert not place.cluster.alive(handle.name)

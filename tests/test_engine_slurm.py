@@ -29,7 +29,7 @@ from postgrad.testing.backend import LABELS, WORDS
 from postgrad.testing.engine import EngineContract, until
 from postgrad.testing.language import make_tiny_lm
 from slurm_nodes import Slurm, missing
-from test_engine_remote import STEPS, steps_of, work_of
+from test_engine_remote import STEPS, held_at, steps_of, work_of
 from test_executor import finished, inputs_of, make_spec
 from test_scripts import driven, run_of, task_of
 
@@ -87,7 +87,7 @@ class Place:
     def __init__(self, folder: Path, program: str = STEPS, **spec: Any) -> None:
         self.program = folder / "program.py"
         self.program.write_text(program)
-        self.spec = EngineSpec.model_validate({"kind": "slurm", "workers": 4, "threads": 1, "lease_s": 8.0, **spec})
+        self.spec = EngineSpec.model_validate({"kind": "slurm", "workers": 4, "threads": 1, "lease_s": 10.0, **spec})
         self.folder = folder / "job"
         self.folder.mkdir(exist_ok=True)
         self.engine = self.opened()
@@ -105,6 +105,10 @@ class Place:
     def steps(self) -> dict[str, int]:
         return steps_of(self.folder)
 
+    def go(self) -> None:
+        """Let the last attempt go on to its end."""
+        (work_of(self.folder) / "go").touch()
+
 
 def names(slurm: Slurm) -> list[str]:
     """All jobs that this cluster remembers."""
@@ -114,7 +118,7 @@ def names(slurm: Slurm) -> list[str]:
 def test_a_job_cancelled_from_outside_goes_on_where_it_was_and_slurm_never_requeues_it(
     slurm: Slurm, tmp_path: Path
 ) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, held_at(10))
     handle = place.started()
     until(lambda: handle.wait(0.1) is not None or place.steps()["steps"] >= 5)
     first = handle.name
@@ -122,7 +126,7 @@ def test_a_job_cancelled_from_outside_goes_on_where_it_was_and_slurm_never_reque
     refused = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, check=False)
     assert refused.returncode != 0 and "disabled" in refused.stderr
     slurm.said("scancel", number)
-    found = handle.wait(60)
+    found = handle.wait(120)
     assert found is not None and (found.code, found.cause) == (0, None)
     assert place.steps() == {"starts": 2, "steps": 20}, "nothing was done twice"
     granted = json.loads((place.folder / "remote" / "grant.json").read_text())
@@ -184,7 +188,7 @@ def test_a_device_is_never_used_by_two_jobs_at_once(slurm: Slurm, tmp_path: Path
     for number in range(4):
         (tmp_path / f"job{number}").mkdir()
         handles.append(engine.start(tmp_path / f"job{number}", LIMITS))
-    assert [found.code for handle in handles if (found := handle.wait(60)) is not None] == [0] * 4
+    assert [found.code for handle in handles if (found := handle.wait(120)) is not None] == [0] * 4
     told = [json.loads((tmp_path / f"job{number}" / "told.json").read_text()) for number in range(4)]
     assert {each["device"] for each in told} == {"0", "1"}
     for device in ("0", "1"):
@@ -194,7 +198,7 @@ def test_a_device_is_never_used_by_two_jobs_at_once(slurm: Slurm, tmp_path: Path
 
 
 def test_a_node_that_dies_is_replaced_by_another(slurm: Slurm, tmp_path: Path) -> None:
-    place = Place(tmp_path, lease_s=3.0, memory_mb=4000)
+    place = Place(tmp_path, held_at(10), lease_s=8.0, memory_mb=4000)
     handle = place.started()
     until(lambda: handle.wait(0.1) is not None or place.steps()["steps"] >= 5)
     first = place.engine.cluster.statuses([handle.name])[handle.name].node
@@ -229,7 +233,7 @@ handle.wait(100)
 
 
 def test_a_controller_that_is_killed_finds_its_job(slurm: Slurm, tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, held_at(10))
     controller = subprocess.Popen(
         [sys.executable, "-c", CONTROLLER, str(place.program), str(place.folder)], stdout=subprocess.PIPE, text=True
     )
@@ -241,7 +245,8 @@ def test_a_controller_that_is_killed_finds_its_job(slurm: Slurm, tmp_path: Path)
     controller.stdout.close()
     handle = place.started()
     assert handle.name == name
-    found = handle.wait(60)
+    place.go()
+    found = handle.wait(120)
     assert found is not None and found.code == 0 and place.steps() == {"starts": 1, "steps": 20}
     assert names(slurm).count(name) == 1
     place.engine.cluster.submit(place.engine.request(handle._attempt, LIMITS))
@@ -252,15 +257,16 @@ def test_a_controller_that_is_killed_finds_its_job(slurm: Slurm, tmp_path: Path)
 def test_a_slurm_that_does_not_answer_is_waited_for(
     slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm_module, "PATIENCE_S", 1.0)
-    place = Place(tmp_path)
+    place = Place(tmp_path, held_at(10))
     handle = place.started()
     until(lambda: handle.wait(0.1) is not None or place.steps()["steps"] >= 2)
     slurm.freeze_controller()
+    monkeypatch.setattr(slurm_module, "PATIENCE_S", 1.0)
+    place.go()
     try:
         with pytest.raises(Unreachable):
             place.engine.cluster.statuses([handle.name])
-        found = handle.wait(60)
+        found = handle.wait(120)
         assert found is not None and found.code == 0 and place.steps()["starts"] == 1, "what counts is the lease"
         with pytest.raises(UserError, match="sinfo"):
             place.opened()
@@ -288,7 +294,7 @@ def test_what_a_job_printed_is_found_by_its_name_alone(slurm: Slurm, tmp_path: P
     place.spec = place.spec.model_copy(update={"python": "/bin/false", "retries": 0})
     place.engine = place.opened()
     handle = place.started()
-    found = handle.wait(60)
+    found = handle.wait(120)
     assert found is not None and found.cause == "lost"
     assert "FAILED (NonZeroExitCode), exit code" in (place.folder / "log.txt").read_text()
     log = place.folder / "remote" / "1" / "node.log"

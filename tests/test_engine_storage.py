@@ -11,12 +11,13 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import psutil
 import pytest
 
 from postgrad.engines.base import Engine, Exit, Handle
+from postgrad.engines.remote import store as store_module
 from postgrad.engines.remote.engine import RemoteEngine, RemoteHandle
 from postgrad.engines.remote.lease import WORK
 from postgrad.engines.remote.posted import Looks
@@ -29,13 +30,15 @@ from postgrad.store.sqlite import SqliteStore
 from postgrad.testing.engine import EngineContract, until
 from s3_server import KEY, SECRET, Store, nodes_apart, serving
 from storage_run import STORAGE, begun
-from test_engine_remote import LIMITS, STEPS, hasty
+from test_engine_remote import LIMITS, STEPS, hasty, held_at, held_each_time
 from test_loop import outline
 
 __all__ = ["hasty"]
 
 # Long enough that copies of its folder are kept on the way.
 STEPS = STEPS.replace("< 20", "< 60")
+# Its first start waits until it is told to go on: a copy is kept before it ends.
+HALF = held_at(30, STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +53,12 @@ def store(server: Store, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     for name, value in (("ACCESS_KEY_ID", KEY), ("SECRET_ACCESS_KEY", SECRET), ("DEFAULT_REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    server.asked.clear()
     server.client.create_bucket(Bucket="runs")
+    with suppress(FileNotFoundError):  # The first question loads what speaks S3, which takes long on a busy machine.
+        Reached("s3://runs/x", 120.0).read("none")
+    server.asked.clear()
     yield server
-    server.overwrites = False
+    server.overwrites, server.failing, server.slow_s = False, "", 0.0
     for key in server.keys("runs"):
         server.client.delete_object(Bucket="runs", Key=key)
 
@@ -73,7 +78,7 @@ class Place:
         self.program = tmp_path / "program.py"
         self.program.write_text(program)
         self.store, self.cluster = store, nodes_apart(self.nodes, store)
-        told = {"workers": 2, "threads": 1, "lease_s": 3.0, "storage": "s3://runs/mine", **spec}
+        told = {"workers": 2, "threads": 1, "lease_s": 10.0, "storage": "s3://runs/mine", **spec}
         self.spec = EngineSpec.model_validate(told)
         self.engine = self.opened()
 
@@ -91,6 +96,10 @@ class Place:
     def job(self) -> Path:
         """Where it runs."""
         return job_of(self.nodes)
+
+    def go(self) -> None:
+        """Let it go on to its end."""
+        (self.job / "go").touch()
 
     def steps(self, folder: Path | None = None) -> dict[str, int]:
         try:
@@ -185,7 +194,7 @@ print("said")
 
 
 def test_a_lost_node_is_replaced_and_the_job_goes_on_from_the_last_copy(tmp_path: Path, store: Store) -> None:
-    place = Place(tmp_path, store)
+    place = Place(tmp_path, store, HALF, lease_s=6.0)
     handle = place.started()
     until(lambda: handle.wait(0.05) is not None or bool(place.kept()))
     done = place.steps()["steps"]
@@ -197,10 +206,11 @@ def test_a_lost_node_is_replaced_and_the_job_goes_on_from_the_last_copy(tmp_path
 
 
 def test_a_half_written_copy_is_not_used(tmp_path: Path, store: Store) -> None:
-    place = Place(tmp_path, store)
+    place = Place(tmp_path, store, HALF, lease_s=6.0)
     handle = place.started()
     until(lambda: handle.wait(0.05) is not None or bool(place.kept()))
     place.cluster.freeze(handle.name)
+    first = place.job
     (tree,) = place.kept()
     pieces = json.loads(store.read("runs", tree))["pieces"]
     gone = next(piece["key"] for piece in pieces if piece["name"] == "state.json")
@@ -208,15 +218,19 @@ def test_a_half_written_copy_is_not_used(tmp_path: Path, store: Store) -> None:
     place.cluster.lose(handle.name)
     until(lambda: handle.wait(0.05) is not None or len(place.cluster.submitted) == 2)
     log = place.cluster.log(handle.name)
+    until(lambda: handle.wait(0.05) is not None or (place.job != first and (place.job / "state.json").exists()))
+    place.go()
     found = place.ended(handle)
     assert found.code == 0 and place.steps(place.folder) == {"starts": 1, "steps": 60}, "it began anew"
     assert "not whole" in log.read_text()
 
 
 def test_a_frozen_node_is_given_up_and_writes_nothing_when_it_is_back(tmp_path: Path, store: Store) -> None:
-    place = Place(tmp_path, store)
+    place = Place(tmp_path, store, HALF, lease_s=6.0)
     handle = place.started()
     until(lambda: handle.wait(0.05) is not None or bool(place.kept()))
+    # What is shown is put beside, and was begun before that.
+    until(lambda: handle.wait(0.05) is not None or any("/1/shown/" in key for key in store.keys("runs")))
     first = handle.name
     place.cluster.freeze(first)
     until(lambda: handle.wait(0.1) is not None or len(place.cluster.submitted) == 2)
@@ -230,19 +244,21 @@ def test_a_frozen_node_is_given_up_and_writes_nothing_when_it_is_back(tmp_path: 
 
 
 def test_a_controller_that_was_killed_finds_its_job(tmp_path: Path, store: Store) -> None:
-    place = Place(tmp_path, store)
+    place = Place(tmp_path, store, HALF)
     first = place.started()
     until(lambda: place.steps()["steps"] >= 3)
     place.engine = place.opened()
     second = place.started()
     assert second.name == first.name and len(place.cluster.submitted) == 1
+    place.go()
     assert place.ended(second).code == 0 and place.steps(place.folder) == {"starts": 1, "steps": 60}
 
 
 @pytest.mark.parametrize("overwrites", [False, True])
 def test_a_job_that_is_delivered_twice_runs_once(tmp_path: Path, store: Store, overwrites: bool) -> None:
     store.overwrites = overwrites
-    place = Place(tmp_path, store)
+    place = Place(tmp_path, store, lease_s=20.0)
+    place.engine.grace_s = 60.0  # The cluster says what became of the second one.
     place.cluster.reachable = False
     handle = place.started()
     request = place.engine.request(handle._attempt, LIMITS)
@@ -255,18 +271,27 @@ def test_a_job_that_is_delivered_twice_runs_once(tmp_path: Path, store: Store, o
 
 @pytest.mark.parametrize("at_the_end", [False, True])
 def test_a_store_that_is_away_for_a_moment_ends_nothing(tmp_path: Path, store: Store, at_the_end: bool) -> None:
-    place = Place(tmp_path, store, lease_s=12.0)
+    reached = 58 if at_the_end else 3
+    place = Place(tmp_path, store, held_at(reached, STEPS), lease_s=30.0)
+    assert place.engine._office is not None
+    place.engine._office.store.patience_s = 1.0  # Or the store is away for long before the look at it is over.
     handle = place.started()
-    until(lambda: place.steps()["steps"] >= (58 if at_the_end else 3))
+    until(lambda: place.steps()["steps"] == reached)
     store.away()
+    if at_the_end:
+        place.go()
+        until((place.job / "result").exists)
     assert handle.wait(2.5) is None
     store.back()
+    place.engine._office.store.patience_s = 10.0
+    if not at_the_end:
+        place.go()
     assert place.ended(handle).code == 0
     assert len(place.cluster.submitted) == 1 and place.steps(place.folder) == {"starts": 1, "steps": 60}
 
 
 def test_preemption_keeps_what_was_done_and_goes_on(tmp_path: Path, store: Store) -> None:
-    place = Place(tmp_path, store, retries=0)
+    place = Place(tmp_path, store, held_each_time(20, STEPS), retries=0)
     handle = place.started()
     names: list[str] = []
     while len(names) < 2:
@@ -280,7 +305,7 @@ def test_preemption_keeps_what_was_done_and_goes_on(tmp_path: Path, store: Store
 
 
 def test_a_stopped_job_is_here_and_goes_on_when_it_is_started_again(tmp_path: Path, store: Store) -> None:
-    place = Place(tmp_path, store)
+    place = Place(tmp_path, store, HALF)
     handle = place.started()
     until(lambda: place.steps()["steps"] >= 3)
     handle.stop()
@@ -309,7 +334,7 @@ def test_a_node_that_cannot_reach_the_store_says_so(tmp_path: Path, store: Store
 
 
 def test_a_store_that_is_away_when_a_node_fetches_its_job_is_waited_for(tmp_path: Path, store: Store) -> None:
-    place = Place(tmp_path, store, lease_s=12.0)
+    place = Place(tmp_path, store, lease_s=30.0)
     place.cluster.reachable = False
     (place.folder / "rows").write_text("rows")
     handle = place.started()
@@ -392,8 +417,8 @@ def test_a_storage_that_is_right_is_none() -> None:
 
 
 def test_signs_of_life_of_all_jobs_are_asked_at_once_and_not_again_for_a_moment(store: Store) -> None:
-    reached = Reached("s3://runs/x", 5.0)
-    looks = Looks(reached, fresh_s=0.5)
+    reached = Counting("s3://runs/x", 60.0)
+    looks = Looks(reached, fresh_s=60.0)
     for number in range(3):
         reached.write(f"jobs/{number}/beat.json", b"%d" % number)
     read = [looks.read(f"jobs/{number}/beat.json") for number in (0, 1, 2)]
@@ -401,7 +426,7 @@ def test_signs_of_life_of_all_jobs_are_asked_at_once_and_not_again_for_a_moment(
     assert read == [b"0", b"1", b"2"] == [looks.read(f"jobs/{number}/beat.json") for number in (0, 1, 2)]
     assert store.asked == [], "a moment ago"
     reached.write("jobs/1/beat.json", b"9")
-    time.sleep(0.6)
+    looks._at -= 61.0  # A minute later.
     store.asked.clear()
     assert looks.read("jobs/0/beat.json") == b"0" and looks.read("jobs/1/beat.json") == b"9"
     assert sorted(path[-11:] for _, path in store.asked) == ["0/beat.json", "1/beat.json", "2/beat.json"]
@@ -409,27 +434,60 @@ def test_signs_of_life_of_all_jobs_are_asked_at_once_and_not_again_for_a_moment(
         looks.read("jobs/3/beat.json")
     looks.forget("jobs/")
     store.away()
+    reached.patience_s, reached.asked = 1.0, 0
     for _ in range(2):
-        began = time.monotonic()
         with pytest.raises(OSError):
             looks.read("jobs/0/beat.json")
-    assert time.monotonic() - began < 0.1, "the second one is told what the first one was"
+    assert reached.asked == 1, "the second one is told what the first one was"
     store.back()
+
+
+class Counting(Reached):
+    """Knows how often it was asked."""
+
+    asked = 0
+
+    def _ask(self, method: str, *words: Any, _size: int = 0, **named: Any) -> Any:
+        self.asked += 1
+        return super()._ask(method, *words, _size=_size, **named)
 
 
 def test_a_store_is_asked_within_a_time(store: Store) -> None:
-    reached = Reached("s3://runs/x", 1.0)
+    reached = Reached("s3://runs/x", 60.0)
     reached.write("one", b"1")
     assert reached.take("two", b"a") and reached.take("two", b"a") and not reached.take("two", b"b")
     assert [key for key in reached.names("") if not key.startswith("jobs/")] == ["one", "two"]
-    store.away()
+    reached.patience_s, store.slow_s = 1.0, 60.0
     began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        reached.read("one")
+    assert time.monotonic() - began < 30.0, "the store would have taken a minute"
+    store.slow_s = 0.0
+    store.away()
     with pytest.raises(OSError):
         reached.read("one")
-    assert time.monotonic() - began < 5.0
     store.back()
+    reached.patience_s = 60.0
     with pytest.raises(FileNotFoundError):
-        reached.read("none")
+        patiently(reached, "none")
+
+
+def test_a_store_that_was_away_and_is_slow_now_is_heard(store: Store) -> None:
+    reached = Reached("s3://runs/x", 60.0)
+    reached.write("one", b"1")
+    reached.patience_s, store.slow_s = 0.5, 60.0
+    with pytest.raises(TimeoutError):
+        reached.read("one")
+    reached.patience_s, store.slow_s = 60.0, 1.5 * store_module.AWAY_S
+    assert patiently(reached, "one") == b"1"
+
+
+def patiently(reached: Reached, key: str) -> bytes:
+    """Ask until the store answers, as whoever needs it does."""
+    for _ in range(8):
+        with suppress(TimeoutError):
+            return reached.read(key)
+    raise AssertionError("it does not answer")
 
 
 # --- a whole run ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any, Sequence
 
 import pytest
 
+from postgrad.engines.remote import attempt as attempt_module
 from postgrad.engines.remote import engine as engine_module
 from postgrad.engines.remote import store as store_module
 from postgrad.engines.remote.engine import RemoteHandle
@@ -16,7 +17,7 @@ from postgrad.engines.remote.store import Store as Reached
 from postgrad.testing.engine import until
 from s3_server import Store
 from test_engine_remote import LIMITS, hasty
-from test_engine_storage import Place, server, store
+from test_engine_storage import HALF, Place, server, store
 
 __all__ = ["hasty", "server", "store"]
 
@@ -30,7 +31,7 @@ class Deaf(Reached):
     """
 
     def __init__(self, url: str, deaf: Sequence[int] = ()) -> None:
-        super().__init__(url, 5.0)
+        super().__init__(url, 60.0)
         self.deaf, self.asked = frozenset(deaf), 0
         self.looks: list[Sequence[str]] = []
 
@@ -89,7 +90,7 @@ def test_what_is_looked_at_for_the_first_time_is_asked_for_alone(own: str) -> No
 
 def test_a_store_that_is_away_is_asked_once_for_all_that_is_new(own: str) -> None:
     reached = Deaf(own, [2])
-    looks = Looks(reached, fresh_s=0.3)
+    looks = Looks(reached, fresh_s=60.0)
     with pytest.raises(FileNotFoundError):
         looks.read("jobs/0/beat.json")
     for number in range(1, 5):
@@ -97,22 +98,46 @@ def test_a_store_that_is_away_is_asked_once_for_all_that_is_new(own: str) -> Non
             looks.read(f"jobs/{number}/beat.json")
     assert len(reached.looks) == 2
     reached.write("jobs/3/beat.json", b"3")
-    time.sleep(0.4)
+    looks._at -= 61.0  # A minute later.
     assert looks.read("jobs/3/beat.json") == b"3"
+
+
+def test_a_sign_of_life_that_cannot_be_read_is_no_silence(tmp_path: Path, store: Store) -> None:
+    place = Place(tmp_path, store, HALF, lease_s=20.0)
+    handle = place.started()
+    until(lambda: handle.wait(0.1) is not None or place.steps()["steps"] == 30)
+    assert place.engine._office is not None
+    looks = place.engine._office.looks
+    looks._found |= dict.fromkeys(
+        (key for key in looks._found if key.endswith("/beat.json")), TimeoutError("no answer")
+    )
+    looks._at = time.monotonic() + 60.0  # So it was found a moment ago, and the lease was found.
+    with pytest.raises(TimeoutError):
+        handle._look(time.monotonic() + 100.0)
+    assert len(place.cluster.submitted) == 1, "nobody can tell now"
+    looks._at = 0.0
+    place.go()
+    assert place.ended(handle).code == 0 and len(place.cluster.submitted) == 1
 
 
 # --- the beginning of a job -------------------------------------------------------------------------------------------
 
 
-def test_a_store_that_is_away_when_a_job_begins_is_waited_for(tmp_path: Path, store: Store) -> None:
-    place = Place(tmp_path, store)
+def test_a_store_that_is_away_when_a_job_begins_is_waited_for(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt_module, "BEGIN_AGAIN_S", 60.0)
+    place = Place(tmp_path, store, lease_s=20.0)
     other = place.folder.with_name("other")
     other.mkdir()
     store.away()
     handle = place.started()
-    began = time.monotonic()
-    second = place.engine.start(other, LIMITS)
-    assert time.monotonic() - began < 0.5, "the second one is told what the first one was"
+    asked: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Reached, "_ask", lambda self, method, *words, **named: asked.append(method))
+        second = place.engine.start(other, LIMITS)
+    assert asked == [], "the second one is told what the first one was"
+    monkeypatch.setattr(attempt_module, "BEGIN_AGAIN_S", 0.5)
     assert isinstance(second, RemoteHandle) and second.wait(0) is None and handle.wait(2.5) is None
     assert place.cluster.submitted == []
     store.back()
@@ -141,7 +166,7 @@ def test_a_store_that_stays_away_ends_the_wait_and_a_job_that_never_began_can_be
     store.away()
     handle = place.started()
     with pytest.raises(OSError):
-        handle.wait(30)
+        handle.wait(120)
     with pytest.raises(OSError):
         handle.stop()  # Nobody can tell whether a controller before this one left it running.
     store.back()

@@ -76,7 +76,7 @@ def tried(gateway: Gateway) -> list[str]:
 )
 def test_a_refusal_in_other_words_is_one(gateway: Gateway, status: int, code: str) -> None:
     gateway.status, gateway.code = status, code
-    first, second = Reached("s3://runs/x", 5.0), Reached("s3://runs/x", 5.0)
+    first, second = Reached("s3://runs/x", 60.0), Reached("s3://runs/x", 60.0)
     assert first.take("jobs/a/1/lease.json", b"me") and first.makes_one and gateway.refused == 1
     assert not second.take("jobs/a/1/lease.json", b"somebody else") and second.makes_one is first.makes_one
     assert first.take("jobs/a/1/lease.json", b"me"), "whoever asks again has it still"
@@ -84,7 +84,7 @@ def test_a_refusal_in_other_words_is_one(gateway: Gateway, status: int, code: st
 
 
 def test_the_lease_itself_is_refused_to_the_second_one(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = Reached("s3://runs/x", 5.0), Reached("s3://runs/x", 5.0)
+    first, second = Reached("s3://runs/x", 60.0), Reached("s3://runs/x", 60.0)
     assert first.makes_one and second.makes_one
     look = second._found
     looked: list[str] = []
@@ -106,7 +106,7 @@ def test_the_lease_itself_is_refused_to_the_second_one(gateway: Gateway, monkeyp
 @pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (400, "InvalidArgument"), (503, "Busy")])
 def test_what_is_no_refusal_says_nothing_and_leaves_nothing(gateway: Gateway, status: int, code: str) -> None:
     gateway.status, gateway.code = status, code
-    reached = Reached("s3://runs/x", 5.0)
+    reached = Reached("s3://runs/x", 60.0)
     with pytest.raises(OSError):
         assert reached.makes_one
     assert gateway.refused and tried(gateway) == []
@@ -115,13 +115,14 @@ def test_what_is_no_refusal_says_nothing_and_leaves_nothing(gateway: Gateway, st
 
 
 def test_a_store_that_does_not_answer_is_not_taken_for_the_refusal_before(gateway: Gateway) -> None:
-    reached = Reached("s3://runs/x", 0.5)
+    reached = Reached("s3://runs/x", 60.0)
     reached.write("a", b"first", mode="create")
     try:
         reached.write("a", b"second", mode="create")
     except OSError as refusal:
         assert store_module._is_refusal(refusal)
         gateway.away()
+        reached.patience_s = 0.5
         with pytest.raises(OSError) as found:
             reached.write("a", b"third", mode="create")
         gateway.back()
@@ -130,7 +131,8 @@ def test_a_store_that_does_not_answer_is_not_taken_for_the_refusal_before(gatewa
 
 
 def test_a_job_that_is_delivered_twice_runs_once(tmp_path: Path, gateway: Gateway) -> None:
-    place = Place(tmp_path, gateway)
+    place = Place(tmp_path, gateway, lease_s=20.0)
+    place.engine.grace_s = 60.0  # The cluster says what became of the second one.
     place.cluster.reachable = False
     handle = place.started()
     request = place.engine.request(handle._attempt, LIMITS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -188,7 +187,7 @@ def test_a_job_over_what_its_budget_leaves_is_ended_and_told(tmp_path: Path, amo
     limits = LIMITS.model_copy(update={"allowed": Allowed.model_validate({amount: 1.0})})
     found = engine.start(folder, limits).wait(60)
     assert found is not None and found.cause == "budget"
-    assert 1.0 < getattr(found.usage, amount) < 20.0
+    assert 1.0 < getattr(found.usage, amount) < 50.0, "it would have gone on for a minute"
     failure = bad_end(found, limits)
     assert failure is not None and (failure.boundary, failure.kind) == ("resource", "budget")
     key = {"wall_s": "wall", "cpu_s": "cpu_hours", "gpu_s": "gpu_hours", "usd": "usd"}[amount]
@@ -207,9 +206,9 @@ def test_all_attempts_on_a_cluster_are_charged_with_the_devices_that_they_held(
     monkeypatch.setattr("postgrad.engines.remote.engine.ASK_S", 0.2)
     (tmp_path / "bin" / "cards").write_text(CARDS.splitlines()[0] + "\n")
     program = tmp_path / "program.py"
-    program.write_text(
-        f"import sys, pathlib\n(pathlib.Path(sys.argv[1]) / 'ready').touch()\n{WORK.replace('1.0', '3.0')}"
-    )
+    # The first attempt goes on until it is lost; the second one finds what it left.
+    last = "import sys, pathlib\nbegun = pathlib.Path(sys.argv[1]) / 'begun'\nlast = begun.exists()\nbegun.touch()\n"
+    program.write_text(last + WORK.replace("float(1.0)", "(3.0 if last else 1000.0)"))
     cluster = Processes(tmp_path / "cluster")
     engine = RemoteEngine(cluster, (sys.executable, str(program)))
     engine.open(EngineSpec(workers=1, threads=1, gpus=0.5, nodes=2, lease_s=8.0, prices={"default_gpu": 3600.0}))
@@ -218,7 +217,6 @@ def test_all_attempts_on_a_cluster_are_charged_with_the_devices_that_they_held(
     handle = engine.start(folder, LIMITS.model_copy(update={"allowed": Allowed(gpu_s=600.0)}))
     first = folder / "remote" / "1" / "beat.json"
     until(lambda: handle.wait(0.1) is not None or (first.exists() and '"gpu_s":0.0' not in first.read_text()))
-    time.sleep(0.5)
     cluster.lose(cluster.submitted[0])
     found = handle.wait(60)
     assert found is not None and (found.code, found.cause) == (0, None) and len(cluster.submitted) == 2
@@ -274,9 +272,9 @@ def test_cpu_time_of_other_nodes_is_charged_once_for_each_attempt(
 # It waits for the others, or is done with a part of itself that had computed for long.
 QUIET = {
     "others compute": """
-for second in range(1, 7):
+for second in range(1, 25):
     (folder / "elsewhere" / "there-1").write_text(str(second))
-    time.sleep(1.0)
+    time.sleep(0.25)
 """,
     "nobody computes": "(folder / 'elsewhere' / 'there-1').write_text('9'); time.sleep(30)",
     "a process ended": """
@@ -295,7 +293,7 @@ def test_a_job_hangs_where_nothing_of_it_computes_on_any_node(tmp_path: Path, to
     (tmp_path / "job" / "elsewhere").mkdir(parents=True)
     engine = LocalEngine((sys.executable, str(program)), (0.0, 2))
     engine.open(EngineSpec(workers=1, threads=1, sandbox="none"))
-    found = engine.start(tmp_path / "job", LIMITS.model_copy(update={"hung_s": 2.0})).wait(60)
+    found = engine.start(tmp_path / "job", LIMITS.model_copy(update={"hung_s": 3.0})).wait(60)
     engine.close()
     assert found is not None and found.cause == ("hung" if told == "nobody computes" else None)
     assert found.cause is not None or found.code == 0

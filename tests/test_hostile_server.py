@@ -27,7 +27,7 @@ from postgrad.runner import drive, opened, start_run
 from postgrad.store.sqlite import SqliteStore
 from postgrad.tree import Tree
 from provider_server import Behaviour, Server
-from test_end_to_end import postgrad, write_task
+from test_end_to_end import interrupted, postgrad, write_task
 
 PRICE = Rates(input=0.1, output=0.4, written_input=0.2)
 MAX_TOKENS, CONTEXT = 500, 1500
@@ -135,7 +135,7 @@ def test_a_run_goes_on_whatever_the_server_does_in_turn(tmp_path: Path, server: 
     driven(folder)
     asked = checked(folder)
     assert len(asked) >= 3 and set(turns.met) == set(GROUPS[group]), turns.met
-    assert time.monotonic() - began < 200.0
+    assert time.monotonic() - began < 400.0
     if group == "lies":
         assert all(one.estimated for one in asked) and all(one.tokens_in > 300 for one in asked)
     if group in ("times", "limits"):
@@ -188,27 +188,30 @@ def test_killed_in_the_middle_and_resumed_nothing_is_asked_twice(tmp_path: Path,
 
 
 def test_ctrl_c_twice_stops_a_run_that_waits_for_a_server(tmp_path: Path, server: Server) -> None:
-    """The server says nothing for 60 seconds, and the run would wait for 30 of them. Afterwards it goes on."""
-    server.behaviour.kind, server.patience_s = "silence", 60.0
+    """The server says nothing for 300 seconds, and the run would wait for 200 of them. Afterwards it goes on."""
+    server.behaviour.kind, server.patience_s = "silence", 300.0
     write_task(tmp_path, "6 experiments")
     model = f"{{provider: openai_compatible, model: m, base_url: '{server.url}/v1', price: {{input: 1, output: 1}}}}"
     with (tmp_path / "task.yaml").open("a") as file:
         file.write(
-            f"researcher: {{models: [{model}], alone: true, timeout_s: 30, context_tokens: 1500, bad_cases: false}}\n"
+            f"researcher: {{models: [{model}], alone: true, timeout_s: 200, context_tokens: 1500, bad_cases: false}}\n"
         )
     run = subprocess.Popen(
-        [sys.executable, "-m", "postgrad", "run", "task.yaml", "--json"], cwd=tmp_path, stdout=subprocess.PIPE
+        [sys.executable, "-m", "postgrad", "run", "task.yaml", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         _until(lambda: bool(server.behaviour.asked))
-        run.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        interrupted(run)
         began = time.monotonic()
         run.send_signal(signal.SIGINT)
         out, _ = run.communicate(timeout=120)
     finally:
         run.kill()
-    assert time.monotonic() - began < 15.0 and len(server.behaviour.asked) == 1
+    assert time.monotonic() - began < 90.0 and len(server.behaviour.asked) == 1
     assert run.returncode == 130 and "postgrad resume tiny-001" in json.loads(out)["error"]["message"]
     server.behaviour.kind, server.behaviour.reply = "well", good
     found = postgrad("resume", "tiny-001", cwd=tmp_path)

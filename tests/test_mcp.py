@@ -50,14 +50,14 @@ async def _session(run: Run, *options: str) -> list[Any]:
         }
         proposed = await call("propose", idea=mine)
         again = await call("propose", idea={"kind": "nothing.known", "on": "e0001"})
-        for _ in range(400):
+        for _ in range(2400):
             names_now = (await call("status"))["waiting_for_approval"]
             if names_now:
                 break
             await asyncio.sleep(0.05)
         ids = [(name, await call("result", experiment=name)) for name in names_now]
         approved = await call("approve", experiment=ids[0][0])
-        for _ in range(400):
+        for _ in range(2400):
             result = await call("result", experiment=ids[0][0])
             if result["state"] != "pending":
                 break
@@ -175,7 +175,7 @@ def test_what_waits_for_approval_does_not_keep_the_playbook_from_filling_in(tmp_
     silent = ResearcherSpec(kind="outside", wait_s=0.1)
     run = new_run(tmp_path, experiments=9, when="expensive", researcher=silent)
     run.drive()
-    found = run.until(lambda run: len(run.proposed()) > 5, timeout=30.0)
+    found = run.until(lambda run: len(run.proposed()) > 5, timeout=120.0)
     assert found
     run.say("stop")
     assert run.ended() == 0

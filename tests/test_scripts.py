@@ -193,7 +193,7 @@ ATTACKS = {
     "forks": ("import os, time\nfor _ in range(400): os.fork() or time.sleep(20)", "resource", "flood"),
     "outlives its budget": ("import time; time.sleep(60)", "resource", "timeout"),
     "fills the disk": (
-        "import time\nfor n in range(40): open(f'big{{n}}', 'wb').write(bytes(2 << 20))\ntime.sleep(5)",
+        "import time\nfor n in range(40): open(f'big{{n}}', 'wb').write(bytes(2 << 20))\ntime.sleep(25)",
         "resource",
         "flood",
     ),

@@ -276,7 +276,7 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, encoder: Path, stand_i
     started = time.monotonic()
     with pytest.raises(TrainingDiverged, match="nan at step 1"):
         fit(job_of(tmp_path, encoder, stand_in, learning_rate=NAN))
-    assert time.monotonic() - started < 20, "it is not waited for"
+    assert time.monotonic() - started < 50, "it is not waited for"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -297,12 +297,12 @@ def test_it_ends_with_the_job(tmp_path: Path, encoder: Path, stand_in: Path, num
         spec = str(tmp_path / "checkpoint" / "spec.json")
         assert _processes(spec), "it runs"
         job.send_signal(number)
-        job.wait(20)
+        job.wait(60)
     _wait(lambda: not _processes(spec))
 
 
 def _wait(until: Any) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     while not until():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -22,7 +22,7 @@ import psutil
 from postgrad.engines.base import Engine, Exit, Handle
 from postgrad.records import EngineSpec, Limits
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 SECRETS = {"OPENAI_API_KEY": "sk-contract-1", "AWS_SECRET_ACCESS_KEY": "contract-2", "HF_TOKEN": "hf_contract_3"}
 
 # Each program is run with the job folder as its only argument.
@@ -191,7 +191,7 @@ class EngineContract:
 
     def test_a_hung_job_is_ended_and_a_busy_or_talking_one_is_not(self, tmp_path: Path) -> None:
         program = """
-            end = time.monotonic() + 4
+            end = time.monotonic() + 6
             while folder.name == "busy" and time.monotonic() < end:
                 sum(range(10**5))
             while folder.name == "talking" and time.monotonic() < end:
@@ -201,7 +201,7 @@ class EngineContract:
                 time.sleep(1000)
         """
         engine = self.opened(tmp_path, program)
-        handles = {name: self.started(engine, tmp_path, name, hung_s=2.0) for name in ("hung", "busy", "talking")}
+        handles = {name: self.started(engine, tmp_path, name, hung_s=3.0) for name in ("hung", "busy", "talking")}
         found: dict[str, Exit] = {}
         while len(found) < len(handles):
             found |= {name: ended for name, handle in handles.items() if (ended := handle.wait(0.05)) is not None}

@@ -8,7 +8,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterator, Sequence, TypeVar
 
 from postgrad import __version__
 from postgrad.engines.remote.exchange import Broken, Exchange
@@ -28,7 +28,9 @@ from postgrad.engines.remote.lease import (
     read,
     write,
 )
-from postgrad.records import EngineSpec, Limits, Usage
+from postgrad.records import EngineSpec, Limits, Record, Usage
+
+R = TypeVar("R", bound=Record)
 
 BEGIN_AGAIN_S = 2.0
 # What another look does not mend, and what says something of one job and not of where all of them lie.
@@ -111,7 +113,7 @@ class Attempt:
     def __init__(self, job: Path, granted: Granted, exchange: Exchange) -> None:
         self._job, self.granted, self._exchange = job, granted, exchange
         self.folder = job / REMOTE / str(granted.attempt)
-        self._count = -1
+        self._count, self._was_taken = -1, False
         self._heard = self._submitted = time.monotonic()
         self._ended_at: float | None = None
         self._shown = 0.0
@@ -178,11 +180,17 @@ class Attempt:
         self._heard = now
 
     def beats(self, now: float) -> bool:
-        """True where its counter moved since the last look."""
-        beat = read(self._exchange, self._named(BEAT), Beat)
-        if beat is None or beat.count == self._count:
+        """True where its counter moved since the last look, or where a node was first seen to have taken it: until then
+        it was waited for, and its first beat comes a moment later.
+
+        Raises:
+            OSError: nobody can tell now. That is no silence.
+        """
+        beat = self._said(BEAT, Beat)
+        count = beat.count if beat is not None else self._count
+        if count == self._count and (self._was_taken or not self.taken):
             return False
-        self._count, self._heard, self._ended_at = beat.count, now, None
+        self._count, self._was_taken, self._heard, self._ended_at = count, True, now, None
         return True
 
     def silent_s(self, now: float) -> float:
@@ -199,7 +207,7 @@ class Attempt:
 
     def used(self) -> Usage:
         """What it used, as far as it said."""
-        if (ended := self.ended()) is not None:
+        if (ended := self._own(read(self._exchange, self._named(EXIT), Ended))) is not None:
             return ended.usage
         beat = read(self._exchange, self._named(BEAT), Beat)
         return beat.usage if beat is not None else Usage()
@@ -209,9 +217,30 @@ class Attempt:
         return read(self._exchange, self._named(LEASE), Lease)
 
     def ended(self) -> Ended | None:
-        """How it ended; None while it has not, and for an end that does not count."""
-        found = read(self._exchange, self._named(EXIT), Ended)
+        """How it ended; None while it has not, and for an end that does not count.
+
+        Raises:
+            OSError: nobody can tell now.
+        """
+        return self._own(self._said(EXIT, Ended))
+
+    def _own(self, found: Ended | None) -> Ended | None:
         return found if found is not None and found.token == self.granted.token else None
+
+    def _said(self, name: str, kind: type[R]) -> R | None:
+        """What its node says; None where it says nothing, or nothing that can be read.
+
+        Raises:
+            OSError: the shared folder or the store is away.
+        """
+        try:
+            return kind.model_validate_json(self._exchange.read(self._named(name)))
+        except ValueError:
+            return None
+        except OSError as problem:
+            if problem.errno in OF_ONE_JOB or isinstance(problem, FileNotFoundError):
+                return None
+            raise
 
     # --- files ----------------------------------------------------------------------------------------------------
 

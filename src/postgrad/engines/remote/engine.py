@@ -213,10 +213,12 @@ class RemoteHandle:
             self._begin()
             return None
         attempt = self._attempt
-        attempt.show(self._folder)
         if (ended := attempt.ended()) is not None:
             self._ended(ended)
-        elif not attempt.beats(now) and not (attempt.taken and attempt.silent_s(now) < self._engine.quiet_s):
+            return self._exit
+        heard = attempt.beats(now)
+        attempt.show(self._folder)  # Not before: where nobody answers, each job would wait for that.
+        if not heard and not (attempt.taken and attempt.silent_s(now) < self._engine.quiet_s):
             self._doubt(now)
         return self._exit
 

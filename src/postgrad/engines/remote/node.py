@@ -272,7 +272,7 @@ def run(node: Node, desk: Desk) -> int:
     if not node.patiently(lambda: take(desk.files, f"{desk.number}/{LEASE}", lease)):
         print("This attempt was taken already: it was delivered twice, and runs once.")
         return TAKEN
-    write(desk.files, f"{desk.number}/{BEAT}", Beat(count=0, usage=Usage()))
+    node.patiently(lambda: write(desk.files, f"{desk.number}/{BEAT}", Beat(count=0, usage=Usage())))
     return node.run()
 
 

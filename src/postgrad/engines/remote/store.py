@@ -32,7 +32,8 @@ SETTLE_S = 2.0
 # Where objects lie that only try what the store does.
 TRIED = "jobs/tried"
 AT_ONCE = 500
-# While a store does not answer, the next question waits no longer than this.
+# While a store does not answer, the next question waits no longer than this; each one after it twice as long, or one
+# that has become slow would never be heard.
 AWAY_S = 1.0
 # As libraries name it where this machine has no credentials: that does not pass.
 UNKNOWN_HERE = ("NoCredentials", "PartialCredentials", "DefaultCredentials")
@@ -62,7 +63,7 @@ class Store:
             raise UserError(f"The store {self.url} cannot be reached: {missing}") from missing
         self._root = str(root).rstrip("/")
         self._makes_one: bool | None = None
-        self._answers = True
+        self._away_s = 0.0  # 0 while it answers.
 
     def read(self, key: str) -> bytes:
         """What an object holds.
@@ -208,13 +209,13 @@ class Store:
         else:
             loop, asked = get_loop(), asyncio.to_thread(getattr(system, method), *words, **named)
         answer = asyncio.run_coroutine_threadsafe(asked, loop)
+        patience = self.patience_s + _size / SLOWEST
+        waits = min(self._away_s or patience, patience)
         try:
-            problem = answer.exception(
-                self.patience_s + _size / SLOWEST if self._answers else min(AWAY_S, self.patience_s)
-            )
-            self._answers = True
+            problem = answer.exception(waits)
+            self._away_s = 0.0
         except TimeoutError:
-            self._answers = False
+            self._away_s = max(AWAY_S, 2 * waits) if self._away_s else AWAY_S
             raise TimeoutError(errno.ETIMEDOUT, "the store does not answer", self.url) from None
         finally:
             answer.cancel()
