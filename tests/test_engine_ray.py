@@ -10,6 +10,7 @@ from typing import Iterator
 
 import pytest
 
+from free_ports import free_ports
 from postgrad.engines import ENGINES
 from postgrad.engines.ray import RayCluster, RayEngine, address_of, entrypoint, last_words
 from postgrad.engines.remote.cluster import Request, Resources, Unreachable
@@ -97,9 +98,7 @@ def test_what_is_no_address(told: str | None, advice: str) -> None:
 
 
 def test_nothing_at_the_address_is_said_with_advice() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     with pytest.raises(UserError, match="does not answer: .*refused.*ray start --head"):
         RayCluster().open(EngineSpec(address=address))
 

@@ -36,6 +36,10 @@ MAX_TOKENS, CONTEXT = 500, 1500
 MOST_IN, MOST_OUT = 200_000, 9 * MAX_TOKENS
 
 
+# Seconds for which a server is waited for that says nothing, or goes on for ever.
+WAITED_S = {"times": 1.0, "limits": 1.0}
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
@@ -43,7 +47,7 @@ def server() -> Iterator[Server]:
     made.close()
 
 
-def started(folder: Path, server: Server, **changes: Any) -> Path:
+def started(folder: Path, server: Server, timeout_s: float = 20.0, **changes: Any) -> Path:
     """A started run of 10 experiments that asks two models of the server; returns its folder."""
     models = tuple(
         ModelSpec(name=name, provider="openai_compatible", model=name, base_url=f"{server.url}/v1", price=PRICE)
@@ -53,7 +57,7 @@ def started(folder: Path, server: Server, **changes: Any) -> Path:
         kind="language_model",
         models=models,
         alone=True,
-        timeout_s=1.0,
+        timeout_s=timeout_s,
         context_tokens=CONTEXT,
         max_tokens=MAX_TOKENS,
     )
@@ -131,7 +135,7 @@ def _texts(value: object) -> Iterator[str]:
 def test_a_run_goes_on_whatever_the_server_does_in_turn(tmp_path: Path, server: Server, group: str) -> None:
     server.behaviour.turn = turns = Turns(GROUPS[group])
     began = time.monotonic()
-    folder = started(tmp_path, server)
+    folder = started(tmp_path, server, WAITED_S.get(group, 20.0))
     driven(folder)
     asked = checked(folder)
     assert len(asked) >= 3 and set(turns.met) == set(GROUPS[group]), turns.met
@@ -149,7 +153,7 @@ def test_dollars_are_never_more_than_were_granted(tmp_path: Path, server: Server
     """Half a cent, at a server that claims as much as can be believed, or more, and at one that does what it likes."""
     ways = GROUPS.get(way) or {"dearer": replies(good, lambda body: dear(body, 1.9))}
     server.behaviour.turn = Turns({**ways, "dear": replies(good, dear)})
-    folder = started(tmp_path, server, budget=Budget(experiments=10, usd=0.005))
+    folder = started(tmp_path, server, WAITED_S.get(way, 20.0), budget=Budget(experiments=10, usd=0.005))
     driven(folder)
     asked = checked(folder)
     spent = sum(one.usd or 0.0 for one in asked)

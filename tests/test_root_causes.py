@@ -175,7 +175,7 @@ def test_a_job_that_hangs_leaves_its_stack(tmp_path: Path) -> None:
     )
     engine = LocalEngine(command=(sys.executable, str(tmp_path / "train.py")))
     engine.open(EngineSpec(workers=1, threads=1))
-    limits = Limits(wall_s=60, memory_mb=2000, threads=1, hung_s=2)
+    limits = Limits(wall_s=60, memory_mb=2000, threads=1, hung_s=5)
     ended = engine.start(tmp_path, limits).wait(60)
     engine.close()
     assert ended is not None and ended.cause == "hung"

@@ -13,6 +13,7 @@ from typing import Iterator
 
 import pytest
 
+from free_ports import free_ports
 from postgrad.engines.local import environment
 from postgrad.engines.places import machine_places
 from postgrad.engines.sandbox import tried
@@ -123,7 +124,7 @@ def sandboxed(task: TaskSpec, rung: str) -> TaskSpec:
 def sockets(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """A port of this machine, for streams and datagrams; the name of an abstract socket; and a socket file."""
     with (
-        socket.create_server(("127.0.0.1", 0)) as stream,
+        socket.create_server(("127.0.0.1", free_ports(1)[0])) as stream,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
         socket.socket(socket.AF_UNIX) as file,
         socket.socket(socket.AF_UNIX) as abstract,
