@@ -21,6 +21,7 @@ from postgrad.execute.executor import Executor
 from postgrad.records import EngineSpec, JobResult, JobSpec, Limits, Recipe, Row, Stage, Unit
 from postgrad.store.artifacts import Artifacts
 from postgrad.testing.backend import LABELS, OUT_OF_SCOPE, example_rows
+from postgrad.testing.engine import until
 
 SECRET = "sk-of-the-user"
 ASKED = tuple(Row(f"real-{row.id}", f"{row.text} please", f"secret-{row.label}") for row in example_rows(3))
@@ -113,7 +114,7 @@ def test_attack(
     assert hashlib.sha256(SCORER.read_bytes()).digest() == before, "the scorer is what it was"
     assert (run / "events.sqlite").read_text() == "labels: secret-greeting"
     assert not (run / "payload-ran").exists(), "nothing was unpickled"
-    assert running(run) == []
+    until(lambda: running(run) == [])
     shown = result.model_dump_json()
     assert "secret-" not in shown and SECRET not in shown and "\\u001b" not in shown and "\x9b" not in shown
     if result.failure is None:

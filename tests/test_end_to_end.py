@@ -149,7 +149,7 @@ def interrupted(process: subprocess.Popen[str]) -> None:
 def test_ctrl_c_once_certifies_what_there_is(tmp_path: Path) -> None:
     running, _ = started_run(tmp_path, 3)
     running.send_signal(signal.SIGINT)
-    out, _ = running.communicate(timeout=120)
+    out, _ = running.communicate(timeout=240)
     assert running.returncode == 0
     assert json.loads(out)["sealed"] is not None
 
@@ -158,7 +158,7 @@ def test_ctrl_c_twice_stops_at_once_and_says_how_to_go_on(tmp_path: Path) -> Non
     running, events = started_run(tmp_path, 1)
     interrupted(running)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=120)
+    out, err = running.communicate(timeout=240)
     assert running.returncode == 130, err
     assert "postgrad resume tiny-001" in json.loads(out)["error"]["message"]
     assert _analysed(events) >= 1
@@ -180,7 +180,7 @@ def test_an_edited_task_file_is_named_and_the_run_goes_on_with_the_old_one(tmp_p
     edited = (tmp_path / "task.yaml").read_text().replace("tell verbs apart", "something else")
     (tmp_path / "task.yaml").write_text(edited)
     command = [sys.executable, "-m", "postgrad", "resume", "last", "--budget", "5 experiments", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "edited since" in done.stderr and "objective" in done.stderr
     assert json.loads(done.stdout)["sealed"] is not None

@@ -125,7 +125,11 @@ def test_a_killed_recording_goes_on(tmp_path: Path) -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\nfrom test_recorded import tiny_place\nfrom postgrad.bench.record import record\n"
-        f"record([tiny_place(Path({str(tmp_path)!r}))], 60.0, lambda line: print(line, flush=True))\n"
+        "import time\nlines = []\n"
+        "def say(line):\n"
+        "    lines.append(line)\n    print(line, flush=True)\n"
+        "    if len(lines) == 10: time.sleep(600)  # It is killed before that.\n"
+        f"record([tiny_place(Path({str(tmp_path)!r}))], 60.0, say)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

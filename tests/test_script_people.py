@@ -38,7 +38,7 @@ def going(tmp_path: Path) -> Iterator[Path]:
 
 
 def until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 90
+    end = time.monotonic() + 180
     while True:
         try:
             if seen := found():
