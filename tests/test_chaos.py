@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +26,7 @@ from postgrad.bench.chaos.strikes import Strikes
 from postgrad.bench.chaos.watch import Watch
 from postgrad.errors import UserError
 from postgrad.events import Event
+from postgrad.records import Failure
 from postgrad.store.sqlite import EVENTS, SqliteStore
 from test_loop import fresh
 from test_rebuild import driven
@@ -112,8 +115,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Event, ..
 
 def again(events: tuple[Event, ...], kind: str) -> list[Event]:
     """The events with one of a kind doubled."""
-    extra = next(event for event in events if event.body.type == kind)
-    return [*events, extra.model_copy(update={"seq": len(events) + 1, "clock": events[-1].clock})]
+    at = next(number for number, event in enumerate(events) if event.body.type == kind)
+    return [*events[: at + 1], events[at], *events[at + 1 :]]
 
 
 def without(events: tuple[Event, ...], kind: str) -> list[Event]:
@@ -128,7 +131,19 @@ def test_a_whole_run_passes(run: tuple[Path, tuple[Event, ...]]) -> None:
     assert checks.ended(folder, events, 5, []) == [] and checks.left(folder, 0.0) == []
 
 
-@pytest.mark.parametrize("kind", ["job_finished", "proposed", "analysed", "sealed_done", "run_ended", "data_prepared"])
+TWICE = (
+    "job_finished",
+    "proposed",
+    "analysed",
+    "sealed_done",
+    "run_ended",
+    "data_prepared",
+    "evaluated",
+    "final_model",
+)
+
+
+@pytest.mark.parametrize("kind", [*TWICE, "job_started"])
 def test_what_is_there_twice_is_found(run: tuple[Path, tuple[Event, ...]], kind: str) -> None:
     assert checks.order(again(run[1], kind))
 
@@ -138,9 +153,53 @@ def test_what_is_missing_is_found(run: tuple[Path, tuple[Event, ...]], kind: str
     assert checks.order(without(run[1], kind))
 
 
-@pytest.mark.parametrize("kind", ["analysed", "sealed_done", "run_ended", "certified"])
-def test_a_tree_that_is_not_whole_is_found(run: tuple[Path, tuple[Event, ...]], kind: str) -> None:
-    assert checks.ended(run[0], without(run[1], kind), 5, [])
+def test_no_event_of_a_whole_run_may_be_missing(run: tuple[Path, tuple[Event, ...]]) -> None:
+    """Each of them in its turn. What the guards of a baseline's final model are, the sealed read says again."""
+    folder, events = run
+    missed = []
+    for number, event in enumerate(events):
+        less = (*events[:number], *events[number + 1 :])
+        if not (checks.order(less) or checks.ended(folder, less, 5, [])):
+            missed.append(event.body.type)
+    assert missed == ["final_model"], "the baseline's"
+    champion = next(event.body.champion for event in events if event.body.type == "certified")
+    own = [e for e in events if not (e.body.type == "final_model" and e.body.experiment == champion)]
+    assert checks.ended(folder, own, 5, [])
+
+
+def test_a_model_of_another_recipe_is_not_the_champions(run: tuple[Path, tuple[Event, ...]], tmp_path: Path) -> None:
+    folder, events = tmp_path / "run", run[1]
+    shutil.copytree(run[0], folder)
+    said = folder / "model" / "postgrad.json"
+    facts = json.loads(said.read_text())
+    facts["recipe"]["stage"]["params"]["classifier"] = "another"
+    said.write_text(json.dumps(facts))
+    assert "the champion's model was not delivered" in checks.ended(folder, events, 5, [])
+
+
+def test_a_run_that_cannot_be_resumed_is_found_though_a_job_has_failed(run: tuple[Path, tuple[Event, ...]]) -> None:
+    """Only a baseline that failed leaves nothing to go on with."""
+    events = [event for event in run[1] if event.body.type in ("run_started", "proposed")]
+    failure = Failure(boundary="engine", kind="killed", message="killed")
+    done = next(event for event in run[1] if event.body.type == "job_finished")
+    assert done.body.type == "job_finished" and done.body.experiment == "e0000"
+    result = done.body.result.model_copy(update={"failure": failure, "units": ()})
+    for name, found in (("e0001", ["it cannot be resumed: no"]), ("e0000", [])):
+        body = done.body.model_copy(update={"experiment": name, "result": result})
+        assert checks.dead_end([*events, done.model_copy(update={"body": body})], "no") == found
+
+
+def test_a_process_that_says_nothing_of_its_run_is_found(tmp_path: Path) -> None:
+    """A script's own process has no word of the run on its command line."""
+    waits = [sys.executable, "-c", "import time; time.sleep(60)"]
+    for named in ({"cwd": tmp_path}, {"env": {"HOME": str(tmp_path / "scratch")}}):
+        assert checks.left(tmp_path, 0.0) == []
+        process = subprocess.Popen(waits, **named)
+        try:
+            assert [line for line in checks.left(tmp_path, 0.0) if line.startswith("still runs: ")]
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_an_account_that_is_not_exact_is_found(run: tuple[Path, tuple[Event, ...]]) -> None:

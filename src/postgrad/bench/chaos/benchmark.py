@@ -115,6 +115,7 @@ def table(found: Sequence[Played]) -> list[dict[str, Any]]:
             {
                 "engine, task": name,
                 "rounds": len(own),
+                "not ended": sum(each.end != WHOLE for each in own),
                 "minutes": round(sum(each.seconds for each in own) / 60, 1),
                 "experiments": sum(each.experiments for each in own),
                 "faults": sum(struck.values()),

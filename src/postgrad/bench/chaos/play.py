@@ -243,8 +243,8 @@ class Play:
             found.wrong += checks.ended(run, events, self._scene.experiments, self._strikes.lost)
             found.wrong += checks.left(run, GONE_S)
             found.wrong += in_step(run, events) if self._scene.script else []
-        elif not found.failed_jobs:
-            found.wrong.append(f"it cannot be resumed: {found.end}")
+        else:
+            found.wrong += checks.dead_end(events, found.end)
         if found.end == WHOLE and not found.failed_jobs and self._alone is not None:
             found.same = checks.outline(events) == self._alone.outline
             if not found.same:
