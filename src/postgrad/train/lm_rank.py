@@ -30,8 +30,10 @@ CPU, TELL_S = "POSTGRAD_CPU", 5.0
 
 
 def tell(name: int | str, value: float) -> None:
-    """Tell the job something."""
-    print(f"{FOR_THE_JOB}{json.dumps([name, value])}", flush=True)
+    """Tell the job something. In one piece: torchrun starts Python unbuffered, and `print` would write the end of the
+    line by itself."""
+    sys.stdout.write(f"{FOR_THE_JOB}{json.dumps([name, value])}\n")
+    sys.stdout.flush()
 
 
 def cpu_s() -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,11 +22,13 @@ from postgrad.train.base import CheckFailed, FitJob, TrainingDiverged
 from postgrad.train.lm_checks import Tokens
 from postgrad.train.lm_tuning import Tuning
 
-PROGRAM = "postgrad.train.lm_rank"
+PROGRAM, LAUNCH = "postgrad.train.lm_rank", "postgrad.train.lm_launch"
 TOLD, ROWS, WEIGHTS, TRAINED, FAILED = "told.json", "rows.json", "weights.safetensors", "trained.safetensors", "failed"
-#: Starts a line of the first process that is for the job and not for its log.
+#: Stands before what the first process has for the job and not for its log.
 FOR_THE_JOB = "@postgrad "
 LINES = 40
+# Of torchrun's report: not the SIGTERM that it sends the others itself, nor the SIGABRT with which NCCL ends them.
+_KILLED = re.compile(r"Signal \d+ \(SIG(?:KILL|SEGV|BUS|ILL|FPE)\)")
 
 
 class Told(Record):
@@ -203,11 +206,14 @@ def _threads(job: FitJob, ranks: int) -> int:
 
 def _command(job: FitJob, ranks: int, name: str) -> list[str]:
     """torchrun on this machine, over its loopback; or on every node of the job, by Slurm's own start of parallel
-    programs, where the nodes meet on this one."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks // nodes()}"]
+    programs, where the nodes meet on this one.
+
+    On one machine torchrun keeps its state in a file that only this user can read: it unpickles what it finds there,
+    and a port would be open to everybody where no sandbox has a network of its own."""
+    torchrun = [sys.executable, "-m", LAUNCH, f"--nproc-per-node={ranks // nodes()}"]
     torchrun += ["--max-restarts=0", "--rdzv-backend=c10d"]
     if nodes() == 1:
-        return [*torchrun, "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+        return [*torchrun, "--rdzv-conf=store_type=file", "--local-addr=127.0.0.1"]
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
@@ -233,26 +239,34 @@ def _run(folder: Path, job: FitJob, ranks: int) -> None:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith(FOR_THE_JOB):
-                _pass_on(job, line.removeprefix(FOR_THE_JOB))
-            else:
-                print(line, end="", flush=True)
-                last = [*last, line][-LINES:]
+            if rest := _heard(job, line):
+                print(rest, end="", flush=True)
+                last = [*last, rest][-LINES:]
     if process.returncode:
         _raise(folder, process.returncode, last)
 
 
-def _pass_on(job: FitJob, line: str) -> None:
-    name, value = json.loads(line)
+def _heard(job: FitJob, line: str) -> str:
+    """Pass on what a line has for the job; the rest of it, which is another process's where both wrote at once."""
+    before, mark, after = line.partition(FOR_THE_JOB)
+    if not mark:
+        return line
+    try:
+        (name, value), end = json.JSONDecoder().raw_decode(after)
+    except ValueError:
+        return line
     if isinstance(name, int):
         job.report(name, value)
     elif job.measure is not None:
         job.measure(name, value)
+    return rest if (rest := before + after[end:]).strip() else ""
 
 
 def _raise(folder: Path, code: int, last: Sequence[str]) -> None:
-    """What the processes found, as one process would have raised it."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{FAILED}-*"))]
+    """What the processes found, as one process would have raised it; of several the first, for where one fails, the
+    others lose their connection to it, which is no cause."""
+    said = sorted(folder.glob(f"{FAILED}-*"), key=lambda path: path.stat().st_mtime_ns)
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in said]
     for kind, of, message in found:
         if kind == TrainingDiverged.__name__:
             raise TrainingDiverged(message)
@@ -260,7 +274,9 @@ def _raise(folder: Path, code: int, last: Sequence[str]) -> None:
             raise CheckFailed(of, message)
         if kind == MemoryError.__name__:
             raise MemoryError(message)
-    if found:  # Where one fails, the others lose their connection to it, which is no cause.
+    if (killed := _KILLED.search("".join(last))) is not None:  # That one could say nothing itself.
+        raise RuntimeError(f"one of the processes that train together was ended: {killed[0]}")
+    if found:
         kind, _, message = found[0]
         raise RuntimeError(f"one of the processes that train together failed: {kind}: {message}")
     raise RuntimeError(f"the processes that train together ended with code {code}:\n{''.join(last)}")

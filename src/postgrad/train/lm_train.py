@@ -85,7 +85,7 @@ def tune(
     shared = 0 if packing or params.gradient_checkpointing or lm_ranks.world() > 1 else shared_length(rows)
     needs = needs_of(params, model, max(lengths) - shared, asked if job.labels else max(lengths) - shared)
     steps = math.ceil(len(order) / batch)
-    dataset = _dataset(rows, order)
+    dataset = _dataset(*(filled(rows, order, batch) if lm_ranks.world() > 1 else (rows, order)))
 
     def build(at_once: int) -> Any:
         told = SFTConfig(
@@ -162,6 +162,14 @@ def merged(model: Any, params: Tuning) -> Any:
     model.__dict__.pop("forward", None)
     model.config.use_cache = True
     return model
+
+
+def filled(rows: Sequence[Tokens], order: Sequence[int], batch: int) -> tuple[list[Tokens], list[int]]:
+    """The rows and their order with a last batch that is full: of a row without loss, which moves nothing. Several
+    processes would fill it up with rows from the beginning, and train on those once more."""
+    short = rows[order[-1]]
+    blank = Tokens(short.ids, (NO_LOSS,) * len(short.ids))
+    return [*rows, blank], [*order, *[len(rows)] * (-len(order) % batch)]
 
 
 def _dataset(rows: Sequence[Tokens], order: Sequence[int]) -> Any:
