@@ -199,7 +199,7 @@ time.sleep(120)
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
 def test_torchrun_is_open_to_nobody_and_ends_with_its_job(tiny: Path, tmp_path: Path) -> None:
     """It unpickles its state: whoever could write that by a port would run code here."""
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
     (tmp_path / "waits.py").write_text(WAITING)
     command = [*lm_ranks._command(job(tiny, tmp_path, FULL), 1, "name"), "waits.py"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +146,15 @@ def test_busy_workers_are_counted_over_the_time_that_is_looked_at() -> None:
     cluster = scale_cluster.Cluster(Clock(), 4, spans=[(0.0, 10.0), (2.0, 4.0), (9.0, 30.0), (20.0, 25.0)])
     assert cluster.busy(0.0, 10.0) == pytest.approx((10 + 2 + 1) / 10)
     assert cluster.busy(10.0, 20.0) == pytest.approx(1.0) and cluster.busy(40.0, 50.0) == 0.0
+
+
+def test_what_simulating_takes_is_no_part_of_a_step(whole: Run) -> None:
+    began = time.process_time()
+    with whole.loop._timing("simulated"):
+        while (took := time.process_time() - began) < 0.1:
+            pass
+        whole.cluster.own_s += took
+    assert whole.loop.spent.pop("simulated") < 0.05
 
 
 def test_long_runs_note_where_they_stand(tmp_path: Path) -> None:

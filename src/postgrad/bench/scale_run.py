@@ -26,17 +26,18 @@ LOOK_S = 0.02
 
 @dataclass
 class Timed(Loop):
-    """The loop, and CPU seconds of each part of its steps."""
+    """The loop, and CPU seconds of each part of its steps, less what simulating took meanwhile."""
 
+    own_s: Callable[[], float] = lambda: 0.0
     spent: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def _timing(self, part: str) -> Iterator[None]:
-        began = time.process_time()
+        began = time.process_time() - self.own_s()
         try:
             yield
         finally:
-            self.spent[part] = self.spent.get(part, 0.0) + time.process_time() - began
+            self.spent[part] = self.spent.get(part, 0.0) + time.process_time() - self.own_s() - began
 
     def _collect(self) -> None:
         with self._timing("collect"):
@@ -97,7 +98,7 @@ class Run:
         )
         self.session = Session(self.store, executor, listen)
         pause = self.clock.pause if case.real else _at_once
-        self.loop = Timed(self.session, Control(), self._tick, None, pause)
+        self.loop = Timed(self.session, Control(), self._tick, None, pause, own_s=lambda: self.cluster.own_s)
         self.looks: list[Look] = []
 
     def play(self) -> None:

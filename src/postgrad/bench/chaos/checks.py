@@ -7,13 +7,13 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Sequence
 
 import psutil
 
 from postgrad.bench.chaos.scripted import timeless
 from postgrad.budget import Ledger
-from postgrad.events import Body, Event, JobFinished, RunStarted
+from postgrad.events import Event, JobFinished, RunStarted
 from postgrad.records import Budget, Recipe
 from postgrad.store.artifacts import Artifacts
 from postgrad.tree import Tree
@@ -204,9 +204,10 @@ def ended(run: Path, events: Sequence[Event], experiments: int, lost: Iterable[s
     if champion is None or champion not in tree.experiments:
         wrong.append(f"the champion {champion} is no experiment")
     missing = set(ONCE) - set(bodies)
+    last = next((event.body.champion for event in reversed(events) if event.body.type == "certified"), "")
     wrong += [f"it ended without {kind}" for kind in sorted(missing)]
     delivered = run / "model"
-    if not missing and not (any(delivered.glob("*")) if is_script(events) else _is_of(delivered, tree, bodies)):
+    if not missing and not (any(delivered.glob("*")) if is_script(events) else _is_of(delivered, tree, last)):
         wrong.append("the champion's model was not delivered")
     store, gone = Artifacts(run / "artifacts"), set(lost)
     for digest in sorted(named(events)):
@@ -215,13 +216,12 @@ def ended(run: Path, events: Sequence[Event], experiments: int, lost: Iterable[s
     return wrong
 
 
-def _is_of(delivered: Path, tree: Tree, bodies: Mapping[str, Body]) -> bool:
-    """Whether a delivered model says that it was trained by the recipe that was certified last."""
-    certified = bodies["certified"]
-    if not (delivered / SAVED).is_file() or certified.type != "certified" or certified.champion not in tree.experiments:
+def _is_of(delivered: Path, tree: Tree, champion: str) -> bool:
+    """Whether a delivered model says that it was trained by the recipe of an experiment."""
+    if not (delivered / SAVED).is_file() or champion not in tree.experiments:
         return False
     said = json.loads((delivered / SAVED).read_text(encoding="utf-8"))["recipe"]
-    return Recipe.model_validate(said).hash == tree[certified.champion].proposed.proposal.recipe.hash
+    return Recipe.model_validate(said).hash == tree[champion].proposed.proposal.recipe.hash
 
 
 def named(events: Sequence[Event]) -> set[str]:
