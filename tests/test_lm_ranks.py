@@ -25,7 +25,7 @@ from postgrad.records import EngineSpec, Stage
 from postgrad.store.artifacts import Artifacts
 from postgrad.testing.backend import LABELS, WORDS, example_rows
 from postgrad.testing.language import make_tiny_lm
-from postgrad.train import lm_ranks
+from postgrad.train import lm_memory, lm_ranks
 from postgrad.train.base import CheckFailed, FitJob, TrainingDiverged
 from postgrad.train.causal_lm import CausalLM
 from test_executor import inputs_of, make_spec
@@ -85,6 +85,12 @@ def test_two_processes_end_where_one_does(tiny: Path, tmp_path: Path, params: di
     assert moved > 0.005 and apart < 0.02 * moved, "rounding, and the last digits that Adam makes of it"
     assert len(losses[1]) == len(losses[2]) and losses[2] == pytest.approx(losses[1], rel=0.02)
     assert not list((tmp_path / "2" / "checkpoint").glob("ranks-*")), "what the processes needed is gone"
+
+
+def test_processes_on_a_cpu_share_the_memory_of_their_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = lm_memory.memory_mb("cpu")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert lm_memory.memory_mb("cpu") == pytest.approx(alone / 2)
 
 
 BUSY = """

@@ -6,6 +6,7 @@ What was measured goes back to the controller, and the next job of the run recko
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import time
 from contextlib import suppress
@@ -78,7 +79,8 @@ def room_mb(device: str) -> float:
 
 
 def memory_mb(device: str) -> float:
-    """What a job may use on this machine: its own limit, or half of what there is."""
+    """What a job may use on this machine: its own limit, or half of what there is. On a CPU its processes share that;
+    torchrun tells each how many there are on this node."""
     import psutil
 
     if device == "cuda":
@@ -87,7 +89,8 @@ def memory_mb(device: str) -> float:
         return float(torch.cuda.get_device_properties(0).total_memory / 1e6)
     physical = float(psutil.virtual_memory().total / 2e6)
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    return physical if limit == resource.RLIM_INFINITY else min(physical, (limit / 2**20 - SPARE_MB) / 2)
+    whole = physical if limit == resource.RLIM_INFINITY else min(physical, (limit / 2**20 - SPARE_MB) / 2)
+    return whole / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 class Probe:

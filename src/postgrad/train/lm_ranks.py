@@ -210,7 +210,8 @@ def _command(job: FitJob, ranks: int, name: str) -> list[str]:
 
     On one machine torchrun keeps its state in a file that only this user can read: it unpickles what it finds there,
     and a port would be open to everybody where no sandbox has a network of its own."""
-    torchrun = [sys.executable, "-m", LAUNCH, f"--nproc-per-node={ranks // nodes()}"]
+    program = LAUNCH if nodes() == 1 else "torch.distributed.run"  # Slurm ends its own.
+    torchrun = [sys.executable, "-m", program, f"--nproc-per-node={ranks // nodes()}"]
     torchrun += ["--max-restarts=0", "--rdzv-backend=c10d"]
     if nodes() == 1:
         return [*torchrun, "--rdzv-conf=store_type=file", "--local-addr=127.0.0.1"]
