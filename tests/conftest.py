@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +33,9 @@ os.environ.pop("POSTGRAD_RUNS", None)
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="postgrad-tests-")
 os.environ["POSTGRAD_MEMORY"] = "off"
 atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
+# How long an example takes says nothing on a busy machine; by itself Hypothesis fails one that takes 0.2 seconds.
+settings.register_profile("postgrad", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("postgrad")
 
 
 def _is_local(host: object) -> bool:

@@ -104,7 +104,7 @@ def test_a_controller_that_comes_back_behind_a_cut_starts_nothing_anew(tmp_path:
         assert again.wait(1.0) is None, "nobody can tell now"
         assert attempt_of(place.folder).name == "1" and (work_of(place.folder) / "state.json").exists()
     place.go()
-    found = again.wait(60)
+    found = again.wait(120)
     assert found is not None and found.code == 0 and steps_of(place.folder) == {"starts": 1, "steps": 20}
     assert place.cluster.submitted == [first.name]
 

@@ -133,7 +133,7 @@ class Place:
         self.cluster.lose(name)
         until(lambda: not self.cluster.alive(name))
 
-    def ended(self, handle: RemoteHandle, patience_s: float = 60) -> Exit:
+    def ended(self, handle: RemoteHandle, patience_s: float = 120) -> Exit:
         found = handle.wait(patience_s)
         assert found is not None, "it did not end"
         return found

@@ -62,7 +62,7 @@ def told_by(engine: LocalEngine, tmp_path: Path, count: int) -> list[dict[str, o
         found.append(json.loads((folder / "told.json").read_text()))
         (folder / "go").touch()
     for handle in handles:
-        assert handle.wait(30) is not None
+        assert handle.wait(120) is not None
     return found
 
 

@@ -204,7 +204,7 @@ def test_a_node_that_dies_is_replaced_by_another(slurm: Slurm, tmp_path: Path) -
     first = place.engine.cluster.statuses([handle.name])[handle.name].node
     slurm.lose(first)
     try:
-        found = handle.wait(90)
+        found = handle.wait(180)
         assert found is not None and (found.code, found.cause) == (0, None)
         assert place.steps() == {"starts": 2, "steps": 20}
         second = place.engine.cluster.statuses([handle.name])[handle.name].node

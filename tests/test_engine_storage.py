@@ -112,7 +112,7 @@ class Place:
         """Whole copies of the job's folder in the store."""
         return [key for key in self.store.keys("runs") if key.endswith("/tree.json")]
 
-    def ended(self, handle: RemoteHandle, patience_s: float = 60) -> Exit:
+    def ended(self, handle: RemoteHandle, patience_s: float = 120) -> Exit:
         found = handle.wait(patience_s)
         assert found is not None, "it did not end"
         return found
