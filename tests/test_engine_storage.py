@@ -65,8 +65,11 @@ def store(server: Store, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 def job_of(nodes: Path, name: str = "job") -> Path:
     """Where a node runs a job now; a folder that is not there where none does."""
-    found = sorted((nodes / "scratch").glob(f"*/{WORK}/{name}"), key=lambda path: path.stat().st_ctime)
-    return found[-1] if found else nodes / "none"
+    found = []
+    for path in (nodes / "scratch").glob(f"*/{WORK}/{name}"):
+        with suppress(FileNotFoundError):  # A node is just removing it.
+            found.append((path.stat().st_ctime, path))
+    return max(found)[1] if found else nodes / "none"
 
 
 class Place:
