@@ -216,10 +216,10 @@ def test_torchrun_is_open_to_nobody_and_ends_with_its_job(tiny: Path, tmp_path: 
             time.sleep(0.1)
         torchrun = psutil.Process(int(began.read_text()))
         ports = [each.laddr.port for each in torchrun.net_connections("inet") if each.status == psutil.CONN_LISTEN]
-        stores = [TCPStore("127.0.0.1", port, timeout=timedelta(seconds=10)) for port in ports]
+        stores = [TCPStore("127.0.0.1", port, timeout=timedelta(seconds=60)) for port in ports]
         assert not [port for port, store in zip(ports, stores, strict=True) if store.check(["torch.rendezvous.none"])]
         parent.kill()
-    gone, _ = psutil.wait_procs([torchrun], timeout=10)
+    gone, _ = psutil.wait_procs([torchrun], timeout=60)
     assert gone
 
 
