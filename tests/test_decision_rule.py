@@ -216,27 +216,6 @@ def test_noise_leads_to_no_keep_and_a_large_gain_to_one() -> None:
     assert judge.kept == "gifted" and judge.to_test() is None
 
 
-def test_tests_lie_apart_where_many_experiments_are_open() -> None:
-    """While one trains nothing is closed: of a thousand workers most would idle if the next were owed right after."""
-    rng = np.random.default_rng(8)
-    judge, base = Judge(horizon=400), scores(rng, 0.6)
-    judge.start("base", base)
-    for number in range(60):
-        judge.weigh(f"same{number}", "base", scores(rng, 0.6, base), may_retest=False)
-    judge.weigh("gifted", "base", scores(rng, 0.75, base), may_retest=False)
-    assert judge.to_test(apart=90) == "gifted", "the first test waits for nothing"
-    for name, share in (("base", 0.6), ("gifted", 0.75)):
-        judge.fresh(name, scores(rng, share, base))
-    judge.test("gifted")
-    found = scores(rng, 0.75, base)
-    judge.weigh("better", "gifted", scores(rng, 0.92, found), may_retest=False)
-    assert judge.leader == "better" and judge.to_test() == "better"
-    for number in range(8):
-        assert judge.to_test(apart=9) is None
-        judge.weigh(f"more{number}", "better", scores(rng, 0.6, base), may_retest=False)
-    assert judge.to_test(apart=9) == "better" and judge.to_test(apart=10) is None
-
-
 def test_a_gain_that_fresh_items_do_not_show_is_not_kept_and_leads_no_more() -> None:
     rng = np.random.default_rng(6)
     judge, base = Judge(horizon=100), scores(rng, 0.6)

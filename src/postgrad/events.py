@@ -136,6 +136,20 @@ class Analysed(Record):
     champion: str | None
 
 
+class TestBegun(Record):
+    """A test on the select items is owed: of an experiment that leads, against what was kept before.
+
+    The search goes on while it trains. Its result is taken in when `due` experiments have ended, however long it took,
+    so that what follows does not depend on which worker was faster; earlier only where nothing else is under way and
+    the search cannot go on without it.
+    """
+
+    type: Literal["test_begun"] = "test_begun"
+    experiment: str
+    against: str
+    due: int
+
+
 class Tested(Record):
     """An experiment was tested on the select items against what was kept before (`against`), both trained afresh.
 
@@ -320,6 +334,7 @@ Body = Annotated[
         JobFinished,
         Evaluated,
         Analysed,
+        TestBegun,
         Tested,
         Pared,
         Decided,

@@ -86,7 +86,7 @@ class Loop:
         rebuild(session, lambda jobs, phase: apart(session, jobs, lambda handles: self.tick(phase, handles)))
         self.referee = Referee(session, session.store.in_order())
         self.parer = Parer(session, self.referee)
-        self.tester = Tester(session, self.referee, self.running, self._reserve_s)
+        self.tester = Tester(session, self.referee, self._reserve_s)
         self.racer = Racer(session, self._before)
         self.stopper = Stopper(session, self._view)
         if session.search_ended is None:
@@ -137,6 +137,7 @@ class Loop:
             self.desk.read()
             self._collect()
             self._close_in_order()
+            self.tester.holds(last=True)
             if not self.desk.stopping:
                 self._start_owed()
             if not self.running:
@@ -166,8 +167,7 @@ class Loop:
     @property
     def lookahead(self) -> int:
         """How many experiments may be under way or waiting: enough that no worker idles at the end of one."""
-        slots = self.session.executor.engine.slots
-        return 1 if slots == 1 else 2 * slots - 1
+        return 2 * self.session.executor.engine.slots - 1
 
     def _propose(self) -> str | None:
         """Propose as many experiments as may be open; return a reason when the search is over."""
@@ -247,7 +247,10 @@ class Loop:
 
     def _pared(self, index: int, *, stopped: bool) -> tuple[tuple[Choice, Proposal], ...] | None:
         """What paring asks for: experiments, none before others have ended; None where the search goes on."""
-        return self.parer.owed(self._view(index), self._reserve_s(), stopped=stopped, testing=bool(self.tester.owed()))
+        found = self.parer.owed(self._view(index), self._reserve_s(), stopped=stopped, testing=self.tester.testing())
+        if found == ():
+            self.tester.holds(last=True)
+        return found
 
     def _over(self, index: int) -> str | None:
         if self.desk.stopping and index > 0:  # The constant answer is measured in any case: then there is a champion.
@@ -330,13 +333,13 @@ class Loop:
     # --- run ------------------------------------------------------------------------------------------------------
 
     def _start_owed(self) -> None:
-        session = self.session
+        session, slots = self.session, self.session.executor.engine.slots
         for job in self.tester.jobs():
             if job.id not in self.running and self._has_room(job):
                 self.running[job.id] = (job, session.start(job))
         begun = {job.experiment for job, _ in self.running.values()}
         for node in self._whole.others(session.tree.pending()):
-            if len(self.running) >= session.executor.engine.slots:
+            if len(self.running) >= slots:
                 return
             if node.id in begun or node.waits or node.rejection or (own := self.racer.job(node)) is None:
                 self._whole.note(node)
@@ -348,8 +351,7 @@ class Loop:
                 self.running[own.id] = (own, session.start(own))
 
     def _has_room(self, job: Job) -> bool:
-        slots = self.session.executor.engine.slots
-        return len(self.running) < slots and fits(self.session, job, [other for other, _ in self.running.values()])
+        return fits(self.session, job, [other for other, _ in self.running.values()])
 
     def _collect(self) -> None:
         """Record what has ended, and score what is recorded but not scored yet."""
@@ -375,17 +377,17 @@ class Loop:
     # --- evaluate and analyse -------------------------------------------------------------------------------------
 
     def _close_in_order(self) -> None:
-        """Analyse experiments that have nothing more to wait for, in index order. A test comes before the next one."""
+        """Analyse experiments that have nothing more to wait for, in index order; results of tests come where due."""
         begun = {job.experiment for job, _ in self.running.values()}
         for node in self.session.tree.pending():
             if node.waits:
                 continue
-            if self.tester.testing() or node.id in begun:
+            if self.tester.holds() or node.id in begun:
                 return
             if self.racer.owed(node) and not node.rejection:
                 return
             self._close(node, self._closing(node))
-        self.tester.testing()
+        self.tester.holds()
 
     def _closing(self, node: Experiment) -> Analysis:
         if node.rejection is not None:

@@ -21,7 +21,7 @@ from postgrad.evaluate.statistics.intervals import widened
 from postgrad.evaluate.statistics.judge import Judge
 from postgrad.evaluate.statistics.known import Judgement, item_variance
 from postgrad.evaluate.statistics.seeds import MODELS, SCRIPTS
-from postgrad.events import Analysed, Event, Pared, Tested
+from postgrad.events import Analysed, Event, Pared, SearchEnded, TestBegun, Tested
 from postgrad.metrics import is_given, metric_of
 from postgrad.metrics.base import Graded
 from postgrad.metrics.items import Items, shared_items
@@ -91,14 +91,19 @@ class Referee:
         self._subjects: dict[str, str] = {}
         self._trained: set[tuple[str, int]] = set()
         self._retests = Retests()
+        self.test: TestBegun | None = None
         for event in events:
             body = event.body
             if isinstance(body, Analysed):
                 self._retests.asked(session.tree[body.experiment], body.analysis)
                 if body.analysis.verdict in JUDGED:
                     self._weigh(session.tree[body.experiment], body.analysis.verdict)
+            elif isinstance(body, TestBegun):
+                self.test = body
             elif isinstance(body, Tested):
                 self._test(body.experiment, failed=body.difference is None)
+            elif isinstance(body, SearchEnded):  # A test that the budget cut off: the finalists are asked anyway.
+                self.test = None
             elif isinstance(body, Pared):
                 self.paring.fold(body)
 
@@ -296,13 +301,17 @@ class Referee:
     # --- tests ----------------------------------------------------------------------------------------------------
 
     def to_test(self) -> tuple[str, str] | None:
-        """(experiment, what was kept before) that are owed a comparison on the select items. Nothing is closed while a
-        test trains: between two of them everything is that was open during the first, so that workers stay busy."""
-        apart = 2 * (self.session.executor.engine.slots - 1)
-        name, kept = self.judge.to_test(apart=apart), self.judge.kept
-        if name is None or kept is None or self.champion != name:
+        """(experiment, what was kept before) that are owed a comparison on the select items. One test at a time: the
+        level of the next depends on its result."""
+        name, kept = self.judge.to_test(), self.judge.kept
+        if name is None or kept is None or self.test is not None or self.champion != name:
             return None
         return name, kept
+
+    def begun(self, name: str, against: str, due: int) -> TestBegun:
+        """A test that begins, to be recorded."""
+        self.test = TestBegun(experiment=name, against=against, due=due)
+        return self.test
 
     def tested(self, name: str, *, failed: bool = False) -> Tested:
         """The result of a test whose trainings are evaluated, to be recorded."""
@@ -326,7 +335,7 @@ class Referee:
         )
 
     def _test(self, name: str, *, failed: bool) -> Judgement | None:
-        kept = self.judge.kept
+        kept, self.test = self.judge.kept, None
         assert kept is not None
         evaluations = {each: self.session.tree[each].select for each in (kept, name)}
         values = {each: self._values(found[-1]) if found else None for each, found in evaluations.items()}

@@ -45,11 +45,7 @@ def side_by_side(
     waiting = list(jobs)
     running: list[tuple[Job, RunningJob]] = []
     while waiting or running:
-        while (
-            waiting
-            and len(running) < session.executor.engine.slots
-            and fits(session, waiting[0], [job for job, _ in running])
-        ):
+        while waiting and fits(session, waiting[0], [job for job, _ in running]):
             job = waiting.pop(0)
             running.append((job, start(job)))
         for job, handle in list(running):

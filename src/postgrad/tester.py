@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Callable, Mapping
+from typing import Callable
 
 from postgrad.certify import evaluate_select, select_jobs
+from postgrad.events import TestBegun
 from postgrad.referee import Referee
 from postgrad.session import Job, Session
 
@@ -13,49 +14,68 @@ TEST_ROOM = 1.5
 
 
 class Tester:
-    """Says which trainings a test still needs, and records its result.
+    """Begins tests, says which trainings one still needs, and records its result.
 
     Args:
-        running: the jobs under way, by name.
         reserve_s: wall seconds that certifying needs.
     """
 
-    def __init__(
-        self, session: Session, referee: Referee, running: Mapping[str, object], reserve_s: Callable[[], float]
-    ) -> None:
-        self.session, self.referee, self.running, self.reserve_s = session, referee, running, reserve_s
+    def __init__(self, session: Session, referee: Referee, reserve_s: Callable[[], float]) -> None:
+        self.session, self.referee, self.reserve_s = session, referee, reserve_s
         self._asked: tuple[object, tuple[str, str] | None] = (None, None)
 
-    def testing(self) -> bool:
-        """True while a test of the champion is owed trainings. Records its result once they have ended."""
-        if self.jobs():
-            return True
-        if owed := self.owed():
-            done = [evaluate_select(self.session, self.session.tree[name]) for name in owed]
-            self.session.append(self.referee.tested(owed[0], failed=not all(done)))
-            self._asked = (None, None)  # A test that failed has taught nothing, and is not owed any more.
+    def holds(self, *, last: bool = False) -> bool:
+        """Begin a test that is owed, and take in the result of one that is due. True while nothing may be closed: a
+        result is due, and trainings of it have not ended.
+
+        Args:
+            last: nothing is proposed before the result is known, or ever: it is due as soon as everything has ended.
+        """
+        while (test := self._begun()) is not None and self._is_due(test, last):
+            if self.jobs():
+                return True
+            self._take_in(test)
         return False
 
+    def testing(self) -> bool:
+        """True while a test is under way. Begins one that is owed."""
+        return self._begun() is not None
+
     def jobs(self) -> list[Job]:
-        """The trainings that a test still needs."""
-        session = self.session
-        jobs = [job for name in self.owed() for job in select_jobs(session, session.tree[name])]
+        """The trainings that the test still needs."""
+        session, test = self.session, self.referee.test
+        if test is None:
+            return []
+        jobs = [job for name in (test.experiment, test.against) for job in select_jobs(session, session.tree[name])]
         return [job for job in jobs if job.id not in session.finished]
 
-    def owed(self) -> tuple[str, ...]:
-        """The experiments of the test that is owed, if the wall-clock budget has room for it."""
-        session, owed = self.session, self._to_test()
-        if owed is None:
-            return ()
+    def _begun(self) -> TestBegun | None:
+        """The test that is under way, or the one that is owed, if the wall-clock budget has room for it.
+
+        Its result is due when everything has ended that may be open beside the next experiment: with one worker, before
+        anything else is closed."""
+        if self.referee.test is None and (owed := self._to_test()) is not None and self._has_room(owed):
+            due = self.session.tree.ended() + 2 * (self.session.executor.engine.slots - 1)
+            self.session.append(self.referee.begun(*owed, due))
+        return self.referee.test
+
+    def _is_due(self, test: TestBegun, last: bool) -> bool:
+        tree = self.session.tree
+        return tree.ended() >= test.due or (last and all(node.waits for node in tree.pending()))
+
+    def _take_in(self, test: TestBegun) -> None:
+        done = [evaluate_select(self.session, self.session.tree[name]) for name in (test.experiment, test.against)]
+        self.session.append(self.referee.tested(test.experiment, failed=not all(done)))
+        self._asked = (None, None)  # A test that failed has taught nothing, and is not owed any more.
+
+    def _has_room(self, owed: tuple[str, str]) -> bool:
+        session = self.session
         wall = session.remaining().wall_s
-        if wall is not None:
-            recipes = [session.tree[name].proposed.proposal.recipe for name in owed]
-            needed = sum(session.forecast_s(recipe, session.plan.select) for recipe in recipes)
-            if any(job.id in self.running for name in owed for job in select_jobs(session, session.tree[name])):
-                return owed
-            if TEST_ROOM * needed > wall - self.reserve_s():
-                return ()
-        return owed
+        if wall is None:
+            return True
+        jobs = [job for name in owed for job in select_jobs(session, session.tree[name])]
+        needed = sum(session.forecast_s(job.recipe, job.units) for job in jobs if job.id not in session.finished)
+        return TEST_ROOM * needed <= wall - self.reserve_s()
 
     def _to_test(self) -> tuple[str, str] | None:
         """What the referee would test, asked again only when it has learnt something."""

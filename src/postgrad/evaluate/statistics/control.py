@@ -11,7 +11,7 @@ positively dependent. While nothing has been kept this is a Bonferroni bound, wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, pi, sqrt
+from math import pi, sqrt
 
 ALPHA = 0.05
 # Part of the level for tests within the planned number; the rest is for what comes after.
@@ -24,14 +24,12 @@ class Control:
 
     Args:
         horizon: how many tests are planned.
-        at: how many proposals had been weighed at the last test.
     """
 
     horizon: int
     alpha: float = ALPHA
     tests: int = 0
     keeps: int = 0
-    at: float = -inf
 
     @property
     def level(self) -> float:
@@ -45,13 +43,9 @@ class Control:
         """True while not all planned tests are spent."""
         return self.tests < self.horizon
 
-    def affords(self, weighed: int, of: int, apart: int = 0) -> bool:
-        """True when a run that has weighed so many of its planned proposals can spend a test.
-
-        Args:
-            apart: proposals that are weighed between two tests at least.
-        """
-        return self.left and self.tests <= self.horizon * weighed / of and weighed >= self.at + apart
+    def affords(self, weighed: int, of: int) -> bool:
+        """True when a run that has weighed so many of its planned proposals can spend a test."""
+        return self.left and self.tests <= self.horizon * weighed / of
 
     def tested(self, p: float) -> bool:
         """Spend the next test on this p value; True when it is a keep."""

@@ -150,17 +150,16 @@ class Judge:
 
     # --- keeps ----------------------------------------------------------------------------------------------------
 
-    def to_test(self, *, last: bool = False, apart: int = 0) -> str | None:
+    def to_test(self, *, last: bool = False) -> str | None:
         """The leader, when a test of it against what was kept is likely to succeed and the run can afford one.
 
         Args:
             last: True at the end of the search, when tests that were planned and not used are free.
-            apart: proposals that are weighed between two tests at least, before the end.
         """
         leader, kept = self.leader, self.kept
         if leader is None or kept is None or leader == kept or self._nodes[leader].tested:
             return None
-        affords = self.control.affords(self._weighed, self.horizon, apart) and self.horizon >= REPLICATE_FROM
+        affords = self.control.affords(self._weighed, self.horizon) and self.horizon >= REPLICATE_FROM
         if not (affords or last and self.control.left):
             return None
         return leader if self._power(leader, kept) >= (TEST_POWER / 2 if last else TEST_POWER) else None
@@ -181,7 +180,7 @@ class Judge:
         pairs = mean_of(node.fresh) - mean_of(kept.fresh)
         gap, items = float(pairs.mean()), item_variance(pairs, self.unit)
         shift = self._claimed_shift(node, len(node.fresh)) + self._claimed_shift(kept, len(kept.fresh))
-        level, node.tested, self.control.at = self.control.level, True, self._weighed
+        level, node.tested = self.control.level, True
         p = one_sided_p(gap, items, len(pairs), shift, self._claimed_degrees(node))
         believed = self.merits.ahead(name, self.kept)
         mean, _ = combined(believed, self.doubt(name), gap, items + shift)
@@ -199,7 +198,7 @@ class Judge:
 
     def untestable(self, name: str) -> None:
         """The fresh training of a recipe failed: it is not asked for again."""
-        self._nodes[name].tested, self.control.at = True, self._weighed
+        self._nodes[name].tested = True
 
     def _power(self, name: str, kept: str) -> float:
         """Probability that a test of `name` against `kept` succeeds, by what is believed of it."""
