@@ -74,7 +74,7 @@ format: setup  ## Put the code into shape
 	$(PY) -m ruff check --fix .
 
 test: lint  ## Lint, run the tests that are not slow, then the sentinels
-	$(THREADS) $(PY) -m pytest -n 2 -m "not slow"
+	$(THREADS) $(PY) -m pytest -n 2 --dist worksteal -m "not slow"
 	$(PY) -m postgrad selftest
 
 test-slow: setup  ## Run the slow tests, one at a time

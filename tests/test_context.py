@@ -102,7 +102,7 @@ def test_any_bound_is_kept_with_a_parent_and_without(most: int, task: TaskSpec) 
 
 def test_it_is_made_in_time_that_a_run_does_not_notice() -> None:
     """No measurement: five times what docs/decisions.md has, so that only another order of growth fails."""
-    tree = grown(10_000)
+    tree = grown(3000)
     parent = busiest(tree)
     brief(asked(tree, parent))
     taken = []
@@ -110,7 +110,7 @@ def test_it_is_made_in_time_that_a_run_does_not_notice() -> None:
         began = time.process_time()
         brief(asked(tree, parent))
         taken.append(time.process_time() - began)
-    assert sorted(taken)[10] < 0.5, f"{sorted(taken)}"
+    assert sorted(taken)[10] < 0.25, f"{sorted(taken)}"
 
 
 def test_what_was_left_out_is_counted() -> None:

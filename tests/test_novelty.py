@@ -157,7 +157,7 @@ def test_a_kept_sketch_that_came_near_is_not_tried(tmp_path: Path) -> None:
 # --- speed ------------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_as_fast_with_ten_thousand_experiments() -> None:
+def test_it_is_as_fast_with_thousands_of_experiments() -> None:
     """No measurement: ten times what docs/decisions.md has, so that only another order of growth fails."""
     rng = Random(0)
     starts = [draft.recipe for draft in drafts(REJECTING.base_models[0])]
@@ -167,7 +167,7 @@ def test_it_is_as_fast_with_ten_thousand_experiments() -> None:
         open_ones = {path: one for path, one in numbers_of(recipe).items() if not one.dimension.choices}
         return edit.with_numbers(recipe, {path: one.at(rng.random()) for path, one in open_ones.items()})
 
-    recipes = [drawn(number) for number in range(10_000)]
+    recipes = [drawn(number) for number in range(3000)]
     tried = Tried(tree_of([Node(f"e{n:05d}", score=0.5, recipe=one) for n, one in enumerate(recipes)]))
     tried.repeat(drawn(0))
     taken = []
@@ -176,7 +176,7 @@ def test_it_is_as_fast_with_ten_thousand_experiments() -> None:
         began = process_time()
         tried.repeat(asked)
         taken.append(process_time() - began)
-    assert sorted(taken)[38] < 0.2, f"{sorted(taken)}"
+    assert sorted(taken)[38] < 0.1, f"{sorted(taken)}"
 
 
 def test_replicates_are_not_held_back() -> None:

@@ -52,8 +52,8 @@ class Packing:
 
 def fits(session: Session, job: Job, beside: Sequence[Job]) -> bool:
     """True where a worker is free, and the memory of the machine holds one more job beside those that run."""
-    recipes, engine = [each.recipe for each in beside], session.executor.engine
-    return len(beside) < engine.slots and session.packing.fits(job.recipe, recipes, engine.memory_mb, session.task.engine.memory_mb)
+    recipes, engine, limit_mb = [each.recipe for each in beside], session.executor.engine, session.task.engine.memory_mb
+    return len(beside) < engine.slots and session.packing.fits(job.recipe, recipes, engine.memory_mb, limit_mb)
 
 
 def _kind(recipe: Recipe) -> tuple[str, str, str]:
