@@ -23,8 +23,8 @@ SPEED = "2:1.25,8:1.25,64:1.25,64:10,1000:1.25,1000:60"
 QUICK_SPEED, QUICK_SIDES, QUICK_BUDGET = "2:0.1", "1,4", "20"
 REGRET = "100"
 # Experiments for each worker, and the least. Those that fill the workers are not counted, nor is the time in which
-# nothing is left to propose: twice as many as workers are open then.
-EACH, LEAST, FILLING = 5, 100, 0.34
+# nothing is left to propose: twice as many as workers are open then, and the last ones wait for all others.
+EACH, LEAST, FILLING, EMPTYING = 5, 100, 0.34, 0.98
 
 
 class Speed(NamedTuple):
@@ -87,7 +87,7 @@ def kept_busy(case: Speed) -> dict[str, Any]:
     run.play()
     cpu_s = time.process_time() - began - run.cluster.own_s
     counted = [look for look in run.looks if look.ended >= FILLING * experiments]
-    first, last = counted[0], next((look for look in counted if look.proposed >= experiments), counted[-1])
+    first, last = counted[0], next((look for look in counted if look.proposed >= EMPTYING * experiments), counted[-1])
     length = max(last.at - first.at, 1e-9)
     busy = run.cluster.busy(first.at, first.at + length)
     return {
