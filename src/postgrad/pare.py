@@ -205,7 +205,7 @@ class Parer:
     def __init__(self, session: Session, referee: Referee) -> None:
         self.session, self.referee = session, referee
         self.share = session.task.search.pare
-        self._asked: tuple[tuple[int, int, str | None], list[Ablation]] | None = None
+        self._asked: tuple[Tree, tuple[object, ...], list[Ablation]] | None = None
         self._open: tuple[tuple[str | None, int], list[Ablation]] | None = None
 
     def owed(
@@ -267,11 +267,12 @@ class Parer:
 
     def _wanted(self, tree: Tree) -> list[Ablation]:
         """What paring would try, as far as its share of the budget reaches."""
-        at = (self.session.seq, tree.closed(), tree.champion)
-        if self._asked is None or self._asked[0] != at:
-            self._asked = (at, self.referee.paring.untried(tree))
+        paring = self.referee.paring
+        at = (len(paring.decided), paring.changes.beyond)
+        if self._asked is None or self._asked[0] is not tree or self._asked[1] != at:
+            self._asked = (tree, at, paring.untried(tree))
         shares = {limit: self.share * limit.granted - limit.spent for limit in self._limits(0.0)}
-        return _within(self._asked[1], shares)
+        return _within(self._asked[2], shares)
 
     def _limits(self, reserve_s: float) -> list[Limit]:
         granted, remaining = self.session.ledger.granted, self.session.remaining()

@@ -43,6 +43,11 @@ class Changes(Protocol):
         """What each change is believed to bring to the champion; those of at most `price` are doubted."""
         ...
 
+    @property
+    def beyond(self) -> object:
+        """What answers depend on beside the tree: while it is equal, they are."""
+        ...
+
 
 class RecipeChanges:
     """The changes of recipes of ours: parts, settings and data steps, with the surrogate's belief."""
@@ -73,3 +78,7 @@ class RecipeChanges:
 
         own = believed(tree[tree.champion].proposed.proposal.recipe)
         return [own - believed(each.recipe) for each in found]
+
+    @property
+    def beyond(self) -> None:
+        """Nothing."""

@@ -124,6 +124,11 @@ class ScriptChanges:
         pairs = list(pairwise(tree.path(tree.champion)))
         return [self._surely(tree, self._steps(pairs, each)) for each in found]
 
+    @property
+    def beyond(self) -> int:
+        """What the judge has learnt."""
+        return self._session.seq
+
     def _steps(self, pairs: Sequence[Step], change: Ablation) -> list[Step]:
         """The steps of a path that made a change."""
         own = next(pair for pair in pairs if pair[1].id == change.brought_by)
