@@ -216,6 +216,27 @@ def test_noise_leads_to_no_keep_and_a_large_gain_to_one() -> None:
     assert judge.kept == "gifted" and judge.to_test() is None
 
 
+@pytest.mark.parametrize("gifted", [False, True])
+def test_what_took_the_lead_while_a_test_trained_leads_on_only_ahead_of_what_is_kept(gifted: bool) -> None:
+    """A descendant of what loses has lost with it; a sibling is behind what fresh ground shows to be far ahead."""
+    rng = np.random.default_rng(3)
+    judge, base = Judge(horizon=100), scores(rng, 0.6)
+    judge.start("base", base)
+    judge.again("base", scores(rng, 0.6, base))
+    tested = np.where(np.cumsum(1 - base) <= 30, 1.0, base)
+    judge.weigh("tested", "base", tested, may_retest=False)
+    assert judge.to_test() == "tested"
+    rival, above = ("base", base) if gifted else ("tested", tested)
+    judge.weigh("later", rival, np.where(np.cumsum(1 - above) <= (36 if gifted else 20), 1.0, above), may_retest=False)
+    assert judge.leader == "later"
+    fresh = scores(rng, 0.6, base)
+    judge.fresh("base", fresh)
+    judge.fresh("tested", np.where(np.cumsum(1 - fresh) <= 120, 1.0, fresh) if gifted else scores(rng, 0.3, base))
+    assert judge.test("tested").verdict == ("keep" if gifted else "tie")
+    assert judge.merits.ahead("later", judge.kept or "") < 0
+    assert judge.leader == judge.kept == ("tested" if gifted else "base")
+
+
 def test_a_gain_that_fresh_items_do_not_show_is_not_kept_and_leads_no_more() -> None:
     rng = np.random.default_rng(6)
     judge, base = Judge(horizon=100), scores(rng, 0.6)

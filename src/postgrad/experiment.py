@@ -68,7 +68,9 @@ class Experiment:
 
     @property
     def verdict(self) -> str | None:
-        """What the referee says of it now: `keep` once a test showed it to be better; None while it is under way."""
+        """What the referee says of it now: `keep` once a test showed it to be better; None while it is under way.
+
+        Not for proposers: `keep` may come before or after a view is asked for, as fast as the test's trainings are."""
         if self.tested is not None and self.tested.kept:
             return "keep"
         return self.analysis.verdict if self.analysis else None

@@ -64,6 +64,7 @@ class Tester:
         return tree.ended() >= test.due or (last and all(node.waits for node in tree.pending()))
 
     def _take_in(self, test: TestBegun) -> None:
+        assert test.against == self.referee.kept, "nothing is kept but by a test, and one is under way at a time"
         done = [evaluate_select(self.session, self.session.tree[name]) for name in (test.experiment, test.against)]
         self.session.append(self.referee.tested(test.experiment, failed=not all(done)))
         self._asked = (None, None)  # A test that failed has taught nothing, and is not owed any more.

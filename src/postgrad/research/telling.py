@@ -30,7 +30,8 @@ def scored(node: Experiment, sign: float = 1.0) -> str:
 
 
 def outcome(node: Experiment, sign: float = 1.0) -> str:
-    """What came of an experiment: its score, its difference to what it was compared with, and the verdict."""
+    """What came of an experiment: its score, its difference to what it was compared with, and the verdict when it
+    ended: a test may follow, and what is told does not depend on how long that takes."""
     said = node.analysis
     if said is None:
         return "under way"
@@ -41,7 +42,7 @@ def outcome(node: Experiment, sign: float = 1.0) -> str:
     if gap and said.against:
         low, high = sorted((sign * gap.low, sign * gap.high))
         against = f", {sign * gap.value:+.4f} [{low:+.4f}, {high:+.4f}] to {said.against}"
-    return f"{scored(node, sign)}{against}, {node.verdict}"
+    return f"{scored(node, sign)}{against}, {said.verdict}"
 
 
 def step(node: Experiment, sign: float = 1.0) -> str:

@@ -174,7 +174,8 @@ class Judge:
 
     def test(self, name: str) -> Judgement:
         """Test a recipe against what was kept before, on select items that both were asked. It is kept when it is shown
-        to be better; in any case its merit takes in what was measured, and it stops leading if that puts it behind."""
+        to be better; in any case its merit takes in what was measured. What leads, another one if the search went on,
+        stays so only while it is ahead of what is kept."""
         assert self.kept is not None
         node, kept = self._nodes[name], self._nodes[self.kept]
         pairs = mean_of(node.fresh) - mean_of(kept.fresh)
@@ -189,9 +190,9 @@ class Judge:
         if keep:
             self.kept = name
         elif mean < HESITATE * sqrt(items + shift):
-            # Fresh ground says that there is hardly a gain: what was kept stays, and this leads no more.
-            node.eligible = False
-            self.leader = self.kept if self.leader == name else self.leader
+            node.eligible = False  # Fresh ground says that there is hardly a gain.
+        if self.leader and not (self._nodes[self.leader].eligible and self.merits.ahead(self.leader, self.kept) > 0):
+            self.leader = self.kept
         belief = Belief(mean, items + shift, 1 - p)
         said = self._said(name, node, "keep" if keep else "tie", belief, p=p, gap=gap, error=sqrt(items + shift))
         return replace(said, rival=rival, level=level)
