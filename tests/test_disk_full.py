@@ -23,7 +23,7 @@ import json, os, sys
 from pathlib import Path
 from postgrad.bench.overhead import SimulatedEngine
 from postgrad.errors import PostgradError, UserError
-from postgrad.runner import drive, opened
+from postgrad.runner import drive, opened, resume_event
 from postgrad.store.sqlite import SqliteStore
 
 def fill(path, left):
@@ -35,8 +35,11 @@ def fill(path, left):
             pass
         file.truncate(max(0, file.tell() - left))
 
-def life(folder):
+def life(folder, again):
     try:
+        if again:
+            with SqliteStore.open(folder, write=True) as store:
+                resume_event(store, None, "")
         with opened(SqliteStore.open(folder, write=True), engine=SimulatedEngine()) as session:
             drive(session)
     except (PostgradError, UserError) as stopped:
@@ -44,9 +47,9 @@ def life(folder):
     return "whole"
 
 folder, filler = Path(sys.argv[1]), Path(sys.argv[2]) / "filler"
-for left in json.loads(sys.argv[3]):
+for number, left in enumerate(json.loads(sys.argv[3])):
     fill(filler, left)
-    print(json.dumps([left, life(folder)]), flush=True)
+    print(json.dumps([left, life(folder, number > 0)]), flush=True)
     filler.unlink()
 """
 MOUNTED = 'mount -t tmpfs -o size={size}m tmpfs "$0" && cp -r "$1" "$0/run-001" && shift && exec "$@"'

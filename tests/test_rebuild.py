@@ -19,7 +19,7 @@ from postgrad.budget import Ledger
 from postgrad.errors import PostgradError
 from postgrad.events import Event, Rebuilt
 from postgrad.records import Budget, Guard, Usage
-from postgrad.runner import drive, opened, start_run
+from postgrad.runner import drive, opened, resume_event, start_run
 from postgrad.session import Job
 from postgrad.spending import unbounded
 from postgrad.store.artifacts import Artifacts
@@ -201,6 +201,8 @@ def test_a_disk_that_is_full_for_a_moment_stops_with_a_message(whole: Path, tmp_
     folder = fresh(tmp_path)
     said = full_after(folder, number)
     assert "postgrad resume" in said and ("is lost" in said), said
+    with SqliteStore.open(folder, write=True) as store:
+        resume_event(store, None, "")
     events = driven(folder)
     assert outlined(folder) == outlined(whole)
     assert checks.order(events) == [] and checks.repeated(events) == []
