@@ -20,6 +20,7 @@ from typing import Any, Sequence
 from postgrad.records import Record
 from postgrad.train.base import CheckFailed, FitJob, TrainingDiverged
 from postgrad.train.lm_checks import Tokens
+from postgrad.train.lm_launch import PARENT
 from postgrad.train.lm_tuning import Tuning
 
 PROGRAM, LAUNCH = "postgrad.train.lm_rank", "postgrad.train.lm_launch"
@@ -232,7 +233,7 @@ def _run(folder: Path, job: FitJob, ranks: int) -> None:
     last: list[str] = []
     with subprocess.Popen(
         [*_command(job, ranks, folder.name), "-m", PROGRAM, str(folder)],
-        env=os.environ | own,
+        env=os.environ | own | {PARENT: str(os.getpid())},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
